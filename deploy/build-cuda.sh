@@ -2,25 +2,25 @@
 # Builds tidemill for NVIDIA GPUs (`engine.device = "cuda"`) on a machine that needs neither a GPU nor an installed CUDA toolkit.
 #
 #   deploy/build-cuda.sh                  target/cuda/release/tidemill, feature `cuda`; ten minutes on two cores
-#   deploy/build-cuda.sh --flash-attn     with flash attention, too; five minutes more for each of its seven kernel files and core
-#   deploy/build-cuda.sh --check          only whether the code compiles with the feature: no kernels, nothing downloaded
-#   deploy/build-cuda.sh --kafka-tls      with TLS towards Kafka, too
-#   deploy/build-cuda.sh --auditable      with the list of its crates inside the binary, by cargo-auditable, which must be installed
-#   deploy/build-cuda.sh --pack           with target/cuda/tidemill.tar.xz besides, without symbols, to be copied to a machine with a GPU,
-#                                         where tests/bench/gpu.py measures it; fails where that has more than 60 MB
+#   deploy/build-cuda.sh --flash-attn     with flash attention as well; each of its seven kernel files takes five minutes of one core
+#   deploy/build-cuda.sh --check          only check that the code compiles with the feature; compiles no kernels and downloads nothing
+#   deploy/build-cuda.sh --kafka-tls      with TLS to Kafka as well
+#   deploy/build-cuda.sh --auditable      with the list of crates inside the binary, by cargo-auditable, which must be installed
+#   deploy/build-cuda.sh --pack           also write target/cuda/tidemill.tar.xz, without symbols, for copying to a machine with a GPU, where
+#                                         tests/bench/gpu.py measures it; fails if it is larger than 60 MB
 #
-# The compiler and the libraries come as Python packages, pinned below by version and hash: about 700 MB, fetched once and kept in
+# The compiler and the libraries come as Python packages, pinned below by version and hash: about 700 MB, downloaded once and stored in
 # $TIDEMILL_CACHE_DIR, else $XDG_CACHE_HOME/tidemill, else ~/.cache/tidemill.
 #
-# The binary starts where the driver is of series 580 or later and libcublas, libcublasLt, libcurand, libnvrtc and libcudart of
-# CUDA 13 can be found, as in NVIDIA's own runtime images; elsewhere the loader names the library that is missing, and the usual
-# binary is the one to run. CUDA_COMPUTE_CAP names the GPUs to compile for: 90 (Hopper) unless told.
+# The binary needs a driver of series 580 or later, and libcublas, libcublasLt, libcurand, libnvrtc and libcudart of CUDA 13, as in NVIDIA's
+# runtime images. Without them the loader names the missing library; use the usual binary there. CUDA_COMPUTE_CAP names the GPUs to compile
+# for; the default is 90 (Hopper).
 
 set -euo pipefail
 
 readonly COMPUTE_CAPABILITY="${CUDA_COMPUTE_CAP:-90}"
 
-# The kernels are PTX, which a driver takes only from a toolkit no newer than itself: stay at 13.0 for drivers of series 580.
+# The kernels are PTX, and a driver accepts PTX only from a toolkit that is not newer than itself: stay at 13.0 for drivers of series 580.
 readonly CUDA_VERSION="13.0"
 readonly PACKAGES="\
 nvidia-cuda-nvcc==13.0.88 --hash=sha256:56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03
@@ -32,15 +32,15 @@ nvidia-cuda-cccl==13.0.85 --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a63e
 nvidia-cublas==13.0.2.14 --hash=sha256:0cf238ffdbe46c00cb9aa98e7bca745c223a5ca5a53e686ac8b3e5a08fe80d6c
 nvidia-curand==10.4.0.35 --hash=sha256:1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc"
 
-# CUTLASS as flash attention's build script wants it: release 3.5.0, which is this commit. The script would clone it.
+# CUTLASS as flash attention's build script needs it: release 3.5.0, which is this commit. The script would clone it otherwise.
 readonly CUTLASS_PACKAGE="nvidia-cutlass==3.5.0.0 --hash=sha256:4ec3ab4820dd4ae3ebc2c5ddf23352b0dc90f779435284e7dce822006adc51f6"
 readonly CUTLASS_COMMIT="7d49e6c7e2f8896c47f586706e67e1fb215529dc"
 
-# The widths and kinds that src/engine/tensors/flash.rs asks for: encoders see whole sequences, decoders the blocks of their cache, and
-# weights on GPUs are bf16. Each file of the others would cost as much again.
+# The kernels that src/engine/gpu/flash.rs uses: encoders attend to whole sequences, decoders to the blocks of their cache, and weights on
+# GPUs are bf16. Each further kernel file would take as long again.
 readonly FLASH_KERNELS='flash_fwd_(hdim(32|64|128)_bf16|splitkv_hdim(64|128)_bf16(_causal)?)_sm80\.cu$'
 
-# Bytes of the archive, at most: what can be carried anywhere.
+# The largest archive, in bytes.
 readonly MOST_PACKED=60000000
 
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -68,7 +68,7 @@ cache_folder() {
     (cd "$folder" && pwd)
 }
 
-# Downloads the packages listed on stdin and unpacks them into one folder: they share a layout.
+# Downloads the packages listed on stdin and unpacks them into one folder, because they share a layout.
 unpack_packages() {
     local into="$1" requirements wheels
     wheels="$into.wheels"
@@ -81,7 +81,7 @@ unpack_packages() {
         --platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform any \
         --python-version 3.11 --requirement "$requirements" --dest "$wheels" >&2 ||
         fail "cannot download the packages; pip says why above"
-    # Programs keep their executable bit, which plain unpacking by Python drops.
+    # Keep the executable bit of programs, which Python's zipfile drops.
     python3 - "$into" "$wheels"/*.whl <<'PYTHON' || fail "cannot unpack the packages into $into"
 import os, sys, zipfile
 
@@ -111,7 +111,7 @@ prepare_toolkit() {
     rm -rf "$toolkit"
     mv "$partial/nvidia/cu13" "$toolkit"
     rm -rf "$partial"
-    # nvcc looks for its parts in lib64, and linkers for names without versions.
+    # nvcc looks for its parts in lib64, and linkers look for names without versions.
     ln -sfn lib "$toolkit/lib64"
     for library in "$toolkit"/lib/*.so.*; do
         ln -sf "$(basename "$library")" "${library%%.so.*}.so"
@@ -142,7 +142,7 @@ found = [p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name
 print(os.path.dirname(found[0]) if found else "")' "$1"
 }
 
-# Flash attention's build script clones CUTLASS unless this folder holds it at its commit.
+# Flash attention's build script clones CUTLASS unless this folder has it at its commit.
 prepare_cutlass() {
     local cache="$1" checkout partial
     checkout="$cache/cudaforge/git/checkouts/cutlass-${CUTLASS_COMMIT:0:16}"
@@ -162,7 +162,7 @@ prepare_cutlass() {
     echo "$cache/cudaforge"
 }
 
-# nvcc for flash attention: kernel files that no model of ours needs become functions that say so and end the process.
+# nvcc for flash attention: kernel files that no supported model needs become functions that print so and end the process.
 make_selective_nvcc() {
     local toolkit="$1" wrapper="$1/bin/nvcc-selective"
     cat >"$wrapper" <<WRAPPER
@@ -236,7 +236,7 @@ check() {
     local features="$1" idle="$TARGET/idle-toolkit"
     make_idle_nvcc "$idle"
     export CUDA_HOME="$idle" NVCC="$idle/bin/nvcc" PATH="$idle/bin:$PATH" CUDA_COMPUTE_CAP="$COMPUTE_CAPABILITY"
-    # The same commit as the real one, and as empty as the kernels.
+    # The same commit as the real one, but empty, like the kernels.
     if [[ "$features" == *flash-attn* ]]; then
         export CUDAFORGE_HOME="$idle/cudaforge"
         local checkout="$CUDAFORGE_HOME/git/checkouts/cutlass-${CUTLASS_COMMIT:0:16}"
@@ -244,7 +244,7 @@ check() {
         git init --quiet "$checkout"
         echo "$CUTLASS_COMMIT" >"$checkout/.git/HEAD"
     fi
-    # A folder of its own: what an idle compiler made must never be linked.
+    # A separate target folder: the output of the dummy compiler must never be linked.
     cargo check --locked --features "$features" --target-dir "$TARGET/check" ||
         fail "the code does not compile with --features $features"
     say "the code compiles with --features $features; no kernel was compiled"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Replays deploy/Dockerfile as far as that goes where no container engine runs: copies what each stage copies, reads every command as
-# a shell would, and asks Cargo about the build in a folder that holds only what the builder gets.
+# Checks deploy/Dockerfile without a container engine: copies what each stage copies, parses every command as a shell, and runs Cargo's
+# checks in a folder that has only what the builder gets.
 #
-#   deploy/replay.sh          prints a line for each thing that holds; the first that does not ends it with 1
+#   deploy/replay.sh          prints a line for each check that passes; exits with 1 at the first that fails
 set -euo pipefail
 
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,12 +18,12 @@ say() {
     echo "replay: $*"
 }
 
-# The instructions of the Dockerfile, one a line: comments left out, continued lines joined.
+# The instructions of the Dockerfile, one per line, without comments and with continued lines joined.
 instructions() {
     grep -v '^[[:space:]]*#' "$DOCKERFILE" | sed -e ':again' -e '/\\$/{N;s/\\\n[[:space:]]*//;b again' -e '}' | grep -v '^[[:space:]]*$'
 }
 
-# Whether the path, from the root, is sent to the engine: the ignore file refuses all but the paths that it names.
+# Whether the path, relative to the root, is sent to the engine: the ignore file excludes all but the paths that it names.
 is_sent() {
     local path="$1" line
     while read -r line; do
@@ -34,7 +34,7 @@ is_sent() {
     return 1
 }
 
-# Copies as the instruction says, below the folder. Stages that copy from others hold what those made.
+# Copies into the folder as the instruction says.
 replay_copy() {
     local into="$1" stage="$2" words destination source
     read -r -a words <<<"$3"
@@ -51,7 +51,7 @@ replay_copy() {
     say "stage $stage: copies ${words[*]}"
 }
 
-# What Cargo says of a build with the features, in a folder with nothing but what the builder was given.
+# Checks a build with the features in a folder that has only what the builder gets.
 replay_build() {
     local folder="$1" arguments="$2" features binary word previous=""
     for word in $arguments; do
@@ -66,7 +66,7 @@ replay_build() {
 import json, sys
 targets = [t["name"] for p in json.load(sys.stdin)["packages"] for t in p["targets"] if "bin" in t["kind"]]
 sys.exit(0 if sys.argv[1] in targets else 1)' "$binary" || fail "there is no binary $binary"
-    # Fails where a feature does not exist, or where Cargo.lock is not what Cargo.toml asks for.
+    # Fails if a feature does not exist, or if Cargo.lock does not match Cargo.toml.
     (cd "$folder" && cargo tree --quiet --locked --edges normal,build --features "$features" --prefix none) >"$folder/tree" ||
         fail "Cargo refuses --locked --features $features"
     if [[ ",$features," == *,kafka-tls,* ]]; then
@@ -75,7 +75,7 @@ sys.exit(0 if sys.argv[1] in targets else 1)' "$binary" || fail "there is no bin
     say "cargo build $arguments: $(sort -u "$folder/tree" | grep -c ' v') crates, all of them in Cargo.lock"
 }
 
-# Files that the source includes at compile time, beside migrations, must have been copied.
+# Files that the source includes at compile time must have been copied, and the migrations.
 replay_includes() {
     local folder="$1" file path
     while IFS=: read -r file path; do

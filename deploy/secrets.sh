@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the secrets that compose.yaml mounts: random, one file each, and none that is there already is touched.
+# Creates the secrets that compose.yaml mounts: random, one file each. Existing files are not changed.
 set -euo pipefail
 readonly FOLDER="${1:-$(dirname "${BASH_SOURCE[0]}")/secrets}"
 
 mkdir -p "$FOLDER"
-# The files are mounted into containers whose users differ from ours, so that all may read them: the folder is what keeps others out.
+# The files are mounted into containers with other users, so all may read them; the mode of the folder keeps others out.
 chmod 700 "$FOLDER"
 umask 022
 

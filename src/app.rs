@@ -1,22 +1,24 @@
-//! The service: built once, run until told to stop.
+//! The process: built once, then run until it is asked to stop.
 //!
 //! ```text
-//!            ┌─ runner (one a pipeline, unless it is stopped): source → lanes → ledger
+//!            ┌─ one supervisor a pipeline: source → partition workers → ledger
+//!            ├─ job topics and job coordinator, where jobs are enabled
 //! build ──▶  ├─ relay: outbox → topics
-//!            ├─ couriers, one a webhook that a pipeline names: deliveries → receivers
-//!            ├─ caretaker: health of database and models, sweep of files that never went live
+//!            ├─ one webhook sender a webhook that a pipeline names: deliveries → receivers
+//!            ├─ maintenance: health of database and models, deletion of files that were never committed
 //!            ├─ indexer: an index for each vector space that has become large
 //!            └─ HTTP server
 //! ```
-//! On shutdown the runners drain first; the rest ends when they have.
+//! At shutdown the pipelines and jobs drain first; the rest ends when they have.
 
+mod maintenance;
 mod supervisor;
-pub mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
@@ -28,8 +30,10 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use self::maintenance::{CHECK, build_indexes, maintain};
 use self::supervisor::PipelineSupervisor;
 use crate::broker::BrokerSettings;
+use crate::cache;
 use crate::config::{Config, ConfigError};
 use crate::copy::CopyService;
 use crate::dashboard::Dashboard;
@@ -53,40 +57,29 @@ use crate::store::Store;
 
 /// A Tidemill process.
 pub struct App {
-    /// Names this process in the ledger.
+    /// The name of this process in the ledger.
     owner: String,
     config: Config,
-    access: BrokerSettings,
+    broker: BrokerSettings,
     registry: Option<Registry>,
     store: Store,
     engine: Engine,
     health: Health,
     definitions: Vec<Definition>,
-    runtime: Vec<Arc<PipelineRuntime>>,
+    runtimes: Vec<Arc<PipelineRuntime>>,
     job_pipelines: BTreeMap<Arc<str>, Arc<JobPipeline>>,
     schedules: Vec<Schedule>,
-    couriers: Vec<WebhookSender>,
+    webhook_senders: Vec<WebhookSender>,
     datasets: Vec<Dataset>,
     isolation: Isolation,
     wedged: Arc<AtomicBool>,
 }
 
-/// How often the caretaker looks after the database and the models.
-const CARE: Duration = Duration::from_secs(1);
-/// How often it sweeps.
-const SWEEP: Duration = Duration::from_secs(3600);
-/// How old a file must be that never went live: far older than any commit can take.
-const SWEPT_AFTER_SECONDS: f64 = 86_400.0;
-/// How often the indexer looks for vector spaces that have become large.
-const INDEXING: Duration = Duration::from_secs(10);
-/// Changes of a pipeline's documents after which it brings counts of words together: a search adds up as many rows for each word.
-const GATHERED_AFTER: i64 = 500;
-
 impl App {
-    /// Loads the models, brings the schema up to date and makes every pipeline ready.
+    /// Loads the models, migrates the database and builds every pipeline.
     ///
     /// # Errors
-    /// Where anything that the pipelines name is missing or at fault: it shows here, never at record 10,000.
+    /// Where anything that the pipelines name is missing or does not fit, so that it shows here and not at record 10,000.
     pub async fn build(config: Config, definitions: Vec<Definition>) -> Result<Self> {
         if definitions.is_empty() {
             return Err(ConfigError(format!("no pipeline in {}: put a pipeline file there", config.pipelines.display())).into());
@@ -99,17 +92,17 @@ impl App {
         }
         let schedules = schedules(&config, &definitions)?;
         let health = Health::new();
-        let access = BrokerSettings::new(&config.kafka)?;
+        let broker = BrokerSettings::new(&config.kafka)?;
         let registry = Registry::new(&config.schema_registry, health.clone())?;
         METRICS.loading.set(1);
         let store = Store::connect(&config.database)?;
-        let couriers = couriers(&config, &definitions, &store)?;
+        let webhook_senders = webhook_senders(&config, &definitions, &store)?;
         store.migrate().await?;
         health.up(Component::Database);
         let (engine_config, mut models) = (config.engine.clone(), config.models.clone());
         models.retain(|name, _| definitions.iter().any(|definition| definition.models().contains(&name.as_str())));
         let engine = tokio::task::spawn_blocking(move || {
-            Engine::start_with(&engine_config, &models, &BatchTuning::measured(tuning::folder()))
+            Engine::start_with(&engine_config, &models, &BatchTuning::measured(tuning_folder()))
         })
         .await?
         .map_err(|error| ConfigError(error.to_string()))?;
@@ -118,16 +111,16 @@ impl App {
         let mut app = Self {
             owner,
             config,
-            access,
+            broker,
             registry,
             store,
             engine,
             health,
             definitions: Vec::new(),
-            runtime: Vec::new(),
+            runtimes: Vec::new(),
             job_pipelines: BTreeMap::new(),
             schedules,
-            couriers,
+            webhook_senders,
             datasets: Vec::new(),
             isolation: Isolation::default(),
             wedged: Arc::default(),
@@ -136,7 +129,7 @@ impl App {
             app.add(definition).await?;
         }
         app.health.up(Component::Storage);
-        // It is asked when a schema is met for the first time, and is to blame from then on.
+        // The registry is first used, and its failures first reported, when a record names a new schema.
         app.health.up(Component::Registry);
         METRICS.loading.set(0);
         Ok(app)
@@ -157,7 +150,7 @@ impl App {
             isolation: self.isolation.clone(),
             wedged: self.wedged.clone(),
         };
-        self.runtime.push(PipelineRuntime::new(&definition, dependencies.clone()).await?);
+        self.runtimes.push(PipelineRuntime::new(&definition, dependencies.clone()).await?);
         if self.config.jobs.enabled {
             let engine = self.engine.with_priority(Priority::Backfill);
             let job_pipeline = JobPipeline::new(&definition, Dependencies { engine, ..dependencies }).await?;
@@ -190,7 +183,7 @@ impl App {
         &self.engine
     }
 
-    /// What is in order.
+    /// Which components are available.
     pub fn health(&self) -> &Health {
         &self.health
     }
@@ -198,22 +191,22 @@ impl App {
     /// Runs until `shutdown` turns true, then drains.
     ///
     /// # Errors
-    /// Where a pipeline cannot go on; the others have drained by then.
+    /// Where a pipeline cannot go on. The others have drained by then.
     pub async fn run(mut self, listener: TcpListener, auth: Authenticator, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
-        let mut helpers = JoinSet::new();
+        let mut background = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
-        helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
-        helpers.spawn(indexer(self.store.clone()));
-        helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
+        background.spawn(maintain(store, engine, health, self.registry.clone(), self.datasets.clone()));
+        background.spawn(build_indexes(self.store.clone()));
+        background.spawn(Relay::new(self.store.clone(), &self.broker, self.health.clone())?.run());
         let services = self.services(auth);
-        for courier in std::mem::take(&mut self.couriers) {
-            helpers.spawn(courier.run());
+        for sender in std::mem::take(&mut self.webhook_senders) {
+            background.spawn(sender.run());
         }
         let server = tokio::spawn(server::serve(listener, services, turned(stopped.clone())));
-        let mut runners = Vec::new();
-        for (definition, runtime) in self.definitions.iter().zip(&self.runtime) {
-            let stream = PipelineSupervisor {
+        let mut runs = Vec::new();
+        for (definition, runtime) in self.definitions.iter().zip(&self.runtimes) {
+            let supervisor = PipelineSupervisor {
                 runtime: runtime.clone(),
                 source: self.source(definition),
                 store: self.store.clone(),
@@ -221,7 +214,7 @@ impl App {
                 drain: Duration::from_secs(self.config.limits.drain_seconds),
             };
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
-            runners.push(essential(stream.run(async { drop(select_all(ends).await) }), stop.clone()).boxed());
+            runs.push(essential(supervisor.run(async { drop(select_all(ends).await) }), stop.clone()).boxed());
         }
         if self.config.jobs.enabled {
             let runner = JobRunner::new(self.unit_worker(), &self.config.jobs);
@@ -229,18 +222,18 @@ impl App {
                 let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
                 async { drop(select_all(ends).await) }.boxed()
             };
-            // Names are the crew's own to give.
+            // The job runner fills in its own pipeline names and topics.
             let kafka = self.kafka("", "", StartAt::Earliest);
             for run in runner.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
-                runners.push(essential(run, stop.clone()).boxed());
+                runs.push(essential(run, stop.clone()).boxed());
             }
-            helpers.spawn(runner.coordinator(self.schedules.clone()).run());
+            background.spawn(runner.coordinator(self.schedules.clone()).run());
         }
         let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
-        let results = join_all(runners).await;
+        let results = join_all(runs).await;
         stop.send_replace(true);
         server.await?.context("the HTTP server failed")?;
-        helpers.shutdown().await;
+        background.shutdown().await;
         self.store.close().await;
         let mut failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
         if broken.is_finished() {
@@ -290,7 +283,7 @@ impl App {
 
     fn kafka(&self, pipeline: &str, topic: &str, start: StartAt) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            access: self.access.clone(),
+            brokers: self.broker.clone(),
             pipeline: pipeline.into(),
             topic: topic.into(),
             start,
@@ -300,15 +293,15 @@ impl App {
     }
 }
 
-/// One courier for each webhook that a pipeline names. [`Definition::validate`] has seen that all of them are configured.
-fn couriers(config: &Config, definitions: &[Definition], store: &Store) -> Result<Vec<WebhookSender>, ConfigError> {
+/// One sender for each webhook that a pipeline names. [`Definition::validate`] has checked that all of them are configured.
+fn webhook_senders(config: &Config, definitions: &[Definition], store: &Store) -> Result<Vec<WebhookSender>, ConfigError> {
     let named: BTreeSet<&String> =
         definitions.iter().filter_map(|definition| definition.leads.as_ref()?.webhook.as_ref()).collect();
-    let courier = |name: &String| Some(WebhookSender::new(name, config.webhooks.get(name)?, store.clone()));
-    named.into_iter().filter_map(courier).collect()
+    let sender = |name: &String| Some(WebhookSender::new(name, config.webhooks.get(name)?, store.clone()));
+    named.into_iter().filter_map(sender).collect()
 }
 
-/// What the foreman asks for by the clock. A process that takes no part in jobs has none, and need not know what they name.
+/// The schedules that the job coordinator fires. A process without jobs has none, and need not know the datasets that they name.
 fn schedules(config: &Config, definitions: &[Definition]) -> Result<Vec<Schedule>, DefinitionError> {
     if config.jobs.enabled {
         return Schedule::all(config, definitions);
@@ -320,7 +313,7 @@ fn schedules(config: &Config, definitions: &[Definition]) -> Result<Vec<Schedule
     Ok(Vec::new())
 }
 
-/// One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.
+/// If the run fails, the process stops after the other runs have drained, so that its supervisor restarts it.
 async fn essential(run: impl Future<Output = Result<()>> + Send + 'static, stop: watch::Sender<bool>) -> Result<()> {
     let result = tokio::spawn(run).await.unwrap_or_else(|panic| Err(panic.into()));
     if result.is_err() {
@@ -329,7 +322,7 @@ async fn essential(run: impl Future<Output = Result<()>> + Send + 'static, stop:
     result
 }
 
-/// Resolves when the process is told to stop: by SIGTERM or by Ctrl-C.
+/// Resolves on SIGTERM or Ctrl-C.
 ///
 /// # Errors
 /// Where the system does not let the process listen for signals.
@@ -339,80 +332,31 @@ pub async fn stop_signal() -> Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("told to stop");
+    tracing::info!("a signal asks the process to stop");
     Ok(())
 }
 
-/// Resolves once the value is true, or nobody can set it any more.
+/// The folder in which measured token budgets are kept between starts. Without one, each start measures them again.
+pub fn tuning_folder() -> Option<PathBuf> {
+    let folder = cache::folder();
+    if let Err(error) = &folder {
+        tracing::info!(reason = format!("{error:#}"), "measured token budgets are not kept");
+    }
+    folder.ok()
+}
+
+/// Resolves once the value is true, or its sender is gone.
 async fn turned(mut value: watch::Receiver<bool>) {
     let _ = value.wait_for(|value| *value).await;
 }
 
-/// Resolves when the model host is broken for good, having told everything else to stop: only a new process has a new one.
+/// Resolves when the model host is broken, after asking everything else to stop: only a restarted process has a new model host.
 async fn broken(engine: Engine, stop: watch::Sender<bool>) -> Transient {
     loop {
         if let Err(failure) = engine.health() {
             stop.send_replace(true);
             return failure;
         }
-        sleep(CARE).await;
+        sleep(CHECK).await;
     }
-}
-
-async fn caretaker(store: Store, engine: Engine, health: Health, registry: Option<Registry>, datasets: Vec<Dataset>) {
-    let mut swept: Option<Instant> = None;
-    loop {
-        match store.ping().await {
-            Ok(()) => health.up(Component::Database),
-            Err(failure) => health.blame(&failure),
-        }
-        if let Err(failure) = engine.health() {
-            health.blame(&failure);
-        }
-        if let Some(registry) = &registry {
-            registry.clear_old_failure();
-        }
-        for dataset in &datasets {
-            if let Some(free) = dataset.free_bytes() {
-                METRICS.dataset_free.with_label_values(&[dataset.name()]).set(free as f64);
-            }
-        }
-        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
-            swept = Some(Instant::now());
-            for dataset in &datasets {
-                if let Err(failure) = sweep(&store, dataset, SWEPT_AFTER_SECONDS).await {
-                    tracing::warn!(dataset = dataset.name(), %failure, "the sweep of files is put off");
-                }
-            }
-            gather(&store, 1).await;
-        }
-        sleep(CARE).await;
-    }
-}
-
-async fn indexer(store: Store) {
-    loop {
-        match store.index_embedding_sets().await {
-            Ok(built) => built.into_iter().for_each(|set| tracing::info!(set, "the vector space has an index now")),
-            Err(failure) => tracing::warn!(%failure, "indexes of vector spaces are put off"),
-        }
-        gather(&store, GATHERED_AFTER).await;
-        sleep(INDEXING).await;
-    }
-}
-
-async fn gather(store: &Store, changes: i64) {
-    if let Err(failure) = store.gather_word_counts(changes).await {
-        tracing::warn!(%failure, "counts of words are brought together later");
-    }
-}
-
-/// Deletes files that were staged at least `seconds` ago and never went live. Their rows are condemned first, so that a commit
-/// that is still under way cannot make one live any more.
-async fn sweep(store: &Store, dataset: &Dataset, seconds: f64) -> Result<(), Transient> {
-    let paths = store.condemn_files(dataset.name(), seconds).await?;
-    for path in &paths {
-        dataset.delete(path.as_ref())?;
-    }
-    store.forget_files(&paths).await
 }

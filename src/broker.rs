@@ -1,5 +1,5 @@
-//! The one door to Kafka: everything that speaks to the brokers is let in by the same settings, and hears the same sentence where it
-//! is not.
+//! Connection settings for the Kafka brokers, and the record of why the brokers refuse a client. All Kafka clients of the process
+//! use both.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{ConfigError, KafkaConfig, SaslMechanism};
 
-/// How to reach the brokers. Printing it shows no setting's value: some are secrets.
+/// Connection settings of the brokers. The debug output shows no values, because some are secrets.
 #[derive(Clone)]
 pub struct BrokerSettings {
     brokers: Arc<str>,
@@ -17,15 +17,15 @@ pub struct BrokerSettings {
 }
 
 impl BrokerSettings {
-    /// What the configuration says, with its secrets read.
+    /// Reads the configuration and its secrets.
     ///
     /// # Errors
-    /// Where settings contradict each other, a secret or a file is missing, or this build cannot do what is asked.
+    /// If settings contradict each other, a secret or a file is missing, or this build lacks a required feature.
     pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
         let security = config.security_settings()?;
         let features = ClientConfig::new().create_native_config().and_then(|native| native.get("builtin.features"));
-        let features = features.map_err(|error| ConfigError(format!("librdkafka does not tell what it can do: {error}")))?;
-        suffices(&features, config)?;
+        let features = features.map_err(|error| ConfigError(format!("librdkafka does not report its features: {error}")))?;
+        check_features(&features, config)?;
         let given = config.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
         let settings = given.chain(security.into_iter().map(|(name, value)| (name.to_owned(), value))).collect();
         Ok(Self { brokers: config.brokers.as_str().into(), settings })
@@ -36,7 +36,8 @@ impl BrokerSettings {
         &self.brokers
     }
 
-    /// Adds what the operator configured. What the caller sets before are defaults, what it sets after cannot be changed.
+    /// Adds the configured settings to `client`. Settings that the caller makes before are defaults; settings that it makes
+    /// afterwards cannot be overridden by the operator.
     pub fn apply(&self, client: &mut ClientConfig) {
         for (name, value) in self.settings.iter() {
             client.set(name, value);
@@ -47,18 +48,18 @@ impl BrokerSettings {
 
 impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("brokers", &self.brokers).finish_non_exhaustive()
+        f.debug_struct("BrokerSettings").field("brokers", &self.brokers).finish_non_exhaustive()
     }
 }
 
-/// Whether librdkafka was built with what the configuration asks for; `features` is its own list.
-fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
+/// Checks that librdkafka has the features that the configuration needs. `features` is the list that librdkafka reports.
+fn check_features(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
     let security = &config.security;
     let Some(protocol) = security.protocol else { return Ok(()) };
     let has = |feature: &str| features.split(',').any(|built| built.trim() == feature);
     let lacks = |setting: &str, value: &str| {
-        let sentence = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
-        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {sentence}")))
+        let fix = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
+        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {fix}")))
     };
     if protocol.has_tls() && !has("ssl") {
         return lacks("protocol", protocol.as_str());
@@ -72,37 +73,37 @@ fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
     }
 }
 
-/// Why the brokers do not let a client in, as far as it has said. Clones share it.
+/// The last reason why the brokers refused a client. Clones share it.
 ///
-/// A client tries again for ever, and most of its errors pass: a broker restarts, a network breaks. A refused password and an untrusted
-/// certificate do not pass, and neither would show elsewhere than as brokers that cannot be reached.
+/// A client retries without end, and most of its errors are temporary: a broker restarts, the network fails. A wrong password or an
+/// untrusted certificate is permanent, and without this record it would only appear as brokers that cannot be reached.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerRefusal(Arc<Mutex<Option<String>>>);
 
 impl BrokerRefusal {
-    /// Remembers the error, where it is a refusal. The first of its kind is logged: the client repeats it every few seconds.
+    /// Stores the error if it is a refusal. Only the first one is logged, because the client repeats it every few seconds.
     pub fn note(&self, error: &KafkaError, reason: &str) {
-        if let Some(sentence) = sentence(error, reason) {
-            self.set(sentence);
+        if let Some(reason) = refusal_reason(error, reason) {
+            self.set(reason);
         }
     }
 
-    /// Remembers the sentence.
-    pub fn set(&self, sentence: String) {
+    /// Stores a reason.
+    pub fn set(&self, reason: String) {
         let mut known = self.lock();
         if known.is_none() {
-            tracing::warn!(reason = sentence, "the brokers refuse");
+            tracing::warn!(reason, "the brokers refuse the client");
         }
-        *known = Some(sentence);
+        *known = Some(reason);
     }
 
-    /// Forgets it: a broker has let the client in.
+    /// Removes the reason after a broker has accepted the client.
     pub fn clear(&self) {
         *self.lock() = None;
     }
 
-    /// The sentence for `/readyz`.
-    pub fn sentence(&self) -> Option<String> {
+    /// The reason, for `/readyz`.
+    pub fn reason(&self) -> Option<String> {
         self.lock().clone()
     }
 
@@ -111,13 +112,13 @@ impl BrokerRefusal {
     }
 }
 
-/// Whether the error is told by [`BrokerRefusal::note`] already.
+/// Whether the error is a refusal, which [`BrokerRefusal::note`] reports.
 pub fn is_refusal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))
 }
 
-fn sentence(error: &KafkaError, reason: &str) -> Option<String> {
+fn refusal_reason(error: &KafkaError, reason: &str) -> Option<String> {
     is_refusal(error).then(|| match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::SSL) => {
             format!("TLS failed: {reason}; correct `kafka.security.ca_file`, or the address in `kafka.brokers`")
@@ -147,20 +148,20 @@ mod tests {
             (SaslPlaintext, Some(SaslMechanism::ScramSha512), "`kafka.security.mechanism` is scram-sha-512"),
         ] {
             let config = secured(protocol, mechanism);
-            let error = suffices(plain_build, &config).unwrap_err().to_string();
+            let error = check_features(plain_build, &config).unwrap_err().to_string();
             assert!(error.contains(names) && error.contains("--features kafka-tls"), "{error}");
-            assert_eq!(suffices(whole_build, &config), Ok(()));
+            assert_eq!(check_features(whole_build, &config), Ok(()));
         }
-        assert_eq!(suffices(plain_build, &secured(SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
-        assert_eq!(suffices("", &KafkaConfig::default()), Ok(()));
+        assert_eq!(check_features(plain_build, &secured(SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
+        assert_eq!(check_features("", &KafkaConfig::default()), Ok(()));
     }
 
     #[test]
     fn the_librdkafka_of_the_tests_says_what_it_can_do() {
         let native = ClientConfig::new().create_native_config().unwrap();
         let features = native.get("builtin.features").unwrap();
-        assert_eq!(suffices(&features, &secured(SecurityProtocol::SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
-        let scram = suffices(&features, &secured(SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha256)));
+        assert_eq!(check_features(&features, &secured(SecurityProtocol::SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
+        let scram = check_features(&features, &secured(SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha256)));
         assert_eq!(scram.is_ok(), cfg!(feature = "kafka-tls"), "{features}");
     }
 
@@ -169,22 +170,22 @@ mod tests {
         let refusal = BrokerRefusal::default();
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(refusal.sentence(), None);
+        assert_eq!(refusal.reason(), None);
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "invalid credentials");
-        let told = refusal.clone().sentence().unwrap();
-        assert!(told.starts_with("authentication failed: invalid credentials; correct"), "{told}");
+        let reason = refusal.clone().reason().unwrap();
+        assert!(reason.starts_with("authentication failed: invalid credentials; correct"), "{reason}");
         refusal.clear();
-        assert_eq!(refusal.sentence(), None);
+        assert_eq!(refusal.reason(), None);
     }
 
     #[test]
     fn printing_an_access_shows_no_secret() {
         let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
         config.settings.insert("ssl.key.password".into(), "77777".into());
-        let access = BrokerSettings::new(&config).unwrap();
-        assert!(!format!("{access:?}").contains("77777"));
+        let settings = BrokerSettings::new(&config).unwrap();
+        assert!(!format!("{settings:?}").contains("77777"));
         let mut client = ClientConfig::new();
-        access.apply(&mut client);
+        settings.apply(&mut client);
         assert_eq!((client.get("ssl.key.password"), client.get("bootstrap.servers")), (Some("77777"), Some("b:1")));
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line, with a file for each command.
 //!
 //! Progress and logs go to stderr. With `--json`, a command that reports prints one object as the last line of stdout.
 //!
@@ -6,18 +6,20 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | failed |
-//! | 2 | the usage, the configuration or a pipeline file is at fault |
+//! | 2 | the usage, the configuration or a pipeline file is wrong |
 
 #[macro_use]
-pub(crate) mod terminal;
+mod say;
 
 mod answer;
+mod args;
 mod backfill;
 mod bench;
 mod check;
 mod copy;
 mod database;
 mod dead_letters;
+mod demo;
 mod eval;
 mod explain;
 mod health;
@@ -49,18 +51,15 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-pub use terminal::visible;
-
-use crate::app::tuning;
+use crate::app::tuning_folder;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
-use crate::demo;
 use crate::engine::{BatchTuning, Engine, EngineError};
 use crate::pipeline::definition::Definition;
 use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
 use crate::store::Store;
 
-/// How long what a command left running may take to end.
-const LEFTOVERS: Duration = Duration::from_secs(2);
+/// How long threads and tasks that a command left running may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Event-driven batch processing of LLM tasks over data streams, exactly once.
 #[derive(Debug, Parser)]
@@ -74,16 +73,16 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 struct Global {
-    /// The configuration file; ./tidemill.toml where there is one
+    /// The configuration file; ./tidemill.toml if it exists
     #[arg(long, global = true, env = "TIDEMILL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What to log: error, warn, info, debug, or per module as in `info,tidemill::sink=debug`
+    /// What to log: error, warn, info or debug, or by module as in `info,tidemill::sink=debug`
     #[arg(long, global = true, env = "TIDEMILL_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
-    /// How to write logs: lines for people or one JSON object a line for collectors
+    /// How to write logs: text for people, or one JSON object per line for collectors
     #[arg(long, global = true, env = "TIDEMILL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// What other accounts may not do with the files and folders that it makes, in octal as `umask` has it
+    /// The umask of files and folders that the command creates, in octal
     #[arg(long, global = true, env = "TIDEMILL_UMASK", value_name = "MASK", default_value = "077", value_parser = mask)]
     umask: u32,
 }
@@ -108,56 +107,56 @@ enum Command {
     Migrate,
     /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C
     Run(run::RunArgs),
-    /// Ask a running service whether it is in order, as supervisors do that cannot speak HTTP
+    /// Ask a running service whether it is ready, for supervisors that cannot speak HTTP
     Health(health::HealthArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
-    /// Answer a question from the documents, sentence by sentence with what says it
+    /// Answer a question from the documents, each sentence with the passages that support it
     Answer(answer::AnswerArgs),
-    /// Recommend documents: like another, or for a user by what they liked
+    /// Recommend documents that are like another, or that fit what a user liked
     Recommend(recommend::RecommendArgs),
-    /// Measure how well something does on what is known already
+    /// Measure recommendations on interactions that are known already
     #[command(subcommand)]
     Eval(eval::EvalCommand),
-    /// Tell where everything that is said of a document comes from: model, prompt, record, tokens, device time, and what was before
+    /// Show where the outputs for a document come from: model, prompt, record, tokens, device time, and earlier outputs
     Explain(explain::ExplainArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
     Check(check::CheckArgs),
-    /// Train the linear head of a `classify` task from labelled rows
+    /// Train the linear head of a `classify` task on labelled rows
     TrainHead(train_head::TrainHeadArgs),
     /// Measure the model host alone and the whole pipeline on the same documents
     Bench(bench::BenchArgs),
-    /// Run a pipeline over Parquet files, without Kafka; run it again to go on
+    /// Run a pipeline over Parquet files, without Kafka; the same command again continues
     Backfill(backfill::BackfillArgs),
     /// Predict what a job will take, from a sample that is run for real
     Plan(plan::PlanArgs),
-    /// Queue a job for the running fleet
+    /// Submit a job, which running services work on
     Submit(submit::SubmitArgs),
-    /// What jobs there are, and what becomes of them
+    /// List, show, watch, cancel and retry jobs
     Jobs(jobs::JobsArgs),
-    /// Leads: the most promising documents, why, what was drafted, and who was told
+    /// Show leads: documents with a score, its parts, drafts and deliveries to webhooks
     Leads(leads::LeadsArgs),
-    /// Jobs that are asked for by the clock
+    /// Show schedules, and start their jobs
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
-    /// What models there are
+    /// List, pull and verify models
     #[command(subcommand)]
     Models(models::ModelsCommand),
-    /// Records that failed for good: look at them, send them again, throw them away
+    /// Dead letters, records that failed for good: list, show, replay and purge them
     #[command(subcommand, alias = "letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Events that their topic could not take: look at them, send them again, give them up
+    /// Parked events, which their topic refused: list, resend and drop them
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// What pages say of documents: what waits, what speaks against it; approve, reject and edit it, and take it away as files
+    /// Page copy: list what waits for a decision, show, approve, reject and edit it, and export it
     Copy(copy::CopyArgs),
-    /// Which pipelines are stopped; stop and resume them
+    /// List, stop and resume pipelines, and assign them to tenants
     #[command(subcommand)]
     Pipelines(pipelines::PipelinesCommand),
-    /// How far pipelines have come, and how to go on where records are gone
+    /// Show the positions of pipelines, and skip records that the topic no longer has
     #[command(subcommand)]
     Positions(positions::PositionsCommand),
-    /// Tokens of the HTTP API: make, list and revoke them
+    /// Tokens of the HTTP API: create, list and revoke them
     #[command(subcommand)]
     Tokens(tokens::TokensCommand),
     /// Print the description of the HTTP API, in OpenAPI 3.1
@@ -168,7 +167,7 @@ impl Cli {
     /// Runs the command to its end.
     ///
     /// # Errors
-    /// Whatever ended it early; [`exit_code`] tells what the process says about it.
+    /// Whatever ended the command early; [`exit_code`] gives the exit code for it.
     pub fn run(self) -> Result<()> {
         log_to_stderr(&self.global.log, self.global.log_format)?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(self.global.umask));
@@ -185,26 +184,26 @@ impl Cli {
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
                 Command::Health(args) => health::run(global.load(&[])?, args).await,
-                Command::Explain(args) => explain::run(global.load(&args.flags())?, args).await,
-                Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
-                Command::Answer(args) => answer::run(global.load(&args.flags())?, args).await,
-                Command::Recommend(args) => recommend::run(global.load(&args.flags())?, args).await,
-                Command::Eval(command) => eval::run(global.load(&command.flags())?, command).await,
+                Command::Explain(args) => explain::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Search(args) => search::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Answer(args) => answer::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Recommend(args) => recommend::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Eval(command) => eval::run(global.load(&command.data_dir().flags())?, command).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
-                Command::Backfill(args) => backfill::run(global.load(&args.flags())?, args).await,
-                Command::Plan(args) => plan::run(global.load(&args.flags())?, args).await,
+                Command::Backfill(args) => backfill::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Plan(args) => plan::run(global.load(&args.data_dir.flags())?, args).await,
                 Command::Submit(args) => submit::run(global.load(&[])?, args).await,
-                Command::Jobs(args) => jobs::run(global.load(&args.flags())?, args).await,
-                Command::Leads(args) => leads::run(global.load(&args.flags())?, args).await,
+                Command::Jobs(args) => jobs::run(global.load(&args.data_dir.flags())?, args).await,
+                Command::Leads(args) => leads::run(global.load(&args.data_dir.flags())?, args).await,
                 Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
                 Command::Models(command) => {
                     models::run(Config::load_without_secrets(global.config.as_deref(), &[])?, command).await
                 }
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
                 Command::Outbox(command) => outbox::run(global.load(&[])?, command).await,
-                Command::Copy(args) => copy::run(global.load(&args.flags())?, args).await,
+                Command::Copy(args) => copy::run(global.load(&args.data_dir.flags())?, args).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
                 Command::Positions(command) => positions::run(global.load(&[])?, command).await,
                 Command::Tokens(command) => tokens::run(global.load(&[])?, command).await,
@@ -214,8 +213,8 @@ impl Cli {
                 }
             }
         });
-        // A thread that still loads a model cannot be told to stop, and nothing waits for it any more.
-        runtime.shutdown_timeout(LEFTOVERS);
+        // A thread that still loads a model cannot be stopped, and nothing waits for it any more.
+        runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         outcome
     }
 }
@@ -226,7 +225,7 @@ impl Global {
     }
 }
 
-/// The configured database, or where to set it.
+/// A connection to the configured database; an error that says where to configure it if it is not.
 fn store(config: &Config) -> Result<Store> {
     if config.database.url.is_none() {
         let message = "no database is configured; set database.url_file, or TIDEMILL_DATABASE__URL";
@@ -235,17 +234,17 @@ fn store(config: &Config) -> Result<Store> {
     Store::connect(&config.database)
 }
 
-/// Loads the models that the pipelines name, for a command that is over soon: token budgets are as an earlier start measured them.
+/// Loads the models that the pipelines name, for a short command: it takes token budgets that an earlier start measured.
 async fn engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, BatchTuning::remembered(tuning::folder())).await
+    start_engine(config, definitions, BatchTuning::remembered(tuning_folder())).await
 }
 
-/// The same for a command that works for long, and measures token budgets where they are not known.
+/// The same for a long command: it measures token budgets that are not known yet.
 async fn tuned_engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, BatchTuning::measured(tuning::folder())).await
+    start_engine(config, definitions, BatchTuning::measured(tuning_folder())).await
 }
 
-async fn start(config: Config, definitions: &[Definition], tuning: BatchTuning) -> Result<Engine> {
+async fn start_engine(config: Config, definitions: &[Definition], tuning: BatchTuning) -> Result<Engine> {
     let wanted: BTreeSet<&str> = definitions.iter().flat_map(Definition::models).collect();
     let mut models = config.models;
     models.retain(|name, _| wanted.contains(name.as_str()));
@@ -253,7 +252,7 @@ async fn start(config: Config, definitions: &[Definition], tuning: BatchTuning) 
     Ok(engine.await.context("a thread panicked")??)
 }
 
-/// The pipelines that are meant: one by its name or its file, or all of the configured folder.
+/// One pipeline by its name or its file, or all of the configured folder.
 fn definitions(config: &Config, pipeline: Option<&str>) -> Result<Vec<Definition>> {
     match pipeline {
         Some(file) if file.ends_with(".yaml") || file.ends_with(".yml") => Ok(vec![Definition::load(file)?]),
@@ -261,8 +260,8 @@ fn definitions(config: &Config, pipeline: Option<&str>) -> Result<Vec<Definition
     }
 }
 
-/// What the pipeline names must be configured, save its dataset where nothing or something else is written in its place.
-fn fits(config: &Config, definition: &Definition, output: Option<&Path>) -> Result<(), DefinitionError> {
+/// Checks that everything the pipeline names is configured, except its dataset: `output` is written instead, or nothing.
+fn check_configured(config: &Config, definition: &Definition, output: Option<&Path>) -> Result<(), DefinitionError> {
     let mut assumed = config.clone();
     if let Some(sink) = &definition.sinks.parquet {
         assumed.datasets.insert(sink.dataset.value.clone(), DatasetConfig::local(output.unwrap_or(Path::new(""))));
@@ -271,16 +270,16 @@ fn fits(config: &Config, definition: &Definition, output: Option<&Path>) -> Resu
     if problems.is_empty() { Ok(()) } else { Err(DefinitionError { problems }) }
 }
 
-/// What the process says to its caller about an error.
+/// The exit code for an error: 2 if the usage, the configuration or a pipeline file is wrong, else 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_the_caller = error.chain().any(|cause| {
-        let of_a_file = cause.is::<DefinitionError>() || cause.is::<DefinitionProblem>();
-        of_a_file || cause.is::<ConfigError>() || cause.is::<EngineError>()
+    let is_usage = error.chain().any(|cause| {
+        let is_file = cause.is::<DefinitionError>() || cause.is::<DefinitionProblem>();
+        is_file || cause.is::<ConfigError>() || cause.is::<EngineError>()
     });
-    ExitCode::from(if of_the_caller { 2 } else { 1 })
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
-/// Modules that this package only hands on log under the name of their own package.
+/// Modules that this package re-exports log under the name of their own package.
 const LOGGED_AS: [(&str, &str); 3] = [
     ("tidemill::engine", "tidemill_engine"),
     ("tidemill::store", "tidemill_store"),
@@ -289,9 +288,9 @@ const LOGGED_AS: [(&str, &str); 3] = [
 
 fn log_to_stderr(filter: &str, format: LogFormat) -> Result<()> {
     let named = LOGGED_AS.iter().fold(filter.to_owned(), |filter, (here, there)| filter.replace(here, there));
-    // A notice of the database at each start, that what is there already is there.
+    // At each start the database sends notices that tables exist already.
     let named = if named.contains("sqlx") { named } else { format!("{named},sqlx::postgres::notice=warn") };
-    let filter = EnvFilter::try_new(named).map_err(|e| ConfigError(format!("--log {filter:?} is no filter: {e}")))?;
+    let filter = EnvFilter::try_new(named).map_err(|e| ConfigError(format!("--log {filter:?} is not a filter: {e}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.compact().with_ansi(std::io::stderr().is_terminal()).init(),

@@ -1,4 +1,4 @@
-//! The board: which pipelines there are, what they did of late, and what they could not do. What people look at, over HTTP.
+//! What people see of pipelines over HTTP: their graphs, their last 24 hours, their dead letters and their parked events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use crate::store::{
     DailyCounts, DeadLetter, DeadLetterFilter, DeadLetterSummary, ParkedEvent, ParkedEventFilter, Reader, ReplaySummary, Store,
 };
 
-/// Letters that one list holds at most, and one replay takes.
+/// The maximum number of dead letters in one list, and of records in one replay.
 pub const MAX_DEAD_LETTERS: i64 = 1_000;
 
-/// Bytes of a payload that are shown.
+/// How many bytes of a payload are shown.
 const MAX_PAYLOAD_BYTES: i32 = 64 << 10;
 
-/// Times that a record is sent again before that takes the command line, which can be told to go on.
+/// How often a record is replayed from here. The command line can replay it more often.
 const MAX_REPLAYS: i32 = 3;
 
-/// Shows the pipelines of one process. Clones share it.
+/// The pipelines of one process. Clones share everything. Every method fails if the database is unavailable.
 #[derive(Debug, Clone)]
 pub struct Dashboard {
     store: Store,
@@ -37,56 +37,55 @@ struct OwnedPipeline {
     plan: PipelinePlan,
 }
 
-/// What a pipeline is made of.
+/// The parts of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PipelinePlan {
-    /// Its name.
+    /// The pipeline's name.
     pub name: String,
-    /// The topic that it reads.
+    /// The topic that the pipeline reads.
     pub topic: String,
-    /// Its tasks, in the order of the file.
+    /// The tasks, in the order of the pipeline's file.
     pub tasks: Vec<TaskPlan>,
-    /// Where results go besides the ledger.
+    /// The sinks; the database is always the first.
     pub sinks: Vec<SinkPlan>,
 }
 
 /// A task of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TaskPlan {
-    /// Its name.
+    /// The task's name.
     pub name: String,
-    /// What it does, as pipeline files call it.
+    /// The kind of task, as pipeline files name it.
     pub kind: String,
-    /// The model that it asks, where it asks one.
+    /// The model that the task uses, if it uses one.
     pub model: Option<String>,
-    /// Tasks whose output it reads.
+    /// The tasks whose output this task reads.
     pub needs: Vec<String>,
-    /// Tasks that only its condition reads.
+    /// The tasks that only the condition of this task reads.
     pub watches: Vec<String>,
-    /// The condition.
+    /// The condition, if there is one.
     pub when: Option<String>,
-    /// How many tasks run one after the other before it.
+    /// The number of tasks that must run before this one, one after the other.
     pub level: usize,
 }
 
-/// Where results go.
+/// A sink of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SinkPlan {
     /// `postgres`, `parquet`, `topic`, `dead_letters`, `accounts` (a topic of companies) or `webhook`.
     pub kind: String,
-    /// The dataset, the topic or the receiver; the ledger has no name.
+    /// The name of the dataset, the topic or the webhook; `postgres` has none.
     pub name: Option<String>,
 }
 
-/// A pipeline, and how it does.
+/// A pipeline with its state and its last 24 hours.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PipelineView {
-    /// What it is made of.
     #[serde(flatten)]
     pub plan: PipelinePlan,
-    /// Whether it is stopped.
+    /// Whether the pipeline is stopped.
     pub stopped: bool,
-    /// Why, where it is.
+    /// Why it is stopped.
     pub reason: Option<String>,
     /// What it committed in the last 24 hours.
     pub today: LastDayTotals,
@@ -97,89 +96,83 @@ pub struct PipelineView {
 pub struct LastDayTotals {
     /// Records.
     pub records: i64,
-    /// (record, task) units computed.
+    /// Outputs that were computed: one a record and task.
     pub ok: i64,
-    /// Units taken over from earlier computations.
+    /// Outputs that were reused from earlier computations.
     pub reused: i64,
-    /// Units rightly not done.
+    /// Tasks of records that were skipped, because a condition did not hold.
     pub skipped: i64,
-    /// Dead letters: one a record where the record is at fault, one a task where a task could not be done; without those that were
-    /// purged since.
+    /// Dead letters that still exist: one a record if the record is at fault, one a record and task if a task failed.
     pub dead_letters: i64,
     /// Tokens that models read.
     pub tokens: i64,
-    /// Tokens that models wrote.
+    /// Tokens that models generated.
     pub generated_tokens: i64,
     /// Device time.
     pub device_seconds: f64,
-    /// What that cost, where an hour has a price.
+    /// The cost of the device time, if a price is configured.
     pub cost: Option<f64>,
 }
 
-/// Letters of one class in one pipeline.
+/// The number of dead letters of one class in one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeadLetterCount {
-    /// The pipeline.
     pub pipeline: String,
-    /// The class of fault.
+    /// The failure class.
     pub class: String,
-    /// How many there are.
+    /// The number of dead letters.
     pub letters: i64,
 }
 
-/// A letter with everything that can be shown of its record.
+/// A dead letter with its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeadLetterView {
-    /// Everything but the record.
     #[serde(flatten)]
     pub summary: DeadLetterSummary,
     /// The record's timestamp, in Unix milliseconds.
     pub timestamp_ms: Option<i64>,
-    /// The record's key; what is no UTF-8 is replaced.
+    /// The record's key, with replacement characters for bytes that are not UTF-8.
     pub key: Option<String>,
-    /// The record's headers; what is no UTF-8 is replaced.
+    /// The record's headers, with replacement characters for bytes that are not UTF-8.
     pub headers: BTreeMap<String, Option<String>>,
-    /// The beginning of the record's payload; what is no UTF-8 is replaced.
+    /// The first 64 KiB of the record's payload, with replacement characters for bytes that are not UTF-8.
     pub payload: Option<String>,
-    /// Bytes of the whole payload.
+    /// The size of the whole payload in bytes.
     pub payload_bytes: i64,
 }
 
 impl Dashboard {
-    /// The board of these pipelines.
+    /// The dashboard of these pipelines.
     pub fn new(store: Store, definitions: &[Definition], price_per_device_hour: Option<f64>) -> Self {
-        let entry = |definition: &Definition| OwnedPipeline { tenant: definition.tenant.clone(), plan: plan(definition) };
-        let pipelines = Arc::new(definitions.iter().map(entry).collect());
+        let owned = |definition: &Definition| OwnedPipeline { tenant: definition.tenant.clone(), plan: plan(definition) };
+        let pipelines = Arc::new(definitions.iter().map(owned).collect());
         Self { reader: store.reader(None), store, pipelines, price_per_device_hour }
     }
 
-    /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
+    /// The same dashboard with only the pipelines of the tenant, or with all pipelines if there is no tenant.
     pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|entry| tenant.owns(&entry.plan.name, &entry.tenant)).cloned().collect();
-        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(theirs), ..self.clone() }
+        let own = self.pipelines.iter().filter(|pipeline| tenant.owns(&pipeline.plan.name, &pipeline.tenant)).cloned().collect();
+        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(own), ..self.clone() }
     }
 
-    /// What an hour of a device costs, where the operator has said so.
+    /// The price of a device hour, if one is configured.
     pub fn price_per_device_hour(&self) -> Option<f64> {
         self.price_per_device_hour
     }
 
-    /// The pipelines of this process, and how they do.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The pipelines of this process, with their states and their last 24 hours.
     pub async fn pipelines(&self) -> Result<Vec<PipelineView>, Transient> {
-        let figures: HashMap<String, DailyCounts> =
+        let counts: HashMap<String, DailyCounts> =
             self.reader.last_day().await?.into_iter().map(|day| (day.pipeline.clone(), day)).collect();
         let stops: HashMap<String, _> = self.store.stopped_pipelines().await?.into_iter().collect();
-        let view = |entry: &OwnedPipeline| {
-            let stop = stops.get(&entry.plan.name);
+        let view = |pipeline: &OwnedPipeline| {
+            let stop = stops.get(&pipeline.plan.name);
             PipelineView {
-                plan: entry.plan.clone(),
+                plan: pipeline.plan.clone(),
                 stopped: stop.is_some(),
                 reason: stop.map(|stop| stop.reason.clone()),
-                today: figures.get(&entry.plan.name).map(|day| self.today(day)).unwrap_or_default(),
+                today: counts.get(&pipeline.plan.name).map(|day| self.today(day)).unwrap_or_default(),
             }
         };
         Ok(self.pipelines.iter().map(view).collect())
@@ -193,7 +186,7 @@ impl Dashboard {
             ok: work.ok,
             reused: work.reused,
             skipped: work.skipped,
-            dead_letters: day.letters,
+            dead_letters: day.dead_letters,
             tokens: work.tokens,
             generated_tokens: work.generated_tokens,
             device_seconds,
@@ -201,11 +194,8 @@ impl Dashboard {
         }
     }
 
-    /// The latest letters that the filter lets through, and how many there are of each class.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn letters(
+    /// The latest dead letters that match the filter, and the number of each class.
+    pub async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
         limit: i64,
@@ -215,36 +205,28 @@ impl Dashboard {
         Ok((counts, self.reader.dead_letters(filter, limit.clamp(1, MAX_DEAD_LETTERS)).await?))
     }
 
-    /// A letter; `None` where there is none, or it is another's.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn letter(&self, id: i64) -> Result<Option<DeadLetterView>, Transient> {
+    /// A dead letter; none if it does not exist or belongs to another tenant.
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetterView>, Transient> {
         Ok(self.reader.dead_letter(id, MAX_PAYLOAD_BYTES).await?.map(DeadLetterView::from))
     }
 
-    /// The latest events that their topic could not take.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The latest events that their topic refused.
     pub async fn parked_events(&self) -> Result<Vec<ParkedEvent>, Transient> {
         self.reader.parked_events(&ParkedEventFilter::default(), MAX_DEAD_LETTERS).await
     }
 
-    /// Sends the records of the letters again that the filter lets through and that were not sent yet, the latest
-    /// [`MAX_DEAD_LETTERS`] of them. Those of pipelines that this process does not have stay.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; nothing is sent then.
+    /// Replays the records of the latest dead letters that match the filter and were not replayed yet, at most
+    /// [`MAX_DEAD_LETTERS`]. Dead letters of pipelines that this process does not have are left alone. If the database is
+    /// unavailable, nothing is replayed.
     pub async fn replay(&self, filter: DeadLetterFilter) -> Result<ReplaySummary, Transient> {
         let waiting = DeadLetterFilter { replayed: Some(false), ..filter };
-        // Chosen with the eyes of whoever asks, who may not touch what he cannot see.
+        // Chosen with the caller's permissions, so that nobody replays dead letters that they cannot see.
         let ids: Vec<i64> =
             self.reader.dead_letters(&waiting, MAX_DEAD_LETTERS).await?.into_iter().map(|letter| letter.id).collect();
         if ids.is_empty() {
             return Ok(ReplaySummary::default());
         }
-        let topics = self.pipelines.iter().map(|entry| (entry.plan.name.clone(), entry.plan.topic.clone())).collect();
+        let topics = self.pipelines.iter().map(|pipeline| (pipeline.plan.name.clone(), pipeline.plan.topic.clone())).collect();
         self.store.replay(&DeadLetterFilter { ids, ..DeadLetterFilter::default() }, &topics, MAX_REPLAYS, false).await
     }
 }

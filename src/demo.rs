@@ -1,4 +1,4 @@
-//! The main job on embedded defaults: a broker in this process, a Postgres of its own, sample documents.
+//! Embedded defaults: a Kafka broker in this process, a private Postgres, a small encoder, and runs over sample documents.
 
 pub mod child_process;
 pub mod defaults;
@@ -13,4 +13,4 @@ mod session;
 
 pub use embedded_broker::PARTITIONS;
 pub use report::DemoReport;
-pub use session::{DemoArgs, DemoSession, run};
+pub use session::DemoSession;

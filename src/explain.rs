@@ -1,10 +1,10 @@
-//! Where everything that is said of a document comes from: the ledger's rows, and what the Parquet files remember of earlier ones.
+//! Provenance: where the outputs of a document come from, by the database and by the Parquet files of earlier outputs.
 //!
-//! | asked | answered by |
+//! | question | source |
 //! |---|---|
-//! | what is there now, by which model and prompt, what it took, whether it was taken over | the ledger |
-//! | what was there before, and from which record exactly | the files, the newest first, as far as is bearable |
-//! | what never became an output | dead letters |
+//! | the current outputs, their models, prompts and costs, and whether they were reused | the database |
+//! | earlier outputs, and the exact record of each | the files, the newest first, within limits of number and time |
+//! | records and tasks that failed | dead letters |
 
 mod history;
 
@@ -23,105 +23,97 @@ use crate::store::{DocumentDeadLetter, DocumentDetails, OutputDetails, Reader, S
 
 pub use history::PastOutput;
 
-/// Files that are looked into at most.
-const FILES: i64 = 500;
+/// The maximum number of files that are read.
+const MAX_FILES: i64 = 500;
 
-/// How long they are looked into.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The maximum time for reading files.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Files that could not be read and are named.
-const NAMED: usize = 5;
+/// How many unreadable files are named.
+const MAX_NAMED_FAULTS: usize = 5;
 
-/// Answers where documents of some pipelines come from. Clones share everything.
+/// Explains where documents of some pipelines come from. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Explainer {
     store: Store,
     reader: Reader,
-    /// The pipelines, and whose each is.
+    /// The pipelines, with the tenants that own them.
     pipelines: Arc<BTreeMap<String, Arc<str>>>,
     price_per_device_hour: Option<f64>,
 }
 
-/// Everything that is known of a document.
+/// Everything that is known about a document.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = Explained)]
 pub struct DocumentExplanation {
-    /// The pipeline.
     pub pipeline: String,
-    /// The document's id.
     pub document_id: String,
-    /// The document as it is; absent where only dead letters or files know it.
+    /// The current document; absent if only dead letters or files have it.
     pub document: Option<DocumentDetails>,
     /// The latest output of each task.
     pub outputs: Vec<ExplainedOutput>,
-    /// What of it became dead letters, the latest first.
+    /// Its dead letters, the latest first.
     pub dead_letters: Vec<DocumentDeadLetter>,
-    /// What was computed of it, the latest first.
+    /// Its outputs of all times, the latest first.
     pub history: OutputHistory,
 }
 
 /// The output of one task.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ExplainedOutput {
-    /// What the ledger knows.
     #[serde(flatten)]
     pub facts: OutputDetails,
     /// Device time in milliseconds.
     pub device_milliseconds: f64,
-    /// What that costs, where the configuration has a price.
+    /// The cost of the device time, if a price is configured.
     pub cost: Option<f64>,
-    /// The record that it was computed from, where a file that was read knows it.
+    /// The record that the output was computed from, if one of the files that were read has it.
     pub record: Option<RecordPosition>,
 }
 
-/// The place of a record.
+/// The position of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RecordPlace)]
 pub struct RecordPosition {
-    /// The topic.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
-    /// The offset.
     pub offset: i64,
 }
 
-/// What the Parquet files remember.
+/// Outputs of all times, from the Parquet files.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = History)]
 pub struct OutputHistory {
-    /// Outputs when they were computed, the latest first.
+    /// The outputs, the latest first.
     pub outputs: Vec<PastOutput>,
-    /// Live files of the pipeline.
+    /// The number of the pipeline's current files.
     pub files: i64,
-    /// Files that were looked into, the newest ones.
+    /// How many files were read, the newest ones.
     pub files_read: i64,
-    /// Files that could not be read from here.
+    /// How many files could not be read.
     pub files_unreadable: i64,
-    /// Why, of the first few.
+    /// Why they could not be read, for the first few.
     pub faults: Vec<String>,
-    /// What the history cannot know, in sentences.
+    /// What the history lacks, in sentences.
     pub unknown: Vec<String>,
 }
 
-/// Why there is no explanation.
+/// Why a document cannot be explained.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// The question is at fault: one sentence with the mend.
+    /// The request is not valid: a sentence that says how to fix it.
     #[error("{0}")]
     Invalid(String),
-    /// Nothing is known of the document.
+    /// There is no such document.
     #[error("pipeline `{pipeline}` has no document `{id}`: no record of that id was committed")]
-    Unknown {
-        /// The pipeline.
-        pipeline: String,
-        /// The id that was asked for.
-        id: String,
-    },
-    /// The database is out of order for now.
+    Unknown { pipeline: String, id: String },
+    /// A component is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
 impl Explainer {
-    /// Answers for these pipelines.
+    /// Explains documents of these pipelines.
     pub fn new<'a>(
         store: Store,
         definitions: impl IntoIterator<Item = &'a Definition>,
@@ -131,22 +123,21 @@ impl Explainer {
         Self { reader: store.reader(None), store, pipelines: Arc::new(pipelines.collect()), price_per_device_hour }
     }
 
-    /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
+    /// The same explainer with only the pipelines of the tenant, or with all pipelines if there is no tenant.
     pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(name, owner)| tenant.owns(name, owner));
-        let pipelines = theirs.map(|(name, owner)| (name.clone(), owner.clone())).collect();
-        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(pipelines), ..self.clone() }
+        let pipelines = Arc::new(tenant.select(&self.pipelines, |owner| owner));
+        Self { reader: self.reader.of(tenant.name.clone()), pipelines, ..self.clone() }
     }
 
-    /// Everything that is known of the document. The pipeline may be left out where there is one.
+    /// Everything that is known about a document. The pipeline may be omitted if there is only one.
     ///
     /// # Errors
-    /// Where there is no such pipeline or document, or the database is out of order.
+    /// See [`ExplainError`].
     pub async fn explain(&self, pipeline: Option<&str>, id: &str) -> Result<DocumentExplanation, ExplainError> {
         let pipeline = self.pipeline(pipeline)?;
         if id.contains('\0') {
-            return Err(ExplainError::Invalid("the id holds U+0000, which no document's does; remove it".into()));
+            return Err(ExplainError::Invalid("the id contains U+0000, which no id can; remove it".into()));
         }
         let document = self.reader.document_details(pipeline, id).await?;
         let outputs = self.store.document_outputs(pipeline, id).await?;
@@ -171,14 +162,14 @@ impl Explainer {
     }
 
     fn output(&self, facts: OutputDetails, history: &OutputHistory) -> ExplainedOutput {
-        let within = |past: &&PastOutput| {
+        let is_source = |past: &&PastOutput| {
             past.computed.task == facts.computed.task
                 && facts.source.as_ref().is_some_and(|source| {
                     (&past.topic, past.partition) == (&source.topic, source.partition)
                         && (source.from_offset..source.to_offset).contains(&past.offset)
                 })
         };
-        let record = history.outputs.iter().find(within);
+        let record = history.outputs.iter().find(is_source);
         let record =
             record.map(|past| RecordPosition { topic: past.topic.clone(), partition: past.partition, offset: past.offset });
         let micros = facts.computed.device_micros as f64;
@@ -187,13 +178,13 @@ impl Explainer {
     }
 
     async fn history(&self, pipeline: &str, id: &str) -> Result<OutputHistory, Transient> {
-        let (files, count) = self.store.live_files(pipeline, FILES).await?;
+        let (files, count) = self.store.live_files(pipeline, MAX_FILES).await?;
         let document = id.to_owned();
         let read = tokio::task::spawn_blocking(move || {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + READ_TIMEOUT;
             let mut history = OutputHistory { files: count, ..OutputHistory::default() };
             for file in &files {
-                if Instant::now() > deadline || history.outputs.len() >= history::ROWS {
+                if Instant::now() > deadline || history.outputs.len() >= history::MAX_OUTPUTS {
                     break;
                 }
                 match history::read(&file.path, &document, deadline) {
@@ -203,14 +194,14 @@ impl Explainer {
                     }
                     Err(error) => {
                         history.files_unreadable += 1;
-                        if history.faults.len() < NAMED {
+                        if history.faults.len() < MAX_NAMED_FAULTS {
                             history.faults.push(format!("{} cannot be read: {error}", file.path));
                         }
                     }
                 }
             }
             history.outputs.sort_by_key(|past| std::cmp::Reverse(past.processed_at_ms));
-            history.outputs.truncate(history::ROWS);
+            history.outputs.truncate(history::MAX_OUTPUTS);
             history
         });
         let mut history = read.await.unwrap_or_else(|error| match error.try_into_panic() {
@@ -222,21 +213,22 @@ impl Explainer {
     }
 }
 
-/// What nobody can know from the files that were read.
+/// What the files that were read cannot show.
 fn unknown(history: &OutputHistory) -> Vec<String> {
     let mut sentences = vec![
-        "a file has what a batch computed or copied: outputs that were found unchanged, skips and deletes are in none".to_owned(),
+        "files contain outputs that a batch computed or reused, but no unchanged outputs, no skipped tasks and no deletions"
+            .to_owned(),
     ];
     if history.files == 0 {
-        sentences = vec!["the pipeline has no Parquet files, so that only the latest outputs are known".to_owned()];
+        sentences = vec!["the pipeline has no Parquet files, so only the latest outputs are known".to_owned()];
     }
     let untouched = history.files - history.files_read - history.files_unreadable;
     if untouched > 0 {
-        sentences.push(format!("{untouched} older files were not looked into: what they say of the document is not told"));
+        sentences.push(format!("{untouched} older files were not read, so their outputs are missing"));
     }
     if history.files_unreadable > 0 {
         let unreadable = history.files_unreadable;
-        sentences.push(format!("{unreadable} files cannot be read from here: they may lie on the disk of another machine"));
+        sentences.push(format!("{unreadable} files cannot be read; they may be on the disk of another machine"));
     }
     sentences
 }
@@ -248,11 +240,8 @@ mod tests {
     #[test]
     fn what_was_not_read_is_said() {
         let read = OutputHistory { files: 10, files_read: 7, files_unreadable: 1, ..OutputHistory::default() };
-        let said = unknown(&read).join("; ");
-        assert!(
-            said.contains("2 older files were not looked into") && said.contains("1 files cannot be read from here"),
-            "{said}"
-        );
+        let sentences = unknown(&read).join("; ");
+        assert!(sentences.contains("2 older files were not read") && sentences.contains("1 files cannot be read"), "{sentences}");
         assert_eq!(unknown(&OutputHistory { files: 3, files_read: 3, ..OutputHistory::default() }).len(), 1);
         assert!(unknown(&OutputHistory::default())[0].contains("no Parquet files"));
     }

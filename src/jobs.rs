@@ -1,26 +1,27 @@
-//! Jobs: work that somebody asks for beside the streams. They arrive on a topic, over HTTP or from the command line, and run on the
-//! same walk as the streams, behind them.
+//! Jobs: work beside the streams, such as backfills and evaluations. Jobs arrive on a topic, over HTTP, from the command line or
+//! from schedules. They run through the same pipelines as the streams, with lower priority.
 //!
 //! ```text
-//! jobs topic ──▶ errands: take in ──▶ jobs ──▶ foreman: plan ──▶ units, outbox ──▶ units topic ──▶ errands: work off ──▶ ledger
+//! jobs topic ──▶ topics: store the job ──▶ coordinator: plan its units ──▶ units topic ──▶ topics, worker: process the unit ──▶ ledger
 //! ```
+//!
+//! A unit is a part of a job: some rows of a file, or some documents.
 //!
 //! | file | job |
 //! |---|---|
-//! | `spec.rs` | what a job says |
-//! | `plan.rs` | a job becomes units |
-//! | `coordinator.rs` | moves jobs on; one in a fleet |
+//! | `spec.rs` | the specification of a job |
+//! | `names.rs` | the pipelines and datasets that jobs may name |
+//! | `plan.rs` | splits a job into units |
+//! | `coordinator.rs` | moves jobs from state to state; one process of a fleet does |
 //! | `topics.rs` | the two topics |
-//! | `work.rs` | one unit, from claim to end |
-//! | `evaluate.rs` | how often a task is right |
-//! | `source.rs` | what a unit reads |
-//! | `schedules.rs` | jobs that are asked for by the clock |
-//! | `runner.rs` | all of it in one process |
-//! | `job_pipeline.rs` | a pipeline as jobs use it |
-//! | `service.rs` | what people and programs ask about jobs |
-//! | `names.rs` | what jobs may name |
-//! | `estimate.rs`, `facts.rs`, `interval.rs` | what a job will take, from a sample, and how sure that is |
-//! | `local.rs`, `input.rs` | a backfill of one process, without Kafka, and the files that it reads |
+//! | `worker.rs`, `source.rs` | processes one unit, and reads its records |
+//! | `evaluate.rs` | measures how often a task is right |
+//! | `schedules.rs` | jobs that start at set times |
+//! | `runner.rs` | consumers of the two topics in one process |
+//! | `job_pipeline.rs` | a pipeline as jobs run it |
+//! | `service.rs` | answers HTTP and the command line |
+//! | `estimate.rs`, `row_cost.rs`, `interval.rs` | predicts the cost of a job from a sample, with confidence intervals |
+//! | `local.rs`, `input.rs` | a backfill in one process without Kafka, and the files that it reads |
 
 mod coordinator;
 mod estimate;

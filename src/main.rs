@@ -1,4 +1,4 @@
-//! The `tidemill` command.
+//! The `tidemill` command: parses the arguments, runs the command, and maps its error to an exit code.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", tidemill::cli::visible(&format!("{error:#}")));
+            eprintln!("error: {}", tidemill::terminal::escaped(&format!("{error:#}")));
             tidemill::cli::exit_code(&error)
         }
     }

@@ -1,13 +1,15 @@
-//! Search as callers ask for it, over HTTP or on the command line: a text, a pipeline, a mode and filters.
+//! Search for documents of a pipeline, over HTTP and on the command line, with filters and facets.
 //!
 //! | mode | finds | needs |
 //! |---|---|---|
-//! | `vector` | what means the same | an `embed` task |
-//! | `text` | the words: English ones by their stems, Korean, Chinese and Japanese ones by pairs of characters; where few documents hold them all, any of them | |
-//! | `hybrid` | both lists, fused by scores, or by reciprocal ranks where that is asked for | an `embed` task; without one it is `text` |
+//! | `vector` | documents with a similar meaning | an `embed` task |
+//! | `text` | documents with all words, or with any of them if few have all | |
+//! | `hybrid` | both lists, fused by scores or by reciprocal ranks | an `embed` task; without one it is the same as `text` |
 //!
-//! A document whose vectors come from another model than the pipeline has now is found by its words, in every mode, until its vectors
-//! are made anew (`reembed`): vectors of two models are never compared.
+//! English words are compared by their stems; Korean, Chinese and Japanese words by pairs of characters.
+//!
+//! Vectors of two models are never compared. A document whose vectors come from another model than the pipeline's current one is
+//! found by its words, in every mode, until a `reembed` job replaces its vectors.
 
 mod answer;
 mod cursor;
@@ -39,16 +41,17 @@ pub use answer::{AnswerRequest, AnswerResponse, CitedPassage, ModelChoice};
 pub use filter::{ClauseTest, FilterClause};
 pub use snippet::Snippet;
 
-/// The longest query text: far beyond a question, and short enough that no query costs more than a document.
-const QUERY_BYTES: usize = 8 << 10;
+/// The maximum length of a query in bytes: far more than a question needs, and short enough that no query costs more than a
+/// document.
+const MAX_QUERY_BYTES: usize = 8 << 10;
 
-/// Facets of one answer.
-const MOST_FACETS: usize = 16;
+/// The maximum number of facets in a request.
+const MAX_FACETS: usize = 16;
 
-/// Most hits of one answer.
+/// The maximum number of hits in a response.
 pub const MAX_LIMIT: usize = 100;
 
-/// Hits of an answer unless told.
+/// How many hits a response has if the caller sets no limit.
 pub const DEFAULT_LIMIT: usize = 10;
 
 /// How documents are found.
@@ -64,81 +67,82 @@ pub enum Mode {
     Hybrid,
 }
 
-/// What a caller asks.
+/// What to search for.
 #[derive(Debug, Clone, Default)]
 pub struct SearchRequest {
-    /// What to look for.
+    /// The query text.
     pub query: String,
-    /// Where; may be left out where there is one pipeline.
+    /// The pipeline; may be omitted if there is only one.
     pub pipeline: Option<String>,
-    /// How.
+    /// By meaning, by words or by both.
     pub mode: Mode,
-    /// How both lists become one, where the mode is `hybrid`.
+    /// How mode `hybrid` joins its two lists.
     pub fusion: Fusion,
-    /// Most hits; 10 unless told.
+    /// The maximum number of hits; the default is 10.
     pub limit: Option<usize>,
-    /// What every hit must fulfil.
+    /// The conditions that every hit must meet.
     pub filter: Vec<FilterClause>,
-    /// Classification tasks and metadata fields to count the whole match by.
+    /// Classification tasks and metadata fields by which the whole match is counted.
     pub facets: Vec<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     pub cursor: Option<String>,
 }
 
-/// What a caller gets.
+/// The documents that match a query.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = Findings)]
 pub struct SearchResponse {
     /// The pipeline that was searched.
     pub pipeline: String,
-    /// How it was searched.
+    /// The mode of the search, which is `text` if the pipeline makes no vectors.
     pub mode: Mode,
     /// The documents, the best first.
     pub hits: Vec<SearchResult>,
-    /// Asks for the next page, where there is one. Pages over documents that do not change never repeat or skip one; documents that
-    /// change in between may move from one page to another.
+    /// The cursor of the next page, if there is one. While no document changes, pages neither repeat nor skip one; a document that
+    /// changes may move from one page to another.
     pub next: Option<String>,
-    /// Documents of the whole match by label or value, as far as it was asked for: all that pass the filter and, where words count,
-    /// hold any of them.
+    /// For each requested facet, the number of documents of the whole match by label or value. The whole match is every document
+    /// that meets the filter and, in modes `text` and `hybrid`, has any of the words.
     pub facets: BTreeMap<String, FacetCounts>,
 }
 
-/// One document.
+/// A document that matches a query.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = Finding)]
 pub struct SearchResult {
-    /// The document.
     pub document_id: String,
-    /// How well it fits; comparable within one answer only.
+    /// How well the document fits. Scores are comparable within one response only.
     pub score: f64,
-    /// The passage that fits best, with its place in bytes of the document's text.
+    /// The passage that fits best, with its position in bytes of the document's text.
     pub chunk: Passage,
-    /// The part of it that shows best why.
+    /// The part of the passage with the most words of the query.
     pub snippet: Snippet,
-    /// The words of the query inside the passage, in bytes of the document's text.
+    /// The words of the query in the passage, as positions in bytes of the document's text.
     pub highlights: Vec<Span>,
-    /// The label that the pipeline's first classification task gave.
+    /// The label of the pipeline's first classification task.
     pub label: Option<String>,
-    /// What each classification task said.
+    /// The result of each classification task.
     pub labels: BTreeMap<String, HitLabel>,
-    /// The summary, where a task made one.
+    /// The summary, if a task wrote one.
     pub summary: Option<String>,
     /// The document's metadata.
     pub metadata: Value,
-    /// How the score came about, list by list.
+    /// The ranks and scores in each of the two lists.
     pub explanation: Explanation,
 }
 
-/// Why there is no answer.
+/// Why a search failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
-    /// The question is at fault: one sentence with the mend.
+    /// The request is not valid: a sentence that says how to fix it.
     #[error("{0}")]
     Invalid(String),
-    /// The database or the model is out of order for now.
+    /// The database or a model is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
-/// Answers questions about the documents of some pipelines. Clones share everything.
+/// Searches the documents of some pipelines. Clones share everything.
 #[derive(Clone)]
 pub struct Searcher {
     store: Reader,
@@ -146,9 +150,10 @@ pub struct Searcher {
     pipelines: Arc<BTreeMap<String, SearchConfig>>,
 }
 
-/// What search must know of a pipeline.
+/// What search needs of a pipeline.
 #[derive(Debug, Clone, Default)]
 struct SearchConfig {
+    name: String,
     tenant: String,
     /// The first embedding task and its model.
     embed: Option<(String, String)>,
@@ -156,56 +161,56 @@ struct SearchConfig {
     classify: Vec<String>,
     tasks: BTreeMap<String, FilterableTask>,
     metadata: Vec<String>,
-    /// How questions are answered, where the pipeline says it.
+    /// How questions are answered, if the pipeline's file says so.
     answers: Option<AnswerSettings>,
     /// The models that the pipeline names.
     models: Vec<String>,
-    /// The folder that its paths start from.
+    /// The folder to which paths in the pipeline's file are relative.
     base_dir: PathBuf,
 }
 
-/// What a filter must know of a task.
+/// What a filter needs of a task.
 #[derive(Debug, Clone)]
 struct FilterableTask {
     kind: &'static str,
-    /// The fields of its objects, where a schema names them.
+    /// The fields of its output, if a schema names them.
     fields: Vec<String>,
-    /// The values that there are, where the pipeline says them.
+    /// The possible values, if the pipeline's file gives them.
     choices: known_values::KnownValues,
 }
 
 impl Searcher {
-    /// Answers for `definitions`, whose models `engine` has loaded.
+    /// Searches the documents of these pipelines, whose models `engine` has loaded.
     pub fn new<'a>(store: Store, engine: Engine, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
         let pipelines = definitions.into_iter().map(|d| (d.name.to_string(), SearchConfig::of(d))).collect();
         Self { store: store.reader(None), engine, pipelines: Arc::new(pipelines) }
     }
 
-    /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
+    /// The same searcher with only the pipelines of the tenant, or with all pipelines if there is no tenant.
     pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(name, pipeline)| tenant.owns(name, &pipeline.tenant));
-        let pipelines = theirs.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect();
-        Self { store: self.store.of(tenant.name.clone()), engine: self.engine.clone(), pipelines: Arc::new(pipelines) }
+        let pipelines = Arc::new(tenant.select(&self.pipelines, |pipeline| &pipeline.tenant));
+        Self { store: self.store.of(tenant.name.clone()), engine: self.engine.clone(), pipelines }
     }
 
-    /// The documents that answer the question.
+    /// The documents that match the request.
     ///
     /// # Errors
-    /// Where the question cannot be understood, or the database or the model is out of order.
-    pub async fn search(&self, question: &SearchRequest) -> Result<SearchResponse, SearchError> {
-        let (name, pipeline) = self.pipeline(question.pipeline.as_deref())?;
-        let text = checked_text(&question.query)?;
-        let limit = question.limit.unwrap_or(DEFAULT_LIMIT);
+    /// See [`SearchError`].
+    pub async fn search(&self, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
+        let pipeline = self.pipeline(request.pipeline.as_deref())?;
+        let name = &pipeline.name;
+        let text = checked_query(&request.query)?;
+        let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(SearchError::Invalid(format!("`limit` is {limit}; ask for 1 to {MAX_LIMIT} hits")));
+            return Err(SearchError::Invalid(format!("`limit` is {limit}; give a number from 1 to {MAX_LIMIT}")));
         }
-        let filter = self.checked_filter((name, pipeline), &question.filter).await?;
-        let facets = pipeline.facets(name, &question.facets)?;
-        let mode = match (&pipeline.embed, question.mode) {
+        let filter = self.checked_filter(pipeline, &request.filter).await?;
+        let facets = pipeline.facets(&request.facets)?;
+        let mode = match (&pipeline.embed, request.mode) {
             (None, Mode::Vector) => {
-                let mend = "search with mode `text`, or add an `embed` task";
-                return Err(SearchError::Invalid(format!("pipeline `{name}` makes no vectors; {mend}")));
+                let fix = "use mode `text`, or add an `embed` task";
+                return Err(SearchError::Invalid(format!("pipeline `{name}` makes no vectors; {fix}")));
             }
             (None, Mode::Hybrid) => Mode::Text,
             (_, mode) => mode,
@@ -215,42 +220,40 @@ impl Searcher {
             _ => None,
         };
         let space = vector.as_ref().map(|vector| (&vector.set.model, &vector.set.revision));
-        let identity = json!([name, mode, question.fusion, text, question.filter, space]).to_string();
-        let offset = match &question.cursor {
+        let identity = json!([name, mode, request.fusion, text, request.filter, space]).to_string();
+        let offset = match &request.cursor {
             Some(cursor) => cursor::read(cursor, identity.as_bytes())?,
             None => 0,
         };
         let words = (mode != Mode::Vector).then(|| text.to_owned());
-        let query =
-            SearchQuery { pipeline: name.to_owned(), words, vector, fusion: question.fusion, offset, limit, filter, facets };
+        let query = SearchQuery { pipeline: name.clone(), words, vector, fusion: request.fusion, offset, limit, filter, facets };
         let page = self.store.search(query).await?;
         METRICS.searches.inc();
         let next = page.more.then(|| cursor::write(offset + limit, identity.as_bytes()));
-        let hits = page.hits.into_iter().map(|hit| pipeline.finding(hit)).collect();
-        let facets = question.facets.iter().cloned().zip(page.facets).collect();
-        Ok(SearchResponse { pipeline: name.to_owned(), mode, hits, next, facets })
+        let hits = page.hits.into_iter().map(|hit| pipeline.result(hit)).collect();
+        let facets = request.facets.iter().cloned().zip(page.facets).collect();
+        Ok(SearchResponse { pipeline: name.clone(), mode, hits, next, facets })
     }
 
-    /// The filter that the conditions are over what the pipeline makes, for whoever else chooses among its documents.
+    /// Resolves and checks conditions on documents of a pipeline. Recommendations use them, too.
     ///
     /// # Errors
-    /// Where there is no such pipeline, a condition cannot be understood, or names a value that no document can have; where the
-    /// database is out of order.
-    pub async fn filter(&self, pipeline: Option<&str>, conditions: &[FilterClause]) -> Result<SearchFilter, SearchError> {
-        let (name, pipeline) = self.pipeline(pipeline)?;
-        self.checked_filter((name, pipeline), conditions).await
+    /// See [`SearchError`].
+    pub async fn filter(&self, pipeline: Option<&str>, clauses: &[FilterClause]) -> Result<SearchFilter, SearchError> {
+        self.checked_filter(self.pipeline(pipeline)?, clauses).await
     }
 
-    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &SearchConfig), SearchError> {
-        did_you_mean::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)
+    fn pipeline(&self, name: Option<&str>) -> Result<&SearchConfig, SearchError> {
+        let found = did_you_mean::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)?;
+        Ok(found.1)
     }
 
-    fn silent(&self) -> Transient {
-        Transient::new(Component::Model, "the model did not answer")
+    fn no_response(&self) -> Transient {
+        Transient::new(Component::Model, "the model returned no result")
     }
 
     async fn encode(&self, query: Query<'_>) -> Result<QueryVector, SearchError> {
-        let encoded = vectors(&self.engine, &[query]).await?.pop().ok_or_else(|| self.silent())?;
+        let encoded = vectors(&self.engine, &[query]).await?.pop().ok_or_else(|| self.no_response())?;
         encoded.map(|(vector, _)| vector).map_err(|poison| SearchError::Invalid(poison.reason))
     }
 }
@@ -270,12 +273,13 @@ impl SearchConfig {
         let (answers, base_dir) = (definition.answers.clone(), definition.base_dir().to_owned());
         let tenant = definition.tenant.to_string();
         let models = definition.models().into_iter().map(str::to_owned).collect();
-        Self { tenant, embed, classify, tasks, metadata, answers, models, base_dir }
+        let name = definition.name.to_string();
+        Self { name, tenant, embed, classify, tasks, metadata, answers, models, base_dir }
     }
 
-    fn facets(&self, pipeline: &str, names: &[String]) -> Result<Vec<Facet>, SearchError> {
-        if names.len() > MOST_FACETS {
-            let message = format!("`facets` names {}; {MOST_FACETS} are the most of one answer", names.len());
+    fn facets(&self, names: &[String]) -> Result<Vec<Facet>, SearchError> {
+        if names.len() > MAX_FACETS {
+            let message = format!("`facets` has {} names; the maximum is {MAX_FACETS}", names.len());
             return Err(SearchError::Invalid(message));
         }
         let facet = |name: &String| {
@@ -285,13 +289,14 @@ impl SearchConfig {
             if self.metadata.contains(name) {
                 return Ok(Facet::Metadata(name.clone()));
             }
-            let mend = suggestion(name, self.classify.iter().chain(&self.metadata).map(String::as_str));
-            Err(SearchError::Invalid(format!("pipeline `{pipeline}` has nothing named `{name}` to count by; {mend}")))
+            let near = suggestion(name, self.classify.iter().chain(&self.metadata).map(String::as_str));
+            let pipeline = &self.name;
+            Err(SearchError::Invalid(format!("pipeline `{pipeline}` has no facet `{name}`; {near}")))
         };
         names.iter().map(facet).collect()
     }
 
-    fn finding(&self, hit: SearchHit) -> SearchResult {
+    fn result(&self, hit: SearchHit) -> SearchResult {
         let SearchHit { document_id, score, chunk, labels, summary, metadata, highlights, explanation } = hit;
         let first = self.classify.iter().find_map(|task| labels.get(task));
         let label = first.and_then(|label| label.label.clone());
@@ -300,22 +305,22 @@ impl SearchConfig {
     }
 }
 
-fn checked_text(query: &str) -> Result<&str, SearchError> {
+fn checked_query(query: &str) -> Result<&str, SearchError> {
     let text = query.trim();
     if text.is_empty() {
-        return Err(SearchError::Invalid("`query` is empty; say what to look for".into()));
+        return Err(SearchError::Invalid("`query` is empty; give the text to search for".into()));
     }
-    checked("`query`", text)?;
+    check_text("`query`", text)?;
     Ok(text)
 }
 
-fn checked(what: &str, text: &str) -> Result<(), SearchError> {
-    if text.len() > QUERY_BYTES {
+fn check_text(what: &str, text: &str) -> Result<(), SearchError> {
+    if text.len() > MAX_QUERY_BYTES {
         let length = text.len();
-        return Err(SearchError::Invalid(format!("{what} is {length} bytes long; {QUERY_BYTES} is the most, so shorten it")));
+        return Err(SearchError::Invalid(format!("{what} is {length} bytes long; shorten it to {MAX_QUERY_BYTES}")));
     }
     if text.contains('\0') {
-        return Err(SearchError::Invalid(format!("{what} holds U+0000, which no stored text can; remove it")));
+        return Err(SearchError::Invalid(format!("{what} contains U+0000, which no stored text can; remove it")));
     }
     Ok(())
 }
@@ -326,18 +331,23 @@ mod tests {
 
     #[test]
     fn a_facet_that_names_nothing_suggests_the_nearest_name() {
-        let pipeline = SearchConfig { classify: vec!["topic".into()], metadata: vec!["brand".into()], ..SearchConfig::default() };
-        let facets = pipeline.facets("p", &["topic".into(), "brand".into()]).unwrap();
+        let pipeline = SearchConfig {
+            name: "p".into(),
+            classify: vec!["topic".into()],
+            metadata: vec!["brand".into()],
+            ..SearchConfig::default()
+        };
+        let facets = pipeline.facets(&["topic".into(), "brand".into()]).unwrap();
         assert_eq!(facets, [Facet::Label("topic".into()), Facet::Metadata("brand".into())]);
-        let error = pipeline.facets("p", &["brnd".into()]).unwrap_err().to_string();
-        assert_eq!(error, "pipeline `p` has nothing named `brnd` to count by; did you mean `brand`?");
+        let error = pipeline.facets(&["brnd".into()]).unwrap_err().to_string();
+        assert_eq!(error, "pipeline `p` has no facet `brnd`; did you mean `brand`?");
     }
 
     #[test]
     fn a_query_that_no_text_can_match_is_refused_with_the_reason() {
-        assert!(checked_text(" \n").unwrap_err().to_string().contains("is empty"));
-        assert!(checked_text("a\0b").unwrap_err().to_string().contains("U+0000"));
-        assert!(checked_text(&"x".repeat(100_000)).unwrap_err().to_string().contains("100000 bytes"));
-        assert_eq!(checked_text("  '; DROP TABLE documents; -- ").unwrap(), "'; DROP TABLE documents; --");
+        assert!(checked_query(" \n").unwrap_err().to_string().contains("is empty"));
+        assert!(checked_query("a\0b").unwrap_err().to_string().contains("U+0000"));
+        assert!(checked_query(&"x".repeat(100_000)).unwrap_err().to_string().contains("100000 bytes"));
+        assert_eq!(checked_query("  '; DROP TABLE documents; -- ").unwrap(), "'; DROP TABLE documents; --");
     }
 }

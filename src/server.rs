@@ -1,35 +1,36 @@
-//! The HTTP server: a route a line, a file an endpoint.
+//! The HTTP server: one line a route, one file an endpoint.
 //!
-//! | route | needs | answers |
+//! | route | requires | responds with |
 //! |---|---|---|
-//! | `GET /healthz` | nothing | 200 while the process lives |
-//! | `GET /readyz` | nothing | 200, or 503 with what is out of order; why is told to whoever may read and is of no tenant |
-//! | `GET /openapi.json` | nothing | the description of all this |
-//! | `GET /metrics` | `read` and no tenant, or `server.metrics_token` | Prometheus text |
-//! | `POST /v1/search` | `read` | the documents that answer a question |
+//! | `GET /healthz` | nothing | 200 while the process is alive |
+//! | `GET /readyz` | nothing | 200, or 503 with what is unavailable; the reasons require `read` and no tenant |
+//! | `GET /openapi.json` | nothing | the description of the API |
+//! | `GET /metrics` | `read` and no tenant, or `server.metrics_token` | metrics in Prometheus' text format |
+//! | `POST /v1/search` | `read` | the documents that match a query |
 //! | `POST /v1/answer` | `read` | an answer from the documents, each sentence with its citations |
-//! | `GET /v1/recommendations` | `read` | documents like another, or for a user, each with its reasons |
-//! | `GET /v1/documents/{id}` | `read` | everything that is known of a document, and where it comes from |
-//! | `POST /v1/jobs` | `submit` | the job, queued or known already |
-//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and how far they are |
-//! | `POST /v1/jobs/{id}/cancel`, `…/retry` | `submit` | the job, as it then is |
+//! | `GET /v1/recommendations` | `read` | documents similar to another or for a user, each with the reasons |
+//! | `GET /v1/documents/{id}` | `read` | everything that is known about a document, and where it comes from |
+//! | `POST /v1/jobs` | `submit` | the submitted job, new or known |
+//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and their progress |
+//! | `POST /v1/jobs/{id}/cancel`, `…/retry` | `submit` | the job after the change |
 //! | `GET /v1/pipelines` | `read` | pipelines, their graphs and their last 24 hours |
-//! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | what could not be done, and why |
-//! | `POST /v1/dead-letters/replay` | `submit` | what is sent again |
-//! | `GET /v1/parked-events` | `read` | what its topic could not take, and why |
-//! | `GET /v1/copy`, `GET /v1/copy/{document}` | `read` | what pages say of documents, and what waits to be decided |
-//! | `POST /v1/copy/{document}/approve`, `…/reject`, `…/edit` | `review` | the version, as it then is |
-//! | `GET /v1/exports/copy`, `GET /v1/sitemap.xml` | `read` | what is published, as CSV or Parquet, and where |
-//! | `GET /v1/leads`, `GET /v1/leads/{id}` | `read` | leads by their scores, and everything about one |
+//! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | records and tasks that failed, and why |
+//! | `POST /v1/dead-letters/replay` | `submit` | the number of records that are sent again |
+//! | `GET /v1/parked-events` | `read` | events that their topic refused, and why |
+//! | `GET /v1/copy`, `GET /v1/copy/{document}` | `read` | generated copy, and what waits for a decision |
+//! | `POST /v1/copy/{document}/approve`, `…/reject`, `…/edit` | `review` | the version after the decision |
+//! | `GET /v1/exports/copy`, `GET /v1/sitemap.xml` | `read` | published copy as CSV or Parquet, and the addresses of its pages |
+//! | `GET /v1/leads`, `GET /v1/leads/{id}` | `read` | leads by score, and one lead with all details |
 //! | `GET /v1/leads/export` | `read` | leads as CSV |
 //! | `GET /v1/accounts/{key}` | `read` | a company and its leads |
-//! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages ask the API |
+//! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages use the API |
 //!
-//! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
-//! Refusals are `application/problem+json`; every reason stands in `error.rs`.
+//! While models are loaded, [`serve_during_startup`] serves the probes and `/metrics`, and 503 for everything else.
+//! Errors are `application/problem+json`; `error.rs` has every code.
 
 mod answer;
 mod auth;
+mod body;
 mod connections;
 mod console;
 mod copy;
@@ -45,6 +46,7 @@ mod openapi;
 mod origin;
 mod parked_events;
 mod pipelines;
+mod query;
 mod rate_limit;
 mod recommendations;
 mod routes;
@@ -80,41 +82,41 @@ use crate::search::Searcher;
 
 pub use self::auth::Authenticator;
 
-/// The largest request body: far above the longest query, far below what hurts.
-const BODY_BYTES: usize = 1 << 20;
+/// The maximum size of a request body: far above the longest query, and small enough to hold many in memory.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// What the endpoints serve from. Clones share it.
+/// The services behind the endpoints. Clones share everything.
 #[derive(Clone)]
 pub struct Services {
-    /// Answers `/readyz`.
+    /// For `/readyz`.
     pub health: Health,
-    /// Answers `/v1/search`.
+    /// For `/v1/search` and `/v1/answer`.
     pub searcher: Searcher,
-    /// Answers `/v1/recommendations`.
+    /// For `/v1/recommendations`.
     pub recommender: Recommender,
-    /// Answers `/v1/documents`.
+    /// For `/v1/documents`.
     pub explainer: Explainer,
-    /// Answers `/v1/jobs`, whether or not this process works on jobs.
+    /// For `/v1/jobs`, whether or not this process works on jobs.
     pub job_service: JobService,
-    /// Answers `/v1/pipelines` and `/v1/dead-letters`.
+    /// For `/v1/pipelines`, `/v1/dead-letters` and `/v1/parked-events`.
     pub dashboard: Dashboard,
-    /// Answers `/v1/copy`, `/v1/exports/copy` and `/v1/sitemap.xml`.
+    /// For `/v1/copy`, `/v1/exports/copy` and `/v1/sitemap.xml`.
     pub copy: CopyService,
-    /// Answers `/v1/leads` and `/v1/accounts`.
+    /// For `/v1/leads` and `/v1/accounts`.
     pub leads: LeadService,
-    /// Knows who asks.
+    /// Authenticates callers.
     pub auth: Authenticator,
 }
 
-/// The table of contents.
+/// The routes of the API.
 fn routes(auth: &Authenticator) -> RouteTable<Services> {
-    use RequiredAccess::{Metrics, Nothing, Probe, Scope};
+    use RequiredAccess::{Metrics, Probe, Public, Scope};
     RouteTable::new(auth)
         .get("/healthz", Probe, health::alive)
         .get("/readyz", Probe, health::ready)
-        .get("/openapi.json", Nothing, openapi::describe)
+        .get("/openapi.json", Public, openapi::describe)
         .get("/metrics", Metrics, metrics::render)
-        .post("/v1/search", Scope(Read), search::answer)
+        .post("/v1/search", Scope(Read), search::search)
         .post("/v1/answer", Scope(Read), answer::answer)
         .get("/v1/recommendations", Scope(Read), recommendations::list)
         .get("/v1/documents/{id}", Scope(Read), documents::explain)
@@ -142,19 +144,19 @@ fn routes(auth: &Authenticator) -> RouteTable<Services> {
 }
 
 fn router(services: Services) -> Router {
-    let limited = || from_fn_with_state((services.auth.clone(), RequiredAccess::Nothing), auth::admit);
+    let limited = || from_fn_with_state((services.auth.clone(), RequiredAccess::Public), auth::authorize);
     let routes = routes(&services.auth)
         .into_router()
         .route("/", get(console::index).route_layer(limited()))
         .route("/console/{file}", get(console::file).route_layer(limited()))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES));
-    surrounded(routes, &services.auth).with_state(services)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    with_middleware(routes, &services.auth).with_state(services)
 }
 
-/// What every answer goes through.
-fn surrounded<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: &Authenticator) -> Router<S> {
+/// Adds the middleware of every route.
+fn with_middleware<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: &Authenticator) -> Router<S> {
     let deadline = Duration::from_secs(auth.limits().request_seconds);
     routes
         .layer(from_fn(middleware::well_formed))
@@ -163,27 +165,27 @@ fn surrounded<S: Clone + Send + Sync + 'static>(routes: Router<S>, auth: &Authen
         .layer(map_response(middleware::headers))
 }
 
-/// Listens where the configuration says. `has_tokens` tells whether the ledger holds any, and is asked only where that decides.
+/// Listens on the configured address. `has_tokens` tells whether the database has a token; it is called only if that decides.
 ///
 /// # Errors
-/// Where the address is no address, is taken, or is reachable by others while there is no token.
+/// If the address is not valid or not free, or if other machines can reach it while there is no token.
 pub async fn bind(config: &ServerConfig, has_tokens: impl AsyncFnOnce() -> anyhow::Result<bool>) -> anyhow::Result<TcpListener> {
     let listen = &config.listen;
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
-        .map_err(|e| ConfigError(format!("`server.listen` is {listen:?}, which is no address: {e}; write host:port")))?
+        .map_err(|e| ConfigError(format!("`server.listen` is {listen:?}, which is not an address: {e}; write host:port")))?
         .collect();
     let is_reachable = addresses.iter().any(|address| !connections::is_local(address.ip()));
     if is_reachable && config.token.is_none() && !has_tokens().await? {
         let message = format!(
-            "`server.listen` is {listen:?}, which others can reach, and there is no token; set server.token_file (or \
-             TIDEMILL_SERVER__TOKEN), make one with `tidemill tokens create`, or listen on 127.0.0.1"
+            "`server.listen` is {listen:?}, which other machines can reach, but there is no token; set server.token_file (or \
+             TIDEMILL_SERVER__TOKEN), create one with `tidemill tokens create`, or listen on 127.0.0.1"
         );
         return Err(ConfigError(message).into());
     }
     TcpListener::bind(addresses.as_slice())
         .await
-        .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; free the port or set server.listen to another"))
+        .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; free the port, or set server.listen to another one"))
 }
 
 /// The description of the API, in OpenAPI 3.1.
@@ -191,10 +193,10 @@ pub fn description() -> &'static str {
     &openapi::TEXT
 }
 
-/// Serves until `shutdown` resolves, then answers what has been asked and returns. A caller who dawdles is cut off soon after.
+/// Serves until `shutdown` resolves, then finishes open requests within a short time and returns.
 ///
 /// # Errors
-/// Where the listener fails for good.
+/// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
     services: Services,
@@ -204,19 +206,23 @@ pub async fn serve(
     connections::serve(listener, router(services), auth.limits(), shutdown).await
 }
 
-/// Answers probes and `/metrics` at the listener while `work` goes on, which may take minutes where models are large: whoever
-/// restarts what does not answer, or counts what is under way, must see a process that loads. What only the whole service can
-/// answer is refused as unavailable.
+/// Serves probes and `/metrics` on the listener while `work` runs, which takes minutes if models are large, so that supervisors and
+/// metrics collectors see a live process. Every other request gets 503.
 ///
 /// # Errors
-/// Where the listener cannot be shared.
-pub async fn meanwhile<T>(listener: &TcpListener, auth: &Authenticator, work: impl Future<Output = T>) -> io::Result<T> {
-    // The same socket by another handle: callers who come between the two servers wait in its queue.
+/// If the listener cannot be shared.
+pub async fn serve_during_startup<T>(
+    listener: &TcpListener,
+    auth: &Authenticator,
+    work: impl Future<Output = T>,
+) -> io::Result<T> {
+    // A second handle of the same socket: callers that connect between the two servers wait in its queue.
     let shared = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
     let shared = TcpListener::from_std(shared)?;
-    let (done, told) = oneshot::channel::<()>();
-    let (routes, auth) = (surrounded(startup::router(auth), auth), auth.clone());
-    let server = tokio::spawn(async move { connections::serve(shared, routes, auth.limits(), async { drop(told.await) }).await });
+    let (done, finished) = oneshot::channel::<()>();
+    let (routes, auth) = (with_middleware(startup::router(auth), auth), auth.clone());
+    let server =
+        tokio::spawn(async move { connections::serve(shared, routes, auth.limits(), async { drop(finished.await) }).await });
     let outcome = work.await;
     drop(done);
     server.await.map_err(io::Error::other)??;

@@ -1,4 +1,4 @@
-//! Where results go besides the ledger's own tables.
+//! Destinations of results outside the ledger database: Parquet files, Kafka topics and webhooks.
 
 mod parquet;
 mod topics;

@@ -1,7 +1,7 @@
-//! Where records come from.
+//! Sources of records: Kafka topics and Parquet archives.
 //!
-//! A source gives out partitions and takes them back; between the two it delivers their records in order. What is read and not
-//! yet committed is counted ([`InFlight`]), and a source stops reading at the cap.
+//! A source assigns partitions and revokes them; in between it delivers their records in order. Records that are read and not yet
+//! committed are counted ([`InFlight`]), and a source pauses when the count reaches a limit.
 
 mod archive;
 mod kafka;
@@ -24,50 +24,48 @@ pub use archive::{
 pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt, watermarks};
 pub use registry::Registry;
 
-/// What a source tells the runner.
+/// Events that a source sends to the runner.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// The partition is ours, and its records follow from the claimed position. Unbounded, because the cap counts bytes.
+    /// The partition is assigned; its records follow, starting at the claimed position. The channel is unbounded because the number
+    /// of bytes in flight is limited.
     Assigned(PartitionClaim, UnboundedReceiver<Delivery>),
-    /// The partitions are to be given up: finish what is being worked on within `drain`, then drop `done`.
+    /// The partitions are revoked. Finish the work in progress within `drain`, then drop `done`.
     Revoked {
-        /// The partitions.
         partitions: Vec<Partition>,
-        /// How long the source can wait; zero where someone else owns the partitions already.
+        /// How long the source can wait; zero if another consumer already owns the partitions.
         drain: Duration,
-        /// Dropped once nothing is under way any more.
+        /// Drop this when no work is in progress any more.
         done: std::sync::mpsc::SyncSender<()>,
     },
-    /// The position is not in the topic any more: an operator must say where to go on.
+    /// The position is no longer in the topic. An operator must decide where to continue.
     PositionLost(String),
-    /// Reading cannot go on in this process.
+    /// This process cannot continue reading.
     Failed(String),
 }
 
-/// A record and its share of the bytes in flight.
+/// A record with its guard.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The record.
     pub record: Record,
-    /// Given back when dropped.
+    /// Releases the record's share of the limits when dropped.
     pub guard: InFlightGuard,
 }
 
-/// What is read and not yet committed.
+/// Counts the records that are read and not yet committed.
 #[derive(Debug, Clone)]
 pub struct InFlight {
     counters: Arc<InFlightCounters>,
     gauge: IntGauge,
     cap: usize,
-    most: InFlightLimit,
+    limit: InFlightLimit,
 }
 
-/// Records and the bytes of their payloads: what batches are made of.
+/// A limit on records and payload bytes in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlightLimit {
-    /// Records.
     pub records: usize,
-    /// Bytes of their payloads.
+    /// Bytes of payloads.
     pub bytes: usize,
 }
 
@@ -78,7 +76,7 @@ struct InFlightCounters {
     bytes: AtomicUsize,
 }
 
-/// A record's share of what is in flight; dropping it gives it back.
+/// The share of one record in the counts. Dropping it subtracts the share.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: InFlight,
@@ -87,17 +85,17 @@ pub struct InFlightGuard {
 }
 
 impl InFlight {
-    /// Nothing in flight yet, and at most about `cap` bytes of memory: one record more than fits is always taken.
+    /// An empty count with a limit of about `cap` bytes of memory. The record that reaches the limit is still accepted.
     pub fn new(cap: usize, gauge: IntGauge) -> Self {
-        Self { counters: Arc::default(), gauge, cap, most: InFlightLimit { records: usize::MAX, bytes: usize::MAX } }
+        Self { counters: Arc::default(), gauge, cap, limit: InFlightLimit { records: usize::MAX, bytes: usize::MAX } }
     }
 
-    /// At most about `most` besides, however little memory that takes.
-    pub fn with_limit(self, most: InFlightLimit) -> Self {
-        Self { most, ..self }
+    /// Adds a limit on records and payload bytes, which applies regardless of memory.
+    pub fn with_limit(self, limit: InFlightLimit) -> Self {
+        Self { limit, ..self }
     }
 
-    /// Counts the record until the hold is dropped.
+    /// Counts the record until the guard is dropped.
     pub fn track(&self, record: &Record) -> InFlightGuard {
         let (weight, bytes) = (record.weight(), record.payload.as_ref().map_or(0, Bytes::len));
         self.counters.weight.fetch_add(weight, Ordering::Relaxed);
@@ -111,14 +109,14 @@ impl InFlight {
     pub fn is_full(&self) -> bool {
         let InFlightCounters { weight, records, bytes } = &*self.counters;
         let reaches = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) >= cap;
-        reaches(weight, self.cap) || reaches(records, self.most.records) || reaches(bytes, self.most.bytes)
+        reaches(weight, self.cap) || reaches(records, self.limit.records) || reaches(bytes, self.limit.bytes)
     }
 
-    /// Whether stopped reading should go on: at half the cap, so that it does not flutter.
+    /// Whether paused reading should resume. This is at half of the limits, so that reading does not pause and resume all the time.
     pub fn can_resume(&self) -> bool {
         let InFlightCounters { weight, records, bytes } = &*self.counters;
         let fits = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) <= cap / 2;
-        fits(weight, self.cap) && fits(records, self.most.records) && fits(bytes, self.most.bytes)
+        fits(weight, self.cap) && fits(records, self.limit.records) && fits(bytes, self.limit.bytes)
     }
 
     fn update_gauge(&self) {
@@ -160,7 +158,7 @@ mod tests {
 
     #[test]
     fn records_and_their_payloads_are_bounded_apart_from_memory() {
-        let in_flight = |most| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).with_limit(most);
+        let in_flight = |limit| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).with_limit(limit);
         let few = in_flight(InFlightLimit { records: 2, bytes: 1_000 });
         let guards = [few.track(&record(1)), few.track(&record(1))];
         assert!(few.is_full() && !few.can_resume(), "two of two records");

@@ -1,6 +1,7 @@
-//! What can be done with a document. A task is pure: it says what a model must do, and makes an output of the answer.
+//! Tasks: what a pipeline computes for a document. A task has no side effects: it states what a model must do and turns the model's
+//! answer into an output.
 //!
-//! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
+//! To add a kind, add a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
 mod abstractive;
 mod answer;
@@ -14,6 +15,7 @@ mod descriptions;
 mod embed;
 mod evidence;
 mod extract;
+mod folded_text;
 mod for_each;
 mod grounding;
 mod interact;
@@ -21,6 +23,7 @@ mod json_spans;
 mod label_scorer;
 mod labels;
 pub mod linear_head;
+mod ordered_map;
 mod prompt_file;
 mod render;
 mod retrieve;
@@ -30,6 +33,7 @@ mod summarize;
 mod task_prompt;
 mod template_context;
 pub mod training;
+mod words;
 mod write;
 
 use std::path::Path;
@@ -41,12 +45,12 @@ use serde_json::Value;
 
 pub use answer::AnswerSpec;
 pub use answer_generator::{AnswerGenerator, ClaimedSentence, MOST_PASSAGES};
-pub use checks::{CheckedFields, Checks, folded};
+pub use checks::{CheckedFields, Checks};
 pub use classify::ClassifySpec;
 pub use compose::{ComposeSpec, Composer};
-pub use context_budget::Splitter;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
+pub use folded_text::folded;
 pub use grounding::{Dropped, GroundedAnswer, Sentence};
 pub use interact::InteractSpec;
 pub use labels::Labels;
@@ -59,95 +63,106 @@ pub use template_context::TemplateContext;
 pub use write::WriteSpec;
 
 use crate::document::Document;
-use crate::engine::{Engine, ModelInfo, Prediction, Request};
+use crate::engine::{Completion, Engine, ModelInfo, Prediction, Request};
 use crate::failure::{Failure, FailureClass, Transient};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
 
-/// One task of a pipeline, ready for documents.
+/// One task of a pipeline, ready to process documents.
 pub trait Task: Send + Sync {
-    /// The kind, as pipeline files name it.
+    /// The kind as written in pipeline files.
     fn kind(&self) -> &'static str;
 
-    /// Every parameter that decides the output, save the model's revision; part of each result's fingerprint.
+    /// All parameters that affect the output, except the model's revision. They are part of the fingerprint of each result.
     fn signature(&self) -> &[u8];
 
-    /// Learns what the task must know of its model before the first answer is interpreted, where only a server can tell: it may be down
-    /// when the task is built. Called before each round of requests.
+    /// Loads what the task needs from its model before it can interpret answers. Tasks whose model runs on a server do this here
+    /// and not when they are built, because the server may be down at that time. Called before each round of requests.
     fn initialize<'a>(&'a self, _engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What the model must do for `document`, or the output itself where no model is needed.
+    /// What the model must do for `document`, or the output itself if no model is needed.
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure>;
 
-    /// What follows from the answers to the last requests, in their order: the output, or further requests.
+    /// Turns the answers to the last requests, in request order, into the output or into further requests. Tasks that send no requests
+    /// keep this default, which is an error.
     fn interpret(
         &self,
-        document: &Document,
-        upstream: &TemplateContext,
-        predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure>;
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
+        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
+    }
 
-    /// The prompt that the output comes from, where there is one.
+    /// The prompt that produces the output, if there is one.
     fn prompt(&self) -> Option<&PromptVersion> {
         None
     }
 }
 
-/// What a task needs for its output.
+/// What a task does next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskStep {
-    /// The answers of a model, at least one.
+    /// Ask a model; there is at least one request.
     Ask(Vec<Request>),
-    /// Passages of stored documents, which are the output.
+    /// Search stored documents; the passages found are the output.
     Find(PassageQuery),
-    /// Nothing more.
+    /// Finished with this output.
     Ready(Output),
 }
 
-/// Passages to look for among stored documents.
+/// A search for passages in stored documents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassageQuery {
-    /// The pipeline whose documents they are of.
+    /// The pipeline whose documents are searched.
     pub pipeline: String,
-    /// What they should be about.
+    /// The search text.
     pub query: String,
-    /// The embedding task whose vectors are compared, and its model; only words are where there is none.
+    /// The embedding task whose vectors are compared, and its model. `None` searches by words only.
     pub embedding: Option<(String, String)>,
-    /// Most passages.
+    /// Maximum number of passages.
     pub limit: usize,
-    /// The least similarity of a passage that does not have all words of the query.
+    /// Minimum similarity of a passage that does not contain all words of the query.
     pub min_similarity: Option<f64>,
 }
 
-/// The only prediction, for tasks that ask once.
+/// The only prediction, for tasks that send one request.
 fn only(predictions: Vec<Prediction>) -> Result<Prediction, Failure> {
     let [prediction] = <[_; 1]>::try_from(predictions).map_err(|all| {
-        Failure::poison(FailureClass::Model, format!("the model was asked once, but gave {} answers", all.len()))
+        Failure::poison(FailureClass::Model, format!("the model got one request, but gave {} answers", all.len()))
     })?;
     Ok(prediction)
 }
 
+/// Unwraps a completion.
+fn completion(prediction: Prediction) -> Result<Completion, Failure> {
+    match prediction {
+        Prediction::Completion(completion) => Ok(completion),
+        _ => Err(Failure::poison(FailureClass::Model, "the model did not answer with a completion")),
+    }
+}
+
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $variant:ident($spec:ty),)*) => {
-        /// The parameters of one task.
+        /// The parameters of one task, by kind.
         #[derive(Debug, Clone, PartialEq)]
         pub enum TaskSpec { $($(#[$doc])* $variant($spec),)* }
 
-        /// A task as it stands in a pipeline file: one kind with its parameters, and when it applies.
+        /// A task as written in a pipeline file: one kind with its parameters, and when it applies.
         #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct TaskEntry {
             $($(#[$doc])* pub $kind: Option<$spec>,)*
             /// A condition on the document and on the outputs of other tasks.
             pub when: Option<String>,
-            /// Tasks whose output must be there before this one.
+            /// Tasks that must have an output before this one runs.
             pub needs: Vec<String>,
         }
 
         impl TaskSpec {
-            /// The kinds that exist.
+            /// All kinds.
             pub const KINDS: &[&str] = &[$(stringify!($kind)),*];
 
             /// The kind, as pipeline files name it.
@@ -155,25 +170,25 @@ macro_rules! kinds {
                 match self { $(Self::$variant(_) => stringify!($kind),)* }
             }
 
-            /// The model that the task asks.
+            /// The model that the task uses.
             pub fn model(&self) -> Option<&str> {
                 match self { $(Self::$variant(spec) => spec.model(),)* }
             }
 
-            /// What is wrong with the parameters and the files that they name, as far as they alone can tell. Paths are relative
-            /// to `base_dir`.
+            /// Problems in the parameters and in the files that they name, found without the rest of the pipeline. Paths are
+            /// relative to `base_dir`.
             pub fn problems(&self, base_dir: &Path) -> Vec<String> {
                 match self { $(Self::$variant(spec) => spec.problems(base_dir),)* }
             }
 
-            /// The names that the task's templates read: `document.…` and other tasks. Paths are relative to `base_dir`.
+            /// The names that the templates of the task read: `document.…` and other tasks. Paths are relative to `base_dir`.
             pub fn reads(&self, base_dir: &Path) -> Vec<String> {
                 match self { $(Self::$variant(spec) => spec.reads(base_dir),)* }
             }
         }
 
         impl TaskEntry {
-            /// The kind that the entry names.
+            /// The kind and parameters of the entry.
             pub fn spec(self) -> Result<TaskSpec, String> {
                 let mut found: Vec<TaskSpec> = Vec::new();
                 $(found.extend(self.$kind.map(TaskSpec::$variant));)*
@@ -181,14 +196,14 @@ macro_rules! kinds {
                 match (found.pop(), found.pop()) {
                     (Some(spec), None) => Ok(spec),
                     (Some(one), Some(other)) => {
-                        Err(format!("is both `{}` and `{}`: make two tasks of it", other.kind(), one.kind()))
+                        Err(format!("is both `{}` and `{}`: write them as two tasks", other.kind(), one.kind()))
                     }
-                    (None, _) => Err(format!("says no kind: write one of {known} with its parameters")),
+                    (None, _) => Err(format!("has no kind: write one of {known} with its parameters")),
                 }
             }
         }
 
-        /// Makes the task of `spec` ready. Label descriptions are encoded here, once; paths are relative to `base_dir`.
+        /// Builds the task of `spec`. Label descriptions are encoded here, once. Paths are relative to `base_dir`.
         pub async fn build(name: &str, spec: &TaskSpec, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
             match spec { $(TaskSpec::$variant(spec) => spec.build(name, engine, base_dir).await,)* }
         }
@@ -196,32 +211,32 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Labels.
+    /// Assigns labels.
     classify: Classify(ClassifySpec),
-    /// Vectors.
+    /// Embeds text as vectors.
     embed: Embed(EmbedSpec),
-    /// The sentences that say most.
+    /// Summarizes a text.
     summarize: Summarize(SummarizeSpec),
-    /// Text made by a template.
+    /// Renders a text template.
     render: Render(RenderSpec),
-    /// Typed fields with their evidence.
+    /// Extracts typed fields with evidence.
     extract: Extract(ExtractSpec),
-    /// Text that a model writes after a prompt.
+    /// Writes text with a model and a prompt.
     write: Write(WriteSpec),
-    /// Passages of other documents.
+    /// Retrieves passages of other documents.
     retrieve: Retrieve(RetrieveSpec),
-    /// A question answered from such passages.
+    /// Answers a question from retrieved passages.
     answer: Answer(AnswerSpec),
-    /// What somebody did with a document.
+    /// Records what a user did with a document.
     interact: Interact(InteractSpec),
-    /// An object that a template puts together, gone over by checks.
+    /// Composes an object with a template and checks it.
     compose: Compose(ComposeSpec),
-    /// A number with the parts that it is the sum of.
+    /// Computes a number as the sum of named parts.
     score: Score(ScoreSpec),
 }
 
 impl TaskSpec {
-    /// Tasks that the task's own template reads, but whose output need not be there.
+    /// Tasks that the template reads but that may have no output.
     pub fn optional(&self) -> &[String] {
         match self {
             Self::Compose(spec) => &spec.optional,
@@ -229,14 +244,14 @@ impl TaskSpec {
         }
     }
 
-    /// The fields that the task's objects may have by their schema, in its order; none where there is no schema. Paths are relative
-    /// to `base_dir`.
+    /// The fields that the schema of the task's objects allows, in schema order. Empty without a schema. Paths are relative to
+    /// `base_dir`.
     pub fn fields(&self, base_dir: &Path) -> Vec<String> {
         self.properties(base_dir).into_iter().map(|(name, _)| name).collect()
     }
 
-    /// The values that the output can have, where they are given: labels under the empty name, and by the name of a field what its
-    /// schema lets it or its items be. Paths are relative to `base_dir`.
+    /// The values that the output can have, where they are listed: labels under the empty name, and for each field with an `enum`
+    /// the values that it or its items can have. Paths are relative to `base_dir`.
     pub fn choices(&self, base_dir: &Path) -> Vec<(String, Vec<String>)> {
         if let Self::Classify(spec) = self {
             let labels = spec.labels.iter().map(|labels| labels.0.iter().map(|(label, _)| label.clone()).collect());

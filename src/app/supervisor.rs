@@ -1,10 +1,11 @@
-//! One pipeline for as long as the process lives, through stops and halts that an operator ends.
+//! Runs one pipeline for as long as the process lives, and waits through stops and halts until an operator ends them.
 //!
-//! A pipeline that is stopped, by hand or because too many of its records died, leaves its group until it is resumed.
+//! A pipeline is stopped manually, or because too many of its records became dead letters. It then leaves its consumer group until
+//! it is resumed.
 //!
-//! A pipeline whose position is not in its topic any more can go on only where an operator says. It leaves its group and waits,
-//! and the process stays: the other pipelines have nothing to do with it, and a new process would only find the same and be
-//! restarted again and again. `/readyz` and `tidemill_halted` say it until a gap is recorded.
+//! A pipeline is halted when its topic no longer contains its position. It then leaves its group and waits until an operator says
+//! where to go on. The process keeps running: its other pipelines are not affected, and a restarted process would be halted again.
+//! `/readyz` and `tidemill_halted` report the halt until a gap is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,10 @@ use crate::pipeline::{self, HaltError, PipelineRuntime, StopGate};
 use crate::source::{KafkaSource, KafkaSourceConfig};
 use crate::store::Store;
 
-/// How often the ledger is asked whether an operator made a gap.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the ledger is asked whether an operator recorded a gap.
+const POLL: Duration = Duration::from_secs(2);
 
-/// What one pipeline runs on.
+/// Runs one pipeline.
 pub(super) struct PipelineSupervisor {
     pub(super) runtime: Arc<PipelineRuntime>,
     pub(super) source: KafkaSourceConfig,
@@ -29,13 +30,14 @@ pub(super) struct PipelineSupervisor {
     pub(super) drain: Duration,
 }
 
-/// How one stay in the group ended, if neither by a fault nor by a lane that found the pipeline stopped.
+/// What ended one membership in the consumer group. Absent where it ended by an error, or where a partition worker found the
+/// pipeline stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Shutdown,
-    /// The positions are not what they were.
+    /// An operator moved a position.
     Gap,
-    /// The pipeline is stopped.
+    /// The pipeline was stopped.
     Stop,
 }
 
@@ -43,14 +45,14 @@ impl PipelineSupervisor {
     /// Runs until `shutdown` resolves.
     ///
     /// # Errors
-    /// Where the pipeline cannot go on in this process.
+    /// Where the process cannot go on with the pipeline.
     pub(super) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         tokio::pin!(shutdown);
         let pipeline = self.source.pipeline.clone();
         let stop_gate = StopGate::new(pipeline.clone(), self.store.clone(), self.health.clone());
         loop {
             let opened = async {
-                stop_gate.opened().await;
+                stop_gate.wait_until_open().await;
                 self.gaps().await
             };
             let gaps = tokio::select! {
@@ -65,13 +67,13 @@ impl PipelineSupervisor {
                 end = Some(tokio::select! {
                     () = &mut shutdown => End::Shutdown,
                     () = self.gap(gaps) => End::Gap,
-                    () = stop_gate.closed() => End::Stop,
+                    () = stop_gate.wait_until_closed() => End::Stop,
                 });
             };
             match pipeline::run(self.runtime.clone(), source, events, ended, self.drain).await {
                 Ok(()) if end == Some(End::Shutdown) => return Ok(()),
                 Ok(()) if end == Some(End::Gap) => {
-                    tracing::info!(%pipeline, "an operator moved a position: reading starts anew");
+                    tracing::info!(%pipeline, "an operator moved a position: reading restarts there");
                 }
                 Ok(()) => {}
                 Err(error) => {
@@ -86,21 +88,21 @@ impl PipelineSupervisor {
         }
     }
 
-    /// The gaps in the topic, however long the ledger takes to answer.
+    /// The number of gaps recorded for the topic. Asks the ledger until it answers.
     async fn gaps(&self) -> i64 {
         loop {
             match self.store.count_gaps(&self.source.pipeline, &self.source.topic).await {
                 Ok(gaps) => return gaps,
                 Err(failure) => self.health.blame(&failure),
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
     }
 
-    /// Resolves when there are not `known` gaps any more.
+    /// Resolves when the number of gaps is no longer `known`.
     async fn gap(&self, known: i64) {
         loop {
-            sleep(LOOK).await;
+            sleep(POLL).await;
             if self.gaps().await != known {
                 return;
             }

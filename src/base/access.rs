@@ -1,16 +1,16 @@
-//! Who may do what: the scopes of a token, and the secret that it is.
+//! Tokens of the HTTP API: their scopes and secrets.
 //!
 //! | scope | may |
 //! |---|---|
-//! | `read` | search, look at jobs, read metrics |
-//! | `submit` | ask for jobs, call them off, try them again |
-//! | `review` | decide on what waits for a person |
-//! | `admin` | all of it |
+//! | `read` | search, read jobs and metrics |
+//! | `submit` | submit, cancel and retry jobs |
+//! | `review` | decide on copy and other things that wait for a person |
+//! | `admin` | everything |
 //!
-//! A token is shown once, as `tm_<id>_<secret>`. The ledger keeps the id and a hash: the secret is 256 bits of chance, which nobody
-//! guesses and no slow hash need protect.
+//! A token is shown once, as `tm_<id>_<secret>`. The ledger stores the id and a hash of the secret. The secret has 256 random bits,
+//! so that it cannot be guessed and a fast hash is enough.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use serde::Serialize;
 
-/// What a token is good for.
+/// A scope of a token: what its holder may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Search, look at jobs, read metrics
+    /// Search, read jobs and metrics
     Read,
-    /// Ask for jobs, call them off, try them again
+    /// Submit, cancel and retry jobs
     Submit,
     /// Decide on what waits for a person
     Review,
-    /// All of it
+    /// Everything
     Admin,
 }
 
 impl Scope {
-    /// Every scope.
+    /// In the order of this enum.
     pub const ALL: [Self; 4] = [Self::Read, Self::Submit, Self::Review, Self::Admin];
 
-    /// The word for it in the ledger, on the command line and in answers.
+    /// The name in the ledger, on the command line and in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -47,7 +47,7 @@ impl Scope {
         }
     }
 
-    /// The scope of that name.
+    /// The inverse of [`Scope::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
@@ -59,38 +59,38 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What a token begins with, by which scanners of repositories can know one.
+/// The prefix of a token, by which secret scanners recognize it.
 const PREFIX: &str = "tm_";
-/// Bytes of the part that names the token.
 const ID_BYTES: usize = 6;
-/// Bytes of the part that nobody else knows.
 const SECRET_BYTES: usize = 32;
 
-/// A new token, known to nobody yet.
+/// A new token.
 pub struct NewSecret {
-    /// Names it in the ledger and in lists.
+    /// The public part, which names the token in the ledger and in lists.
     pub id: String,
-    /// What the ledger keeps.
+    /// The hash of the secret, which the ledger stores.
     pub hash: Hash,
-    /// What its holder keeps. It cannot be shown again.
+    /// The whole token. It is shown once.
     pub token: String,
 }
 
 impl NewSecret {
-    /// Draws one.
+    /// Makes a random token.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// Where the operating system provides no random bytes.
     pub fn draw() -> anyhow::Result<Self> {
         let mut bytes = [0; ID_BYTES + SECRET_BYTES];
-        SysRng.try_fill_bytes(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| anyhow::anyhow!("the operating system provides no random bytes: {error}"))?;
         let (id, secret) = bytes.split_at(ID_BYTES);
         let (id, secret) = (hexadecimal(id), hexadecimal(secret));
         Ok(Self { hash: blake3::hash(secret.as_bytes()), token: format!("{PREFIX}{id}_{secret}"), id })
     }
 }
 
-/// The id and the hashed secret of what a caller carries; none where it is no token of a ledger.
+/// The id and the hash of the secret of a caller's token; none where it does not have the form of a token.
 pub fn read_token(carried: &str) -> Option<(&str, Hash)> {
     let (id, secret) = carried.strip_prefix(PREFIX)?.split_once('_')?;
     let is_hexadecimal = |text: &str, bytes: usize| text.len() == 2 * bytes && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -98,36 +98,42 @@ pub fn read_token(carried: &str) -> Option<(&str, Hash)> {
     well_formed.then(|| (id, blake3::hash(secret.as_bytes())))
 }
 
-/// Whether a tenant may be called so: a letter, then letters, digits and `-`, all of them lower case, at most 63.
+/// Whether the name is valid for a tenant: a letter, then letters, digits and `-`, in lower case, at most 63 characters.
 pub fn is_tenant(name: &str) -> bool {
     let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest)
 }
 
-/// A tenant whose caller asks: its pipelines are those whose files name it, save what the ledger knows as another's by now.
+/// The tenant of a caller. Its pipelines are those whose files name it, except those that the ledger has moved to another tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
-    /// Its name.
     pub name: Arc<str>,
-    /// Pipelines that the ledger knows as another tenant's. A process that has read their files before learns of it only here.
+    /// Pipelines that belong to other tenants according to the ledger. A pipeline may have been moved after this process read its
+    /// file.
     pub of_others: Arc<HashSet<String>>,
 }
 
 impl Tenant {
-    /// Whether the pipeline is its own, where the pipeline's file names the tenant `named`.
+    /// Those of the pipelines that the tenant owns. `named` gives the tenant that a pipeline's file names.
+    pub fn select<T: Clone>(&self, pipelines: &BTreeMap<String, T>, named: impl Fn(&T) -> &str) -> BTreeMap<String, T> {
+        let own = pipelines.iter().filter(|(name, pipeline)| self.owns(name, named(pipeline)));
+        own.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect()
+    }
+
+    /// Whether the pipeline belongs to this tenant; the pipeline's file names the tenant `named`.
     pub fn owns(&self, pipeline: &str, named: &str) -> bool {
         *named == *self.name && !self.of_others.contains(pipeline)
     }
 }
 
 impl From<&str> for Tenant {
-    /// One of which the ledger says nothing.
+    /// A tenant without pipelines that were moved to others.
     fn from(name: &str) -> Self {
         Self { name: name.into(), of_others: Arc::default() }
     }
 }
 
-/// The tenant of pipelines that name none.
+/// The tenant of pipelines whose files name none.
 pub const DEFAULT_TENANT: &str = "default";
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! The folder of what this machine has fetched and measured, kept outside any clone.
+//! The cache folder for downloads and measurements of this machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The folder where every account of the machine can enter.
+/// The cache folder of root. Other accounts can read it.
 pub const SHARED: &str = "/var/cache/tidemill";
 
-/// Where downloads are kept: `$TIDEMILL_CACHE_DIR`, else `$XDG_CACHE_HOME/tidemill`, else `~/.cache/tidemill`; for root, whose
-/// home no other account can enter, `/var/cache/tidemill`.
+/// The cache folder, which is created if it does not exist: `$TIDEMILL_CACHE_DIR`, else `$XDG_CACHE_HOME/tidemill`, else
+/// `~/.cache/tidemill`, or `/var/cache/tidemill` for root, whose home other accounts cannot read.
 ///
 /// # Errors
-/// Where the folder can neither be found nor made.
+/// Where no folder is known, or it cannot be created.
 pub fn folder() -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = match (variable("TIDEMILL_CACHE_DIR"), variable("XDG_CACHE_HOME"), variable("HOME")) {
@@ -28,16 +28,16 @@ pub fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Makes a folder of downloads, and those above it, open to all accounts.
+/// Creates a cache folder and its missing parents, readable for all accounts.
 ///
 /// # Errors
-/// Where it cannot be made; the message says what to do.
+/// Where it cannot be created; the message says what to do.
 pub fn make_folder(folder: &Path) -> Result<()> {
-    // The process's own mask keeps others out of what it makes.
+    // Permissions are set explicitly, because the process's umask may exclude other accounts.
     let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     let made = fs::create_dir_all(folder);
     let opened = || missing.iter().try_for_each(|folder| fs::set_permissions(folder, fs::Permissions::from_mode(0o755)));
     made.and_then(|()| opened()).with_context(|| {
-        format!("cannot make the folder {} for downloads: set TIDEMILL_CACHE_DIR to one that can be written", folder.display())
+        format!("cannot create the folder {} for downloads: set TIDEMILL_CACHE_DIR to a writable one", folder.display())
     })
 }

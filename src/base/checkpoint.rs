@@ -1,38 +1,36 @@
-//! Positions in partitions, and what it means for one to advance.
+//! Claims on partitions, and the offsets that a commit covers.
 //!
-//! A delta is half open and starts where the last one ended, whatever offsets the records between them have:
+//! A delta is a half-open range of offsets. It starts where the last one ended, even if the log has gaps:
 //!
 //! | records in the log | position before | delta | position after |
 //! |---|---|---|---|
 //! | 5 6 7 | 5 | 5..8 | 8 |
-//! | 7 9 (6 and 8 compacted away) | 6 | 6..10 | 10 |
+//! | 7 9 (compaction removed 6 and 8) | 6 | 6..10 | 10 |
 //! | none yet | 8 | none: an empty delta is never committed | 8 |
 
 use std::fmt;
 
 use crate::record::Partition;
 
-/// The right to commit for a partition, as given out by the ledger. It ends when someone else claims the partition.
+/// The right to commit offsets of a partition, which the ledger grants. It ends when another worker claims the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionClaim {
-    /// The partition.
     pub partition: Partition,
-    /// The fence: commits under an older epoch match no row.
+    /// The fencing token: a commit with an older epoch is refused.
     pub epoch: i64,
-    /// Where to start reading.
+    /// The offset at which to start reading.
     pub next_offset: i64,
 }
 
 /// The offsets that one micro-batch covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointDelta {
-    /// The partition.
     pub partition: Partition,
-    /// The epoch under which the records were read.
+    /// The epoch of the claim under which the records were read.
     pub epoch: i64,
-    /// The position before.
+    /// The position before the commit.
     pub from: i64,
-    /// The position after; always greater than `from`.
+    /// The position after the commit; always greater than `from`.
     pub to: i64,
 }
 

@@ -3,6 +3,7 @@
 mod address;
 mod device;
 mod engine;
+mod error;
 mod kafka;
 mod load;
 mod model;
@@ -21,79 +22,74 @@ use crate::access::DEFAULT_TENANT;
 
 pub use device::{ComputeDevice, ComputeDevices};
 pub use engine::EngineConfig;
+pub use error::ConfigError;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
-pub use load::{ConfigError, Flag};
+pub use load::Flag;
 pub use model::{ModelConfig, ModelLocation, ModelServer};
 pub use registry::{RegistryConnection, SchemaRegistryConfig};
 pub use schedule::{OverlapPolicy, ScheduleConfig};
 pub use server::{ServerConfig, ServerLimitsConfig};
 pub use webhook::{WebhookConfig, WebhookTarget};
 
-/// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
+/// The whole configuration of a process. Pipeline files refer to models, datasets and webhooks by name; only the configuration has
+/// paths, addresses and secrets.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Private data: the embedded Postgres of `demo`, and datasets without a path of their own.
+    /// The folder for the embedded Postgres of `demo`, and for datasets without a path of their own.
     pub data_dir: PathBuf,
     /// The folder of pipeline files.
     pub pipelines: PathBuf,
-    /// Postgres.
     pub database: DatabaseConfig,
-    /// Kafka.
     pub kafka: KafkaConfig,
-    /// The registry of Avro schemas.
     pub schema_registry: SchemaRegistryConfig,
-    /// The HTTP server.
     pub server: ServerConfig,
-    /// The model host.
     pub engine: EngineConfig,
     /// Models by the name that pipelines use.
     pub models: BTreeMap<String, ModelConfig>,
     /// Datasets by the name that pipelines use.
     pub datasets: BTreeMap<String, DatasetConfig>,
-    /// Receivers by the name that pipelines use.
+    /// Webhooks by the name that pipelines use.
     pub webhooks: BTreeMap<String, WebhookConfig>,
-    /// Jobs: backfills and other work that somebody asks for.
     pub jobs: JobsConfig,
     /// Schedules by name, besides those of pipeline files.
     pub schedules: BTreeMap<String, ScheduleConfig>,
-    /// Bounds on what is held in memory and waited for.
     pub limits: LimitsConfig,
 }
 
-/// Where Postgres is.
+/// The connection to Postgres.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/name`. Never printed.
     pub url: Option<String>,
-    /// A file that holds the URL, for secrets mounted as files.
+    /// A file with the URL, for secrets that are mounted as files.
     pub url_file: Option<PathBuf>,
-    /// Connections of this process for what it does itself; 10 unless told.
+    /// Connections of this process for its pipelines and jobs. The default is 10.
     pub max_connections: Option<u32>,
-    /// Connections besides, for what people and programs ask over HTTP; 6 unless told.
+    /// Further connections for HTTP requests. The default is 6.
     pub question_connections: Option<u32>,
-    /// Seconds that a statement or a transaction may take before the database counts as gone; 90 unless told.
+    /// How long a statement or a transaction may take before the database counts as unavailable. The default is 90.
     pub deadline_seconds: Option<u64>,
 }
 
-/// Where a dataset's files are: in a folder (`path`) or in a bucket (`url`).
+/// The location of a dataset's files: a folder (`path`) or a bucket (`url`).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatasetConfig {
     /// A folder on local disk.
     pub path: PathBuf,
-    /// `s3://bucket/prefix`; datasets in buckets are read by jobs and not written.
+    /// `s3://bucket/prefix`. Jobs can read a dataset in a bucket; pipelines cannot write to it.
     pub url: Option<String>,
-    /// The address of an S3-compatible service; Amazon's unless told.
+    /// The address of an S3-compatible service. The default is Amazon's.
     pub endpoint: Option<String>,
-    /// The bucket's region; us-east-1 unless told.
+    /// The bucket's region. The default is us-east-1.
     pub region: Option<String>,
-    /// The variable of the environment that holds the access key; requests are not signed without one.
+    /// The environment variable with the access key. Without one, requests are not signed.
     pub access_key_env: Option<String>,
-    /// The variable of the environment that holds the secret key.
+    /// The environment variable with the secret key.
     pub secret_key_env: Option<String>,
-    /// Whose it is: jobs that a token of another tenant asks for may not read it. `default` unless told.
+    /// The tenant of the dataset. Jobs submitted with a token of another tenant may not read it. The default is `default`.
     pub tenant: Option<String>,
 }
 
@@ -103,31 +99,31 @@ impl DatasetConfig {
         Self { path: path.into(), ..Self::default() }
     }
 
-    /// Whose it is.
+    /// The tenant's name, or the default one.
     pub fn tenant(&self) -> &str {
         self.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
     }
 }
 
-/// Jobs, and the topics that they live on.
+/// Jobs and their topics.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobsConfig {
-    /// Whether this process takes part: takes jobs in, plans them and works off units.
+    /// Whether this process accepts, plans and runs jobs.
     pub enabled: bool,
-    /// The topic that jobs arrive on.
+    /// The topic of submitted jobs.
     pub topic: String,
-    /// The topic that hands units out. Its partitions bound how many are worked on at a time.
+    /// The topic from which workers take units. Its number of partitions limits how many units run at the same time.
     pub units_topic: String,
-    /// The topic that every change of a job is told on.
+    /// The topic of an event for every change of a job.
     pub events_topic: String,
-    /// Units that this process works on at a time.
+    /// How many units this process runs at the same time.
     pub units_at_a_time: usize,
-    /// Jobs that run at a time; others wait by priority.
+    /// How many jobs run at the same time. Others wait in the order of priority.
     pub jobs_at_a_time: usize,
-    /// Seconds that a unit is to take.
+    /// How long a unit should take. Jobs are divided into units accordingly.
     pub unit_seconds: u64,
-    /// What an hour of a device costs, in whatever currency; plans and budgets speak of money only where it is set.
+    /// The price of one hour of a device, in any currency. Plans and budgets in money need it.
     pub price_per_device_hour: Option<f64>,
 }
 
@@ -146,15 +142,16 @@ impl Default for JobsConfig {
     }
 }
 
-/// Bounds on what one process holds and waits for.
+/// Limits of one process.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Bytes of records read and not yet committed, of one pipeline. Reading pauses there and resumes at half.
+    /// How many bytes of records one pipeline may have read and not yet committed. Reading pauses at this limit and resumes at half
+    /// of it.
     pub in_flight_bytes: usize,
-    /// How long a drain may take on shutdown.
+    /// How long a shutdown may take to finish batches in flight.
     pub drain_seconds: u64,
-    /// How long the oldest batch may be in flight before the process gives itself up.
+    /// How long the oldest batch may be in flight before the process ends itself.
     pub watchdog_seconds: u64,
 }
 

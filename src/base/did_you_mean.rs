@@ -1,17 +1,17 @@
-//! "Did you mean": the known word closest to one that is not known, and the pipeline that somebody means.
+//! Suggestions for unknown names: the most similar known name.
 
 use std::collections::BTreeMap;
 
-/// The candidate closest to `word`, where one is close enough to be a likely slip of the fingers.
+/// The candidate most similar to `word` by Jaro-Winkler similarity; none where no candidate is similar enough to be a typing error.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Below this, unrelated words of similar length start to match.
+    // Below this similarity, unrelated words of similar length begin to match.
     const ALIKE: f64 = 0.75;
     let word = word.to_lowercase();
     let scored = candidates.into_iter().map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_lowercase()), candidate));
     scored.filter(|(score, _)| *score >= ALIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }
 
-/// The end of a sentence about an unknown word: the nearest candidate, or all of them.
+/// The end of a message about an unknown word: the most similar candidate, or all candidates.
 pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
     if let Some(candidate) = nearest(word, candidates.clone()) {
         return format!("did you mean `{candidate}`?");
@@ -20,11 +20,11 @@ pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> 
     if all.is_empty() { "there are none".into() } else { format!("known are {}", all.join(", ")) }
 }
 
-/// The pipeline of that name, or the only one where none is named. `which` goes on after the name of one that is not there, as in
-/// ` that makes leads`.
+/// The pipeline of that name, or the only pipeline if no name is given. `which` follows the name of an unknown pipeline in the
+/// message, as in ` that makes leads`.
 ///
 /// # Errors
-/// One sentence for whoever asked.
+/// A message for the user.
 pub fn pipeline<'a, T>(known: &'a BTreeMap<String, T>, name: Option<&str>, which: &str) -> Result<(&'a str, &'a T), String> {
     let found = match name {
         Some(name) => known.get_key_value(name),

@@ -1,17 +1,17 @@
-//! Decoded and identified: what the tasks work on.
+//! Documents, decoded from records.
 //!
-//! Every record ends as a [`DecodedRecord`] or as a [`Poison`] that names its class; nothing in a payload can make decoding panic.
+//! Every record becomes a [`DecodedRecord`] or a [`Poison`] of some class. No payload can make decoding panic.
 //!
 //! | payload | key | decoded as |
 //! |---|---|---|
-//! | good | any | a document; the id comes from the payload (for text: from the key) |
-//! | an object of which `delete.when` is true | any | a tombstone for the document that `delete.id` names |
-//! | null | UTF-8; JSON: a string, or an object with the id | a tombstone for the document that the key names |
-//! | null, of an Avro source | Avro: the id, or a record with its field | a tombstone for that document |
-//! | null | absent, empty | `missing_key` |
-//! | anything else | any | the class of its fault |
+//! | valid | any | a document; its id comes from the payload, or from the key where the format is text |
+//! | an object for which `delete.when` is true | any | a tombstone for the document that `delete.id` names |
+//! | null | UTF-8; in JSON: a string, or an object with the id | a tombstone for the document that the key names |
+//! | null, of an Avro source | Avro: the id, or a record with the id in a field | a tombstone for that document |
+//! | null | absent or empty | `missing_key` |
+//! | anything else | any | a poison of the matching class |
 //!
-//! Where a JSON object repeats a key, the last one counts, as it does for JavaScript, Python and Postgres.
+//! If a JSON object has a key twice, the last one counts, as in JavaScript, Python and Postgres.
 
 pub mod avro;
 mod delete;
@@ -32,57 +32,55 @@ use delete::Delete;
 pub use delete::DeleteSpec;
 pub use json_scalars::microseconds;
 
-/// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
+/// The longest id in bytes. Ids are part of database keys, and a B-tree index of Postgres allows keys of about 2,700 bytes.
 pub const MAX_ID_BYTES: usize = 1024;
 
-/// The payload limit of a pipeline that sets none.
+/// The default of `max_bytes`.
 pub const DEFAULT_MAX_BYTES: usize = 1 << 20;
 
 /// One version of one document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// The document's id, from the field that the pipeline names.
+    /// From the field that the pipeline names.
     pub id: Arc<str>,
-    /// Orders the versions of a document: greater wins, of two equal ones the later arrival.
+    /// The greatest version of a document wins; of two equal ones, the one that arrived later.
     pub version: i64,
     /// The text that the pipeline's template makes.
     pub text: Arc<str>,
-    /// The fields that the pipeline keeps beside the text, for filters.
+    /// The fields that the pipeline stores besides the text, for filters.
     pub metadata: Map<String, Value>,
     /// Every field of the source, for templates and conditions.
     pub fields: Map<String, Value>,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DecodedRecord {
-    /// A version of a document.
     Document(Document),
-    /// The document is gone.
+    /// A delete of a document.
     Tombstone {
-        /// Which document.
         id: Arc<str>,
-        /// Orders the delete among versions; absent where versions come from a field, which a null payload has not.
+        /// The version of the delete. None where versions come from a field, because a null payload has no fields.
         version: Option<i64>,
     },
 }
 
-/// How records become documents. Field names may be dotted paths into nested objects.
+/// The section of a pipeline file that says how records become documents. Names of fields may be dotted paths into nested objects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DocumentSpec {
-    /// What payloads are.
     pub format: Format,
-    /// The field that holds the id, a string or an integer; `id` unless told. Not for text: the key is the id there.
+    /// The field with the id, a string or an integer. The default is `id`. Not allowed for the format text, where the key is the
+    /// id.
     pub id: Option<String>,
-    /// The field that orders versions: an integer, or a date or time in ISO 8601. Without it the record's timestamp does.
+    /// The field with the version: an integer, or a date or time in ISO 8601. The default is the record's timestamp.
     pub version: Option<String>,
-    /// The template of the text; `{{ text }}` unless told. Not for text: the payload is the text there.
+    /// The template of the text. The default is `{{ text }}`. Not allowed for the format text, where the payload is the text.
     pub text: Option<String>,
-    /// Fields to keep beside the text. A document may lack them.
+    /// Fields to store besides the text. A document may lack them.
     pub metadata: Vec<String>,
-    /// Which objects delete a document; none unless told. Not for text.
+    /// Which objects delete a document. By default none do. Not allowed for the format text.
     pub delete: Option<DeleteSpec>,
-    /// The largest payload and the largest text, in bytes; 1 MiB unless told.
+    /// The largest payload and the largest text, in bytes. The default is 1 MiB.
     pub max_bytes: Option<usize>,
 }
 
@@ -95,12 +93,12 @@ pub enum Format {
     Json,
     /// The text itself, in UTF-8.
     Text,
-    /// A record of Avro in Confluent's wire format.
+    /// An Avro record in Confluent's wire format.
     Avro,
 }
 
 impl DocumentSpec {
-    /// The same documents written as JSON: examples and samples of an Avro source are.
+    /// The same documents in JSON, which is the format of examples and samples of an Avro source.
     pub fn in_json(&self) -> Self {
         let format = if self.format == Format::Avro { Format::Json } else { self.format };
         Self { format, ..self.clone() }
@@ -110,20 +108,20 @@ impl DocumentSpec {
 /// Turns records into documents.
 #[derive(Debug)]
 pub struct Decoder {
-    shape: Shape,
+    kind: DecoderKind,
     max_bytes: usize,
 }
 
 #[derive(Debug)]
-enum Shape {
-    Json(Box<Fields>),
+enum DecoderKind {
+    Json(Box<FieldMapping>),
     Text,
-    Avro(Box<Fields>),
+    Avro(Box<FieldMapping>),
 }
 
-/// What of an object becomes what of a document.
+/// Which fields of an object become which parts of a document.
 #[derive(Debug)]
-struct Fields {
+struct FieldMapping {
     id: String,
     version: Option<String>,
     text: Template,
@@ -132,22 +130,25 @@ struct Fields {
 }
 
 impl Decoder {
-    /// Compiles `spec`.
+    /// Compiles the templates and conditions of `spec`.
+    ///
+    /// # Errors
+    /// Where one of them cannot be compiled, or settings contradict the format.
     pub fn new(spec: &DocumentSpec) -> anyhow::Result<Self> {
         let max_bytes = spec.max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
         if max_bytes == 0 {
             bail!("max_bytes is 0, which refuses every document: leave it out for 1 MiB");
         }
-        let fields = || -> anyhow::Result<Box<Fields>> {
+        let mapping = || -> anyhow::Result<Box<FieldMapping>> {
             let id = spec.id.clone().unwrap_or_else(|| "id".into());
             let source = spec.text.as_deref().unwrap_or("{{ text }}");
             let text = Template::new(source, PrintMode::Strings, max_bytes).context("the template `text`")?;
             if text.variables().is_empty() {
                 bail!(
-                    "`text` is `{source}`, which names no field: every document would say the same; write one as `{{{{ {source} }}}}`"
+                    "`text` is `{source}`, which names no field: every document would have the same text; write a field as `{{{{ {source} }}}}`"
                 );
             }
-            Ok(Box::new(Fields {
+            Ok(Box::new(FieldMapping {
                 delete: spec.delete.as_ref().map(|delete| Delete::new(delete, &id)).transpose()?,
                 id,
                 version: spec.version.clone(),
@@ -155,69 +156,71 @@ impl Decoder {
                 metadata: spec.metadata.clone(),
             }))
         };
-        let shape = match spec.format {
-            Format::Json => Shape::Json(fields()?),
-            Format::Avro => Shape::Avro(fields()?),
+        let kind = match spec.format {
+            Format::Json => DecoderKind::Json(mapping()?),
+            Format::Avro => DecoderKind::Avro(mapping()?),
             Format::Text => {
                 let names = spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || spec.delete.is_some();
                 if names || !spec.metadata.is_empty() {
                     bail!("a source of format `text` has no fields: leave out `id`, `version`, `text`, `metadata` and `delete`");
                 }
-                Shape::Text
+                DecoderKind::Text
             }
         };
-        Ok(Self { shape, max_bytes })
+        Ok(Self { kind, max_bytes })
     }
 
-    /// The schemas that [`Self::decode`] will ask for; none where the format has none.
+    /// The ids of the schemas that [`Self::decode`] needs; empty for formats without schemas.
     pub fn schema_ids(&self, records: &[Record]) -> BTreeSet<u32> {
-        let Shape::Avro(_) = &self.shape else { return BTreeSet::new() };
-        let worth = |record: &&Record| record.payload.as_ref().is_none_or(|payload| payload.len() <= self.max_bytes);
-        avro::schema_ids(records.iter().filter(worth).filter_map(|record| record.payload.as_deref().or(record.key.as_deref())))
+        let DecoderKind::Avro(_) = &self.kind else { return BTreeSet::new() };
+        let is_allowed = |record: &&Record| record.payload.as_ref().is_none_or(|payload| payload.len() <= self.max_bytes);
+        let allowed = records.iter().filter(is_allowed);
+        avro::schema_ids(allowed.filter_map(|record| record.payload.as_deref().or(record.key.as_deref())))
     }
 
-    /// What `record` says; `schemas` holds at least those that [`Self::schema_ids`] names.
+    /// Decodes `record`. `schemas` must hold the schemas that [`Self::schema_ids`] names.
     pub fn decode(&self, record: &Record, schemas: &Schemas) -> Result<DecodedRecord, Poison> {
         let Some(payload) = &record.payload else { return self.tombstone(record, schemas) };
         if payload.len() > self.max_bytes {
             let reason = format!("the payload has {} bytes, the limit is {}: raise `max_bytes`", payload.len(), self.max_bytes);
             return poison(FailureClass::TooLarge, reason);
         }
-        let (named, fields) = match &self.shape {
-            Shape::Json(named) => (named, object(parse(utf8(payload)?)?, "a JSON object")?),
-            Shape::Avro(named) => (named, object(schemas.read("the payload", payload)?, "a record")?),
-            Shape::Text => {
+        let (mapping, fields) = match &self.kind {
+            DecoderKind::Json(mapping) => (mapping, object(parse(utf8(payload)?)?, "a JSON object")?),
+            DecoderKind::Avro(mapping) => (mapping, object(schemas.read("the payload", payload)?, "a record")?),
+            DecoderKind::Text => {
                 let text = utf8(payload)?.into();
                 let id = key_of(record)?;
-                let document = Document { id, version: arrival(record), text, metadata: Map::new(), fields: Map::new() };
+                let version = default_version(record);
+                let document = Document { id, version, text, metadata: Map::new(), fields: Map::new() };
                 check_text(&document)?;
                 return Ok(DecodedRecord::Document(document));
             }
         };
-        if let Some((id, version)) = named.deleted(&fields, record)? {
+        if let Some((id, version)) = mapping.deleted(&fields, record)? {
             return Ok(DecodedRecord::Tombstone { id, version: Some(version) });
         }
-        let document = named.document(fields, record)?;
+        let document = mapping.document(fields, record)?;
         check_text(&document)?;
         Ok(DecodedRecord::Document(document))
     }
 
     fn tombstone(&self, record: &Record, schemas: &Schemas) -> Result<DecodedRecord, Poison> {
-        let (id, versions_by_field) = match &self.shape {
-            Shape::Text => (key_of(record)?, false),
-            Shape::Json(fields) => (fields.key_of(record, None)?, fields.version.is_some()),
-            Shape::Avro(fields) => (fields.key_of(record, Some(schemas))?, fields.version.is_some()),
+        let (id, versions_by_field) = match &self.kind {
+            DecoderKind::Text => (key_of(record)?, false),
+            DecoderKind::Json(mapping) => (mapping.key_of(record, None)?, mapping.version.is_some()),
+            DecoderKind::Avro(mapping) => (mapping.key_of(record, Some(schemas))?, mapping.version.is_some()),
         };
-        Ok(DecodedRecord::Tombstone { id, version: (!versions_by_field).then(|| arrival(record)) })
+        Ok(DecodedRecord::Tombstone { id, version: (!versions_by_field).then(|| default_version(record)) })
     }
 }
 
-impl Fields {
+impl FieldMapping {
     fn document(&self, fields: Map<String, Value>, record: &Record) -> Result<Document, Poison> {
         let id = id_of(&self.id, &fields)?;
         let version = match &self.version {
             Some(path) => version_of(path, &fields)?,
-            None => arrival(record),
+            None => default_version(record),
         };
         let text = self.text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
         let metadata = self.metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
@@ -225,7 +228,7 @@ impl Fields {
     }
 }
 
-/// The value at `path`: a field of that very name, or else one in nested objects.
+/// The value at `path`: the field with exactly that name, or else the one at the dotted path in nested objects.
 pub fn look_up<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = fields.get(path) {
         return Some(value);
@@ -241,7 +244,7 @@ fn poison<T>(class: FailureClass, reason: impl Into<String>) -> Result<T, Poison
 }
 
 fn utf8(payload: &[u8]) -> Result<&str, Poison> {
-    // Every other byte of plain text in UTF-16 is 0, which is UTF-8, too.
+    // ASCII text in UTF-16 is also valid UTF-8, with a zero byte in every other place. Its first bytes are detected instead.
     if [&b"\xff\xfe"[..], b"\xfe\xff", b"{\0", b"\0{"].iter().any(|start| payload.starts_with(start)) {
         return poison(FailureClass::InvalidUtf8, "the payload is UTF-16: send it as UTF-8");
     }
@@ -257,10 +260,10 @@ fn object(value: Value, wanted: &str) -> Result<Map<String, Value>, Poison> {
 }
 
 fn parse(payload: &str) -> Result<Value, Poison> {
-    // RFC 8259 lets a reader pass over a byte-order mark.
+    // RFC 8259 allows a parser to ignore a byte-order mark.
     match serde_json::from_str::<Value>(payload.strip_prefix('\u{feff}').unwrap_or(payload)) {
         Ok(value) => Ok(value),
-        // The parser gives this fault no kind of its own; a test holds its wording in place.
+        // serde_json has no own category for this error. A test checks that the text of its message does not change.
         Err(error) if error.to_string().starts_with("recursion limit exceeded") => {
             let reason = format!("the JSON is nested deeper than 127 levels at line {} column {}", error.line(), error.column());
             poison(FailureClass::TooDeep, reason)
@@ -351,8 +354,8 @@ fn version_of(path: &str, fields: &Map<String, Value>) -> Result<i64, Poison> {
     Ok(version)
 }
 
-/// The version of a record that carries none: its timestamp, or its offset where the source knows no time.
-fn arrival(record: &Record) -> i64 {
+/// The version of a document without a version field: the record's timestamp, or its offset if the source does not know the time.
+fn default_version(record: &Record) -> i64 {
     record.timestamp_ms.unwrap_or(record.place.offset)
 }
 

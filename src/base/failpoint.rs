@@ -1,9 +1,9 @@
-//! Places where a test makes a build with debug assertions fail, sleep or stop. A release holds none of them.
+//! Failpoints: places where a test makes the process fail, sleep or stop. Only builds with debug assertions have them.
 
 #[doc(hidden)]
 pub use fail;
 
-/// As [`fail::fail_point!`], where debug assertions are on; nothing elsewhere. Set by the variable `FAILPOINTS`.
+/// [`fail::fail_point!`] in builds with debug assertions, nothing in other builds. Set by the environment variable `FAILPOINTS`.
 #[macro_export]
 macro_rules! failpoint {
     ($($argument:tt)*) => {
@@ -15,7 +15,7 @@ macro_rules! failpoint {
     };
 }
 
-/// Sets the failpoints that `FAILPOINTS` names for as long as the value lives. A release reads no such variable.
+/// Sets the failpoints of `FAILPOINTS` until the value is dropped. A release build ignores the variable.
 #[must_use]
 pub fn from_environment() -> Option<fail::FailScenario<'static>> {
     cfg!(debug_assertions).then(fail::FailScenario::setup)

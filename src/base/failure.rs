@@ -1,44 +1,43 @@
-//! The one question every error must answer: is it the record's fault, or the world's?
+//! Every failure of a task is of one of two kinds.
 //!
-//! | failure | whose fault | what follows |
+//! | failure | cause | consequence |
 //! |---|---|---|
-//! | [`Failure::Poison`] | the record's: the same input fails again | a dead letter, and the stream goes on |
-//! | [`Failure::Transient`] | the world's: the same input may succeed later | the stream pauses and retries; the position never advances |
+//! | [`Failure::Poison`] | the input: it fails whenever it is tried | a dead letter, and the stream goes on |
+//! | [`Failure::Transient`] | a component: the same input may succeed later | the stream pauses and retries; the position does not advance |
 
 use std::fmt;
 
 use crate::did_you_mean::suggestion;
 
-/// Why a unit of work did not produce an output.
+/// Why a task produced no output.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
-    /// The input itself is at fault.
+    /// The input is at fault.
     #[error(transparent)]
     Poison(#[from] Poison),
-    /// Something outside the input is at fault.
+    /// A component is at fault.
     #[error(transparent)]
     Transient(#[from] Transient),
 }
 
-/// An input that fails however often it is tried.
+/// An input that fails however often it is tried. Kafka users call it a poison pill.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{class}: {reason}")]
 pub struct Poison {
-    /// What kind of fault; the label of the dead-letter metric.
+    /// The class of fault; also a label of the dead-letter metric.
     pub class: FailureClass,
-    /// One sentence: the thing, the place in the document and the mend.
+    /// One sentence that says what is wrong, where in the document, and how to fix it.
     pub reason: String,
 }
 
-/// A part of the world that is out of order for now.
+/// A component that is unavailable at present.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{component}: {reason}")]
 pub struct Transient {
-    /// Which part.
     pub component: Component,
     /// One sentence for `/readyz` and the log.
     pub reason: String,
-    /// Whether the component is available and refused a value that it was given. The caller is at fault; a retry does not help.
+    /// Whether the component is available but refused a value. The caller is at fault, and a retry does not help.
     pub is_refusal: bool,
 }
 
@@ -49,20 +48,20 @@ impl Transient {
     }
 }
 
-/// How many records may die before a pipeline stops instead of emptying its topic into the dead letters.
+/// How many dead letters a pipeline tolerates. With more it stops, so that one fault does not turn a whole topic into dead letters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
-    /// The share of one class among the last records, above which the pipeline stops; 1 is never exceeded.
+    /// The pipeline stops if dead letters of one class exceed this share of the last records. 1 is never exceeded.
     pub share: f64,
-    /// How many of the last records are looked at.
+    /// How many of the last records are counted.
     pub window: u32,
 }
 
 impl Tolerance {
-    /// Records that must be there before a share of them says anything; a smaller window needs itself.
+    /// A share is computed only over this number of records or more, or over the window if that is smaller.
     pub const LEAST_RECORDS: u32 = 100;
 
-    /// Whether `dead` of the last `records` are too many.
+    /// Whether `dead` dead letters among the last `records` are too many.
     pub fn is_exceeded(&self, dead: i64, records: i64) -> bool {
         records >= i64::from(self.window.min(Self::LEAST_RECORDS)) && dead as f64 > self.share * records as f64
     }
@@ -75,12 +74,12 @@ impl Default for Tolerance {
 }
 
 impl Failure {
-    /// A poison failure of `class`.
+    /// A failure of the input.
     pub fn poison(class: FailureClass, reason: impl Into<String>) -> Self {
         Self::Poison(Poison { class, reason: reason.into() })
     }
 
-    /// A transient failure of `component`.
+    /// A failure of a component that is unavailable.
     pub fn transient(component: Component, reason: impl Into<String>) -> Self {
         Self::Transient(Transient::new(component, reason))
     }
@@ -96,7 +95,7 @@ macro_rules! named {
             /// Every value, in order of declaration.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name as it stands in tables, topics and metrics.
+            /// The name in tables, topics and metrics.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -119,7 +118,7 @@ named! {
         MalformedAvro = "malformed_avro",
         /// The payload names a schema that the registry does not know.
         UnknownSchema = "unknown_schema",
-        /// The payload, the key or a header that is read is not UTF-8.
+        /// The payload, the key or a header that the pipeline reads is not UTF-8.
         InvalidUtf8 = "invalid_utf8",
         /// A string holds U+0000, which Postgres cannot store.
         NulCharacter = "nul_character",
@@ -131,31 +130,31 @@ named! {
         TooLarge = "too_large",
         /// The payload is nested deeper than the limit.
         TooDeep = "too_deep",
-        /// There is no text to work on.
+        /// The document has no text.
         EmptyText = "empty_text",
-        /// A delete without a key, which names no document.
+        /// A delete has no key, so that it names no document.
         MissingKey = "missing_key",
         /// A template of the pipeline fails on this document.
         Template = "template",
-        /// The model refuses this input or answers with something that is no output.
+        /// The model refuses this input, or its answer is not a valid output.
         Model = "model",
         /// The prompt is longer than the model's context.
         TooLong = "too_long",
-        /// The answer reached its limit of tokens before it was whole.
+        /// The answer reached its token limit before it was complete.
         Truncated = "truncated",
-        /// The answer is not valid under its schema.
+        /// The answer is not valid under its JSON Schema.
         Schema = "schema",
-        /// A record of the jobs topic that asks for no job that there can be.
+        /// A record of the jobs topic is not a valid job.
         InvalidJob = "invalid_job",
-        /// The answer holds a string that the document does not.
+        /// The answer has a string that is not in the document.
         Ungrounded = "ungrounded",
-        /// The process ended, time and again, while this record alone was under way.
+        /// The process died several times while it evaluated this record alone.
         KilledProcess = "killed_process",
     }
 }
 
 named! {
-    /// The parts of the world that a pipeline leans on; each has its own line on `/readyz`.
+    /// The components that a pipeline depends on. Each has its own line on `/readyz`.
     Component {
         /// Postgres.
         Database = "database",
@@ -165,7 +164,7 @@ named! {
         Registry = "registry",
         /// The model host.
         Model = "model",
-        /// Local disk or object storage that datasets are written to.
+        /// The local disk or object storage of datasets.
         Storage = "storage",
     }
 }
@@ -174,11 +173,11 @@ impl FailureClass {
     /// The class of that name.
     ///
     /// # Errors
-    /// Half a sentence with the nearest name, where there is none.
+    /// A sentence with the most similar name, where there is no such class.
     pub fn named(name: &str) -> Result<Self, String> {
         let names = Self::ALL.iter().map(|class| class.as_str());
         let found = Self::ALL.iter().copied().find(|class| class.as_str() == name);
-        found.ok_or_else(|| format!("`{name}` is no class of dead letters; {}", suggestion(name, names)))
+        found.ok_or_else(|| format!("`{name}` is not a class of dead letters; {}", suggestion(name, names)))
     }
 }
 
@@ -190,7 +189,7 @@ mod tests {
     fn a_share_is_exceeded_only_above_it_and_only_among_enough_records() {
         let tolerance = Tolerance { share: 0.2, window: 1000 };
         assert!(!tolerance.is_exceeded(99, 99), "99 records are too few to tell");
-        assert!(!tolerance.is_exceeded(20, 100), "exactly the share is borne");
+        assert!(!tolerance.is_exceeded(20, 100), "exactly the share is tolerated");
         assert!(tolerance.is_exceeded(21, 100));
         assert!(!tolerance.is_exceeded(200, 1000) && tolerance.is_exceeded(201, 1000));
     }

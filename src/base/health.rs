@@ -1,4 +1,4 @@
-//! What is in order and what is not, as one shared state: the runner and the sources write it, `/readyz` reads it.
+//! The health of the process as one shared state: pipelines and sources write it, `/readyz` reads it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 
-/// The state of every [`Component`], and which pipelines are stopped. Clones share it.
+/// The state of every [`Component`], and which pipelines and topics are blocked. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Health {
     components: Arc<Mutex<BTreeMap<Component, State>>>,
-    /// Why, by pipeline. Apart from the components: a broker that works for one pipeline says nothing of another's halt.
+    /// Pipelines that wait for an operator, with the reason. Kept apart from the components, because the broker may work for other
+    /// pipelines.
     halted: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Stopped pipelines with the reason.
     stops: Arc<Mutex<BTreeMap<String, String>>>,
-    /// Why, by topic. Apart from the components, too: brokers that others read from say nothing of one topic that takes nothing.
+    /// Topics that take no events, with the reason. Kept apart from the components, because the broker may work for other topics.
     topics: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -24,7 +26,7 @@ enum State {
 }
 
 impl Health {
-    /// Every component is down as "starting" until someone vouches for it.
+    /// Every component is down with the reason "starting" until [`Health::up`] is called.
     pub fn new() -> Self {
         let health = Self { components: Arc::default(), halted: Arc::default(), stops: Arc::default(), topics: Arc::default() };
         for component in Component::ALL {
@@ -33,37 +35,37 @@ impl Health {
         health
     }
 
-    /// The component works.
+    /// Reports that the component works.
     pub fn up(&self, component: Component) {
         self.set(component, State::Up);
     }
 
-    /// The component does not work, for `reason`.
+    /// Reports that the component does not work.
     pub fn down(&self, component: Component, reason: impl Into<String>) {
         self.set(component, State::Down(reason.into()));
     }
 
-    /// The component that a transient failure blames does not work.
+    /// Reports that the component of the failure does not work.
     pub fn blame(&self, failure: &Transient) {
         self.down(failure.component, failure.reason.clone());
     }
 
-    /// The pipeline is stopped, for `reason`.
+    /// Reports that the pipeline is stopped.
     pub fn stopped(&self, pipeline: &str, reason: impl Into<String>) {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).insert(pipeline.to_owned(), reason.into());
     }
 
-    /// The pipeline runs.
+    /// Reports that the pipeline is not stopped.
     pub fn running(&self, pipeline: &str) {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(pipeline);
     }
 
-    /// The pipelines that are stopped, and why. Only without any is the process ready.
+    /// The pipelines that are stopped, and why. The process is not ready while there are any.
     pub fn stops(&self) -> BTreeMap<String, String> {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The topic takes no events at present, for `reason`.
+    /// Reports that the topic takes no events at present.
     pub fn block_topic(&self, topic: &str, reason: &str) {
         METRICS.topic_blocked.with_label_values(&[topic]).set(1);
         let before = self.lock_topics().insert(topic.to_owned(), reason.to_owned());
@@ -72,16 +74,16 @@ impl Health {
         }
     }
 
-    /// The topic takes events, or none wait for it.
+    /// Reports that the topic takes events, or that none wait for it.
     pub fn unblock_topic(&self, topic: &str) {
         if self.lock_topics().remove(topic).is_some() {
-            // It is there: it was set when the topic was found to take nothing.
+            // The series exists: `block_topic` has set it.
             let _ = METRICS.topic_blocked.remove_label_values(&[topic]);
             tracing::info!(topic, "the topic takes events");
         }
     }
 
-    /// The topics that take no events, and why. Only without any is the process ready.
+    /// The topics that take no events, and why. The process is not ready while there are any.
     pub fn blocked_topics(&self) -> BTreeMap<String, String> {
         self.lock_topics().clone()
     }
@@ -90,7 +92,7 @@ impl Health {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The components that are out of order, and why. Only without any is the process ready.
+    /// The components that are unavailable, and why. The process is not ready while there are any.
     pub fn problems(&self) -> Vec<(Component, String)> {
         let states = self.lock();
         states
@@ -102,20 +104,20 @@ impl Health {
             .collect()
     }
 
-    /// The pipeline waits for an operator, for `reason`.
+    /// Reports that the pipeline waits for an operator.
     pub fn halt(&self, pipeline: &str, reason: &str) {
         tracing::error!(pipeline, reason, "halted");
         METRICS.halted.with_label_values(&[pipeline]).set(1);
         self.lock_halted().insert(pipeline.to_owned(), reason.to_owned());
     }
 
-    /// The pipeline runs.
+    /// Reports that the pipeline does not wait for an operator.
     pub fn clear_halt(&self, pipeline: &str) {
         METRICS.halted.with_label_values(&[pipeline]).set(0);
         self.lock_halted().remove(pipeline);
     }
 
-    /// The pipelines that wait for an operator, and why. They make the process unready, too.
+    /// The pipelines that wait for an operator, and why. The process is not ready while there are any.
     pub fn halts(&self) -> BTreeMap<String, String> {
         self.lock_halted().clone()
     }
@@ -124,7 +126,7 @@ impl Health {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A change is logged here once, so that those who report it every second need not.
+    /// Logs each change once; callers may report the same state every second.
     fn set(&self, component: Component, state: State) {
         METRICS.ready.with_label_values(&[component.as_str()]).set(i64::from(state == State::Up));
         let mut states = self.lock();
@@ -137,7 +139,7 @@ impl Health {
         }
     }
 
-    /// A thread that panicked while holding the lock cannot have left a half-written state: each change is one insert.
+    /// A poisoned lock is used anyway: each change is one insert, so that a panic cannot leave a half-written state.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Component, State>> {
         self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }

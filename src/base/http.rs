@@ -1,4 +1,4 @@
-//! The HTTP client of everything that speaks to a server, and its patience.
+//! The HTTP client for all requests to other servers.
 
 pub mod retry;
 
@@ -7,23 +7,24 @@ use std::time::Duration;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, Url};
 
-/// How long a connection may take to come about.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A client for `address`, made as `shape` says. Redirects are followed only where that says so: a request carries a key.
+/// A client for `address`; `shape` adds settings. Redirects are not followed unless `shape` allows them, because requests carry
+/// keys.
 pub fn client(address: &Url, shape: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, reqwest::Error> {
-    // The process has one provider of cryptography; whoever comes first sets it, and everyone sets the same.
+    // The provider of cryptography is set once per process. All callers set the same one, so an error means that it is set already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
         let builder = Client::builder().user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
         shape(builder.connect_timeout(CONNECT).redirect(Policy::none()))
     };
     let client = builder().build();
-    // A server without TLS must not need a machine that has certificates.
+    // A client for plain HTTP must also work on a machine without certificates.
     if client.is_err() && address.scheme() == "http" { builder().tls_certs_only([]).build() } else { client }
 }
 
-/// The innermost reason of an error, which is the one that tells; the address stays out of it.
+/// The innermost cause of an error, which is the most specific. The address is left out.
 pub fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
@@ -42,21 +43,21 @@ pub fn reason(error: &reqwest::Error) -> String {
 /// Why a body could not be read.
 #[derive(Debug)]
 pub enum BodyError {
-    /// It broke off, for this reason.
+    /// The connection ended before the body did, for this reason.
     Broken(String),
-    /// It is larger than it may be.
+    /// The body is larger than the limit.
     TooLarge,
 }
 
-/// Reads a body of at most `most` bytes.
-pub async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, BodyError> {
-    if response.content_length().is_some_and(|length| length > most as u64) {
+/// Reads a body of at most `limit` bytes.
+pub async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, BodyError> {
+    if response.content_length().is_some_and(|length| length > limit as u64) {
         return Err(BodyError::TooLarge);
     }
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(BodyError::TooLarge),
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(BodyError::TooLarge),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
             Err(e) => return Err(BodyError::Broken(reason(&e))),

@@ -1,4 +1,4 @@
-//! The words that all of Tidemill shares: records and documents, outcomes and failures, configuration, templates, metrics.
+//! Types that all of Tidemill shares: records and documents, outcomes and failures, configuration, templates, metrics.
 
 pub mod access;
 pub mod cache;
@@ -15,4 +15,5 @@ pub mod outcome;
 pub mod prompt;
 pub mod record;
 pub mod template;
+pub mod terminal;
 pub mod yaml;

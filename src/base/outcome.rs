@@ -1,6 +1,7 @@
-//! What a task makes of a document, and what became of every (record, task) unit.
+//! The outputs of tasks, and the outcome of every task record.
 //!
-//! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
+//! A *task record* is the pair of a record and a task. Each has exactly one [`Outcome`], so that `in = ok + reused + skipped +
+//! dead` holds for every batch.
 
 mod composed;
 mod generated;
@@ -22,38 +23,35 @@ pub use score::{Score, ScorePart};
 
 use crate::failure::Poison;
 
-/// What became of one (record, task) unit.
+/// The outcome of one task record.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Computed now.
+    /// The output was computed.
     Computed(ComputedOutput),
-    /// Computed before, for this or another document, and taken over without device time.
+    /// The output was computed before, for this or another document, and took no device time.
     Reused(ReusedOutput),
-    /// Rightly not done.
+    /// The task need not run for this document.
     Skipped(SkipReason),
-    /// Could not be done, and never can.
+    /// The task fails for this document, however often it is tried.
     Dead(Poison),
 }
 
-/// An output with what it took to make it.
+/// An output with the cost of computing it.
 #[derive(Debug, Clone)]
 pub struct ComputedOutput {
-    /// The output.
     pub output: Output,
-    /// Identifies the computation: see [`Fingerprint`].
     pub fingerprint: Fingerprint,
-    /// What it took to make it.
     pub cost: Cost,
 }
 
-/// What an output took.
+/// The cost of an output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Tokens the model read.
+    /// Tokens that the model read.
     pub tokens: u32,
-    /// Tokens the model wrote.
+    /// Tokens that the model wrote.
     pub generated: u32,
-    /// Device time, shared out over a batch by tokens, in microseconds.
+    /// Device time in microseconds. The time of a batch is divided by tokens.
     pub device_micros: u64,
 }
 
@@ -65,77 +63,75 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// Where the outputs of a task come from.
+/// The model and the prompt that make the outputs of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// The model's name in the configuration, where a model made them.
+    /// The model's name in the configuration; none for tasks without a model.
     pub model: Option<Arc<str>>,
     /// The hash of the model's files.
     pub revision: Option<Arc<str>>,
-    /// The version of the prompt, where there is one.
+    /// The version of the prompt; none for tasks without a prompt.
     pub prompt: Option<Arc<str>>,
 }
 
-/// A result that need not be computed.
+/// An output that need not be computed.
 #[derive(Debug, Clone)]
 pub enum ReusedOutput {
-    /// The visible row of this document and task already is this very result; nothing is written.
+    /// The stored result of this document and task has the same fingerprint. Nothing is written.
     Unchanged {
-        /// The fingerprint that the row was found to have; the commit checks that it still has.
+        /// The fingerprint of the stored result. The commit checks that it has not changed.
         fingerprint: Fingerprint,
-        /// The output, where a task downstream reads it.
+        /// The output, if a later task reads it.
         output: Option<Output>,
     },
-    /// Another row, or an older version of this one, holds the result; it is written again under this document.
+    /// Another stored result has the same fingerprint. Its output is written for this document.
     Copied(ComputedOutput),
 }
 
-/// Why a unit was rightly not done.
+/// Why a task need not run for a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
     /// The task's `when` is false.
     Condition,
-    /// A newer version of the document is known.
+    /// A newer version of the document is stored.
     Superseded,
-    /// A task that this one needs has no output for the document.
+    /// A task whose output this one reads has none for the document.
     Upstream,
 }
 
-/// A BLAKE3 hash over everything that decides an output: model revision, task parameters and the request itself.
+/// A BLAKE3 hash of everything that decides an output: the model's revision, the task's parameters and the request itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// What a task makes of a document.
+/// The output of a task for a document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// One or several labels.
     Classification(Classification),
-    /// What the text says in short.
     Summary(Summary),
-    /// Vectors, one a chunk.
+    /// Vectors, one per chunk.
     Embedding(Embedding),
-    /// Text made from the document and upstream outputs.
+    /// Text that a template makes from the document and the outputs of other tasks.
     Text(String),
-    /// Typed fields taken out of the text.
+    /// Typed fields that a model found in the text.
     Extraction(Extraction),
     /// Text that a model wrote.
     WrittenText(WrittenText),
-    /// An object that a template put together, gone over by checks.
+    /// An object that a template made and checks have examined.
     ComposedObject(ComposedObject),
-    /// A number with the parts that it is the sum of.
+    /// A number that is the sum of several parts.
     Score(Score),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
-    /// Passages of other documents, the nearest first.
+    /// Passages of other documents, the most similar first.
     Passages(Vec<RetrievedPassage>),
-    /// What somebody did with a document.
+    /// An interaction of a person with a document.
     Interaction(Interaction),
 }
 
 /// Labels with calibrated probabilities.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Classification {
-    /// The labels given, the most probable first. A multi-label task may give none.
+    /// The labels that apply, the most probable first. A multi-label task may give none.
     pub labels: Vec<String>,
     /// Every label of the task with its probability, in the task's order.
     pub scores: Vec<LabelScore>,
@@ -144,22 +140,20 @@ pub struct Classification {
 /// The probability of one label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelScore {
-    /// The label.
     pub label: String,
-    /// Its probability after calibration, 0 to 1.
+    /// The calibrated probability, 0 to 1.
     pub probability: f32,
 }
 
 /// A summary.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// The summary; an extractive one is the chosen sentences in their original order, joined by a space.
+    /// The summary. An extractive one is the chosen sentences in their original order, joined by a space.
     pub text: String,
-    /// Where each sentence of an extractive summary stands in the document's text.
+    /// Where the sentences of an extractive summary are in the document's text.
     pub spans: Vec<Span>,
-    /// How it was made.
     pub mode: SummaryMode,
-    /// How sure the model was of an abstractive one.
+    /// The model's confidence in an abstractive summary.
     pub confidence: Option<Confidence>,
 }
 
@@ -175,36 +169,36 @@ pub struct Span {
 /// The vectors of one document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
-    /// Names the vector space: model and revision. Vectors of two sets are never compared.
+    /// The vector space. Vectors of different sets cannot be compared.
     pub set: Arc<EmbeddingSet>,
-    /// At least one chunk, in order of the text.
+    /// At least one chunk, in the order of the text.
     pub chunks: Vec<EmbeddedChunk>,
 }
 
-/// A vector space.
+/// A vector space: the vectors of one revision of one model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EmbeddingSet {
     /// The model's name in the configuration.
     pub model: String,
     /// The hash of the model's files.
     pub revision: String,
-    /// Components of a vector.
+    /// The number of components of a vector.
     pub dimension: usize,
 }
 
-/// One chunk of a text and its vector.
+/// One chunk of a text with its vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddedChunk {
-    /// Where the chunk stands in the document's text.
+    /// Where the chunk is in the document's text.
     pub span: Span,
-    /// Tokens of the chunk, special tokens included.
+    /// The number of tokens, including special tokens.
     pub tokens: u32,
-    /// The vector, of length 1.
+    /// A vector of length 1.
     pub vector: Arc<[f32]>,
 }
 
 impl Output {
-    /// The kind as it stands in tables and Parquet.
+    /// The kind of task that made it, as in tables and Parquet files.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Classification(_) => "classify",
@@ -221,7 +215,7 @@ impl Output {
         }
     }
 
-    /// The first label, where there is one.
+    /// The most probable label of a classification.
     pub fn label(&self) -> Option<&str> {
         match self {
             Self::Classification(c) => c.labels.first().map(String::as_str),
@@ -229,14 +223,14 @@ impl Output {
         }
     }
 
-    /// How sure the model was, 0 to 1.
+    /// The model's confidence, 0 to 1.
     ///
-    /// | output | its confidence |
+    /// | output | confidence |
     /// |---|---|
-    /// | classification | the probability of the first label, or of the likeliest one where none was given |
-    /// | extraction | the mean over the tokens of the value that it was least sure of |
+    /// | classification | the greatest probability of a label, whether the label applies or not |
+    /// | extraction | the lowest of its values' mean confidences |
     /// | written text, abstractive summary | the mean over all tokens |
-    /// | items | that of the least sure item |
+    /// | items | the lowest of the items' confidences |
     pub fn confidence(&self) -> Option<f32> {
         match self {
             Self::Classification(c) => c.scores.iter().map(|s| s.probability).reduce(f32::max),
@@ -250,7 +244,7 @@ impl Output {
         }
     }
 
-    /// The text, where the output is one.
+    /// The text of the output; none for kinds without text.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Summary(s) => Some(&s.text),
@@ -262,7 +256,7 @@ impl Output {
         }
     }
 
-    /// The object, where the output is one.
+    /// The object of the output; none for kinds without an object.
     pub fn object(&self) -> Option<&Map<String, Value>> {
         match self {
             Self::Extraction(e) => Some(&e.fields),
@@ -273,7 +267,7 @@ impl Output {
         }
     }
 
-    /// The details that have no column of their own.
+    /// The details that have no column of their own, as stored in the column `fields`.
     pub fn fields(&self) -> Value {
         match self {
             Self::Classification(c) => json!(c),
@@ -293,17 +287,17 @@ impl Output {
         }
     }
 
-    /// The output as templates, `when` expressions and downstream tasks see it under the task's name.
+    /// The output as templates, `when` conditions and later tasks see it, under the task's name.
     ///
     /// | output | names |
     /// |---|---|
     /// | classification | `label`, `confidence`, `labels`, `scores` (by label) |
-    /// | summary | `text`, `sentences` (a count, of an extractive one), `confidence` (of an abstractive one) |
+    /// | summary | `text`; `sentences` (a count) if extractive; `confidence` if abstractive |
     /// | embedding | `chunks` (a count) |
     /// | rendered text | `text` |
-    /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
-    /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
-    /// | composed object | `text`, `fields`, `passed`, `reasons`, and every field by its own name that is none of these |
+    /// | extraction | `fields`; `grounded` and `evidence`, which have the structure of `fields`; `confidence`; and every field under its own name, unless it is one of these |
+    /// | written text | `text`, `confidence`, `truncated`; with a schema also `fields` and every field under its own name, unless it is one of these |
+    /// | composed object | `text`, `fields`, `passed`, `reasons`, and every field under its own name, unless it is one of these |
     /// | score | `value`, `maximum`, `parts` (by name) |
     /// | items | `items` (as above), `count`, `confidence` |
     /// | passages | `passages` (each with `number`, `document_id`, `start`, `end`, `text`, `similarity`), `count` |
@@ -335,9 +329,9 @@ impl Output {
 }
 
 impl Output {
-    /// The output that was stored as these parts; the inverse of [`Output::kind`], [`Output::text`] and [`Output::fields`].
+    /// The output that was stored as these parts: the inverse of [`Output::kind`], [`Output::text`] and [`Output::fields`].
     ///
-    /// `None` where the parts are not an output, so that one written by another version of this program is computed anew.
+    /// None where the parts are not a valid output. An output that another version of this program stored is computed again then.
     pub fn restore(kind: &str, text: Option<String>, fields: Value, chunks: Vec<EmbeddedChunk>) -> Option<Self> {
         #[derive(Deserialize)]
         struct SummaryFields {
@@ -379,7 +373,7 @@ impl Output {
 }
 
 impl ReusedOutput {
-    /// The output, where it is at hand.
+    /// The output, if it was loaded.
     pub fn output(&self) -> Option<&Output> {
         match self {
             Self::Unchanged { output, .. } => output.as_ref(),
@@ -389,7 +383,7 @@ impl ReusedOutput {
 }
 
 impl Fingerprint {
-    /// Hashes `parts` so that no two different lists of parts share an encoding: each is preceded by its length.
+    /// Hashes `parts`, each after its length, so that two different lists of parts never have the same input of the hash.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -401,7 +395,7 @@ impl Fingerprint {
 }
 
 impl SkipReason {
-    /// The reason as it stands in counts and logs.
+    /// The name in counts and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Condition => "condition",

@@ -1,29 +1,29 @@
-//! Prompts are code: each wording with its parameters is a version of its own, and every result names the one it came from.
+//! Versions of prompts. Any change of a prompt's text or parameters makes a new version, and every result names its version.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// One wording of a prompt, with everything that goes with it.
+/// One version of a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PromptVersion {
-    /// The prompt's name, which its versions share.
+    /// The prompt's name, which all its versions share.
     pub name: Arc<str>,
-    /// What the model is told about itself, where anything.
+    /// The system message.
     pub system: Option<String>,
-    /// The template of the message.
+    /// The template of the user's message.
     pub body: String,
-    /// The parameters of the model.
+    /// Parameters of the generation, such as `max_tokens`.
     pub parameters: Value,
-    /// The JSON Schema of the answer, where it has one.
+    /// The JSON Schema of the answer.
     pub schema: Option<Value>,
 }
 
 impl PromptVersion {
-    /// The version: a BLAKE3 hash over the content, in hexadecimal. Equal content is the same version wherever it is used.
+    /// The BLAKE3 hash of the content, in hexadecimal. Equal content has the same version, whichever pipeline uses it.
     pub fn version(&self) -> String {
-        // An object's keys keep the order of the file, which decides the order of an answer's fields.
+        // The keys of the schema keep the order of the file, which is also the order of an answer's fields.
         let content = serde_json::to_vec(self).unwrap_or_default();
         blake3::hash(&content).to_hex().to_string()
     }

@@ -1,4 +1,4 @@
-//! What a source hands over: bytes with their place in the stream.
+//! Records as a source reads them: bytes with their location in the stream.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,66 +6,59 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// One entry of a partition, not yet looked into.
+/// One entry of a partition, not decoded.
 ///
-/// The payload is detached from the client library's buffers, so that holding a record never holds a fetch.
+/// The payload is copied out of the client library's buffers, so that keeping a record does not keep a whole fetch in memory.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Where the record stands.
     pub place: RecordLocation,
-    /// Milliseconds since the Unix epoch, where the source knows.
+    /// Unix milliseconds; none where the source does not know the time.
     pub timestamp_ms: Option<i64>,
-    /// The partitioning key.
     pub key: Option<Bytes>,
-    /// The body; `None` is a delete (tombstone) for the document that `key` names.
+    /// None is a delete (tombstone) of the document that the key names.
     pub payload: Option<Bytes>,
-    /// Headers in the order they were sent; names and values are whatever the producer wrote.
+    /// In the order in which the producer wrote them.
     pub headers: Vec<Header>,
 }
 
-/// One header of a record. Values may be absent and need not be UTF-8.
+/// One header of a record. The producer may write any name and value; a value may be null and need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The header's name.
     pub name: String,
-    /// The header's value; Kafka allows null.
     pub value: Option<Bytes>,
 }
 
-/// A partition of a topic; for a backfill, a file of a dataset.
+/// A partition of a topic; for a job, one of its units.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition {
-    /// The topic's name.
     pub topic: Arc<str>,
-    /// The partition's number.
     pub number: i32,
 }
 
-/// The place of one record: topic, partition and offset.
+/// Topic, partition and offset of one record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordLocation {
-    /// The partition.
     pub partition: Partition,
-    /// The offset within the partition.
     pub offset: i64,
 }
 
-/// The header that counts how often a record was sent again after it had died.
+/// The header with the number of times that a record was replayed as a dead letter.
 pub const REPLAY_COUNT: &str = "tidemill-replay-count";
-/// The header that names the dead letter from which a record was sent again.
+/// The header with the id of the dead letter that a record was replayed from.
 pub const REPLAY_OF: &str = "tidemill-replay-of";
-/// The header of a dead letter's event that says where its record stands.
+/// The header of a dead letter's event with the location of its record.
 pub const PLACE: &str = "tidemill-place";
 
 impl Record {
-    /// How often the record was sent again after it had died. The header is whatever a producer wrote; one that is no count is none.
+    /// How often the record was replayed as a dead letter. Any producer may have written the header: a value that is not a count is
+    /// 0.
     pub fn replays(&self) -> i32 {
         let header = self.headers.iter().rev().find(|header| header.name == REPLAY_COUNT);
         let text = header.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok());
         text.and_then(|text| text.parse().ok()).filter(|count| (0..i32::MAX).contains(count)).unwrap_or(0)
     }
 
-    /// Bytes that holding this record costs: payload, key and headers, plus a fixed share for the structure itself.
+    /// The approximate memory of the record in bytes: payload, key and headers, plus a fixed amount for the structure itself.
     pub fn weight(&self) -> usize {
         const STRUCTURE: usize = 256;
         let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
@@ -85,7 +78,7 @@ impl fmt::Display for RecordLocation {
     }
 }
 
-/// What is not written as a [`RecordLocation`] is.
+/// The text is not of the form that [`RecordLocation`] is displayed in, `topic[partition]@offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidRecordLocation;
 

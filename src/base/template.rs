@@ -1,14 +1,15 @@
-//! Templates and conditions of pipeline files.
+//! Templates and expressions of pipeline files.
 //!
-//! A template is the pipeline's; the document is only ever a value in it. What a document says is never rendered again, so a
-//! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
+//! Only the pipeline file has templates; a document is a value in them. The content of a document is never rendered as a template,
+//! so a text with `{{ … }}` stays as it is. Nothing is escaped, because the output is text for models and not HTML.
 
 mod filters;
 mod formula;
+mod lexer;
 mod list_expression;
-mod names;
 mod optional_names;
 mod slice_rewrite;
+mod unknown_names;
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -21,14 +22,14 @@ pub use list_expression::ListExpression;
 
 use crate::failure::{FailureClass, Poison};
 
-/// Steps that one template or condition may take on one document. A page of text with a loop over a few thousand items takes
-/// far fewer; a document that makes a loop run away is stopped within milliseconds.
+/// How many steps of the engine one template or condition may take for one document. A page of text with a loop over a few thousand
+/// items takes far fewer. A loop that a document makes very long is stopped within milliseconds.
 const STEPS: u64 = 200_000;
 
-/// What `{{ … }}` may print.
+/// Which values `{{ … }}` may print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrintMode {
-    /// Strings only: a number where a title should be is a fault of the document.
+    /// Strings only. A number in place of a title is a fault of the document.
     Strings,
     /// Strings, numbers and booleans; lists and objects through `tojson`.
     Scalars,
@@ -39,7 +40,8 @@ pub enum PrintMode {
 pub struct Template {
     environment: Environment<'static>,
     variables: Vec<String>,
-    guarded: Vec<String>,
+    /// Names that the template tests before it reads them.
+    optional: Vec<String>,
     limit: usize,
 }
 
@@ -55,25 +57,24 @@ pub struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}", line.filter(|line| *line > 1).map(|line| format!(", in line {line} of the template")).unwrap_or_default())]
 pub struct TemplateError {
-    /// What is wrong.
     pub message: String,
-    /// The line of the template, from 1, where it is known.
+    /// The line of the template, from 1, if known.
     pub line: Option<usize>,
 }
 
-/// Why a condition gives no answer.
+/// Why a condition is neither true nor false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConditionError {
-    /// It reads something that is not there; the text names it.
+    /// It reads a value that is absent. The message names it.
     Absent(String),
-    /// It fails otherwise.
+    /// It fails for another reason.
     Poison(Poison),
 }
 
 static CONDITIONS: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 impl Template {
-    /// Compiles `source`; an output longer than `limit` bytes is refused.
+    /// Compiles `source`. Rendering an output longer than `limit` bytes fails.
     pub fn new(source: &str, prints: PrintMode, limit: usize) -> Result<Self, TemplateError> {
         let mut environment = environment();
         environment.set_formatter(move |output, _state, value| match value.kind() {
@@ -92,31 +93,35 @@ impl Template {
             None => template.undeclared_variables(true),
         };
         let variables = in_order(names, source);
-        TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
-        Ok(Self { environment, variables, guarded: optional_names::guarded(source), limit })
+        TemplateError::refuse(unknown_names::first(&environment, source, false, &variables))?;
+        Ok(Self { environment, variables, optional: optional_names::find(source), limit })
     }
 
-    /// The names that the template reads, dotted paths in full, in order of appearance.
+    /// The names that the template reads, as full dotted paths, in the order of appearance.
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// Whether the template asks whether `path`, or an object that it lies in, is there: a document may lack it.
+    /// Whether a document may lack `path`, because the template tests whether the path, or an object that contains it, is defined.
     pub fn is_optional(&self, path: &str) -> bool {
-        let holds =
-            |guard: &String| path.strip_prefix(guard.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.guarded.iter().any(holds)
+        let contains =
+            |optional: &String| path.strip_prefix(optional.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.optional.iter().any(contains)
     }
 
-    /// Renders with `context`.
+    /// Renders the template with the variables in `context`.
+    ///
+    /// # Errors
+    /// Where a variable is absent or of the wrong type, the output exceeds the limit, or rendering takes too many steps.
     pub fn render(&self, context: &Value) -> Result<String, Poison> {
         let template = self.environment.get_template(NAME).map_err(|e| template_failed(&e))?;
         let mut output = Limited { bytes: Vec::new(), left: self.limit, full: false };
         match template.render_captured_to(context.clone(), &mut output) {
             Ok(_) => String::from_utf8(output.bytes).map_err(|e| poison(FailureClass::Template, e.to_string())),
-            Err(_) if output.full => {
-                Err(poison(FailureClass::TooLarge, format!("the template's output passes the limit of {} bytes", self.limit)))
-            }
+            Err(_) if output.full => Err(poison(
+                FailureClass::TooLarge,
+                format!("the template's output is longer than the limit of {} bytes", self.limit),
+            )),
             Err(error) => Err(self.explain(&error, context)),
         }
     }
@@ -145,13 +150,16 @@ impl Template {
 }
 
 impl Condition {
-    /// Compiles `source`.
+    /// Compiles `source`, an expression.
+    ///
+    /// # Errors
+    /// Where it has a syntax error or uses an unknown filter, test or function.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })
     }
 
-    /// The names that the condition reads, dotted paths in full, in order of appearance.
+    /// The names that the condition reads, as full dotted paths, in the order of appearance.
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
@@ -165,7 +173,7 @@ impl Condition {
     fn explain(&self, error: &Error, context: &Value) -> ConditionError {
         match error.kind() {
             ErrorKind::UndefinedError => self.absent(context, error.detail()),
-            // Comparing and adding report an operand that is not there as an invalid operation.
+            // An operator reports an undefined operand as an invalid operation.
             ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => {
                 self.absent(context, error.detail())
             }
@@ -196,7 +204,7 @@ impl TemplateError {
 
 const NAME: &str = "template";
 
-/// An expression, and the names that it reads.
+/// Compiles an expression; returns it with the names that it reads.
 fn compile(source: &str) -> Result<(Expression<'static, 'static>, Vec<String>), TemplateError> {
     let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
     let names = match slice_rewrite::as_subscripts(source, true) {
@@ -207,7 +215,7 @@ fn compile(source: &str) -> Result<(Expression<'static, 'static>, Vec<String>), 
         None => expression.undeclared_variables(true),
     };
     let variables = in_order(names, source);
-    TemplateError::refuse(names::unknown(&CONDITIONS, source, true, &variables))?;
+    TemplateError::refuse(unknown_names::first(&CONDITIONS, source, true, &variables))?;
     Ok((expression, variables))
 }
 
@@ -216,7 +224,7 @@ fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_fuel(Some(STEPS));
-    // A failure must never carry the whole document into a log line.
+    // With debug information, an error message would contain the whole document.
     environment.set_debug(false);
     environment.remove_global("debug");
     environment.add_filter("tojson", to_json);
@@ -224,7 +232,7 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-/// The value as compact JSON. The template engine's own filter escapes what HTML reserves, which is noise to a model.
+/// The value as compact JSON. The template engine's own filter escapes HTML characters, which a model should not see.
 fn to_json(value: &Value) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(ErrorKind::UndefinedError.into());
@@ -267,7 +275,7 @@ fn template_failed(error: &Error) -> Poison {
     poison(FailureClass::Template, reason)
 }
 
-/// Stops a template whose output grows beyond what a document may weigh.
+/// A buffer that refuses more than a number of bytes.
 struct Limited {
     bytes: Vec<u8>,
     left: usize,

@@ -1,24 +1,24 @@
-//! YAML that people write: read strictly, with a sentence for every key or type that is not.
+//! Reads YAML files strictly, with a readable message for unknown keys and wrong types.
 
 use serde::de::DeserializeOwned;
 use serde_saphyr::Error;
 
 use crate::did_you_mean::suggestion;
 
-/// What is wrong with a text.
+/// Why a YAML text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct YamlError {
-    /// Line and column, both from 1, where the fault has a place.
+    /// Line and column, both from 1, if known.
     pub place: Option<(u64, u64)>,
-    /// One sentence: the thing and the mend.
+    /// One sentence that says what is wrong and how to fix it.
     pub message: String,
-    /// Every key that could stand where an unknown one does.
+    /// For an unknown key: every key that is allowed in its place.
     pub known: Vec<&'static str>,
 }
 
-/// Reads `text`.
+/// Parses `text`. Only `true` and `false` are booleans. Unknown keys are refused if `T` denies them.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
-    // `yes` for a label or `on` for a field name must stay the word it is; keys have one spelling.
+    // In YAML 1.1, a label `yes` or a field name `on` would be a boolean.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(&error))
 }
@@ -36,9 +36,9 @@ fn explain(error: &Error) -> YamlError {
             format!("unknown value `{variant}`; {}", suggestion(variant, expected.iter().copied()))
         }
         Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
-        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` stands twice"),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` occurs twice"),
         other => {
-            // The place is given once, in our own form.
+            // The parser's message ends with the location, which `place` has already.
             let text = other.to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().to_owned()

@@ -1,14 +1,18 @@
-//! `tidemill bench`: what the model host could do, and what the pipeline makes of it.
+//! `tidemill bench`: measures the model host alone and a whole pipeline.
 //!
 //! | figure | measured on |
 //! |---|---|
-//! | `engine` | the task graph over the pipeline's micro-batches, as many at a time as the pipeline has; no broker, database or file |
+//! | `engine` | the task graph over the pipeline's micro-batches, as many at a time as in the pipeline; no broker, database or file |
 //! | `pipeline` | from the first record sent to the last one committed: in-process broker, a new private Postgres, Parquet files |
-//! | `stages` | the pipeline's batches; quantiles are interpolated in the metric's buckets, as Prometheus does |
+//! | `stages` | the pipeline's batches; quantiles are interpolated within the metric's buckets, as Prometheus does |
 //!
-//! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`. With `--budgets`: whether
-//! the token budget that a start measures is as good as the best fixed one; see `budgets`. With `--requests`: what one model makes of
-//! requests, and how fast; see `requests`. With `--output`: from Parquet to Parquet, without a ledger; see `walk`.
+//! | option | measures | file |
+//! |---|---|---|
+//! | `--generator` | decoding, and the effect of batching, a shared prefix and a schema | `generator.rs` |
+//! | `--budgets` | whether the token budget that a start chooses is as good as the best fixed one | `token_budgets.rs` |
+//! | `--requests` | one model on given requests | `requests.rs` |
+//! | `--output` | a run from Parquet to Parquet, without a database | `parquet_run.rs` |
+//!
 //! `tests/bench/gpu.py` measures a GPU with these.
 
 mod generator;
@@ -30,6 +34,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::args::OutputArgs;
 use super::tuned_engine;
 use crate::config::Config;
 use crate::demo::defaults::with_models;
@@ -46,7 +51,6 @@ use crate::pipeline::definition::Definition;
 use crate::pipeline::graph::{Graph, NoKnownResults};
 use crate::record::{Partition, Record, RecordLocation};
 
-/// What to measure.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("measured").required(true).args(["pipeline", "generator", "requests", "budgets"])))]
 pub struct BenchArgs {
@@ -56,44 +60,42 @@ pub struct BenchArgs {
     /// The documents, .jsonl or .parquet
     #[arg(long, value_name = "FILE", requires = "pipeline")]
     input: Option<PathBuf>,
-    /// Measure the walk from a .parquet file to Parquet files in this folder instead, with no broker and no database
+    /// Measure a run from a .parquet file to Parquet files in this folder instead, without a broker and a database
     #[arg(long, value_name = "DIR", requires = "pipeline")]
     output: Option<PathBuf>,
-    /// Measure the decoder instead, on models of random weights: rates, ratios, how fast memory is read, and what share of that the
-    /// weights take when one row is written
+    /// Measure the decoder instead, on models with random weights: rates, ratios, the read bandwidth of memory, and the share of it that
+    /// decoding one row uses
     #[arg(long)]
     generator: bool,
-    /// With --generator: a small shape for every figure, for a quick look
+    /// With --generator: use a small model for every figure, for a quick look
     #[arg(long, requires = "generator")]
     small: bool,
-    /// Measure an encoder with token budgets of several sizes instead, and with the one that a start would choose
+    /// Measure an encoder with several token budgets instead, and with the one that a start would choose
     #[arg(long, requires = "model")]
     budgets: bool,
-    /// Measure one model on the requests of this file instead, one JSON object a line
+    /// Measure one model on the requests of this file instead, one JSON object per line
     #[arg(long, value_name = "FILE", requires = "model")]
     requests: Option<PathBuf>,
-    /// With --requests: where the answers of the last round go, one JSON object a line
+    /// With --requests: the file for the answers of the last round, one JSON object per line
     #[arg(long, value_name = "FILE", requires = "requests")]
     answers: Option<PathBuf>,
-    /// With --requests: how often all of them are answered
+    /// With --requests: how many times all of them are run
     #[arg(long, value_name = "NUMBER", requires = "requests", default_value_t = 3)]
     rounds: usize,
-    /// A model folder or GGUF file; with --generator in place of random weights in the shape of Qwen2.5-0.5B; with --budgets a model's name
-    /// in the configuration
+    /// A model folder or GGUF file; with --generator it replaces random weights in the shape of Qwen2.5-0.5B; with --budgets it is the name
+    /// of a configured model
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline"])]
     model: Option<PathBuf>,
-    /// With --generator: also decode behind a prefix of so many tokens that all rows share
+    /// With --generator: also decode behind a prefix of this many tokens that all rows share
     #[arg(long, value_name = "TOKENS", requires = "generator")]
     prefix: Option<usize>,
-    /// Where a folder for the measurement is made, and removed afterwards
+    /// The folder in which a temporary folder for the measurement is created
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
     data_dir: PathBuf,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: OutputArgs,
 }
 
-/// Work done in some time.
 #[derive(Debug, Clone, Copy)]
 struct Throughput {
     documents: u64,
@@ -103,14 +105,14 @@ struct Throughput {
 
 /// Measures and reports.
 pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
-    // A new folder, or the ledger of an earlier run would answer for the models.
+    // A new folder, because results in the database of an earlier run would be reused.
     let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));
-    let measured = measure(config, &args, &folder).await;
+    let report = measure(config, &args, &folder).await;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    let report = measured?;
-    if args.json {
+    let report = report?;
+    if args.report.json {
         say!("{report}");
     } else {
         say!("{report:#}");
@@ -122,7 +124,7 @@ async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<
     match (&args.pipeline, &args.input, &args.requests, &args.model) {
         (Some(pipeline), Some(input), ..) => match &args.output {
             Some(output) => parquet_run::measure(config, pipeline, input, output).await,
-            None => encoders(config, pipeline, input, folder).await,
+            None => pipeline_and_engine(config, pipeline, input, folder).await,
         },
         (_, _, Some(requests), Some(model)) => {
             let (answers, rounds) = (args.answers.as_deref(), args.rounds);
@@ -133,14 +135,18 @@ async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<
             token_budgets::measure(&config, &model.to_string_lossy(), token_budgets::THOROUGH).await
         }
         (_, _, _, given) => {
-            let models =
-                generator::GeneratorOptions { scratch: folder, small: args.small, given: given.as_deref(), prefix: args.prefix };
+            let models = generator::GeneratorOptions {
+                temporary: folder,
+                small: args.small,
+                given: given.as_deref(),
+                prefix: args.prefix,
+            };
             generator::measure(&config.engine, models).await
         }
     }
 }
 
-async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {
+async fn pipeline_and_engine(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {
     let definition = Definition::load(pipeline)?;
     with_models(&mut config).await?;
     let (alone, padding_share) = engine_alone(&config, &definition, input).await?;
@@ -158,7 +164,7 @@ async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Pa
 async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Throughput, f64)> {
     let engine = tuned_engine(config.clone(), std::slice::from_ref(definition)).await?;
     let graph = Arc::new(Graph::build(definition, &engine).await?);
-    let mut batches = Batches::open(definition, path).await?;
+    let mut batches = DocumentBatches::open(definition, path).await?;
     let before = engine.stats();
     let started = Instant::now();
     let mut running: JoinSet<Result<Vec<Vec<Outcome>>, Transient>> = JoinSet::new();
@@ -183,7 +189,7 @@ async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> 
 
 async fn whole_pipeline(mut config: Config, definition: Definition, path: &Path, folder: &Path) -> Result<Throughput> {
     config.data_dir = folder.to_owned();
-    // Whatever else is configured: a measurement must not write into an operator's database or datasets.
+    // A measurement must not write to a configured database or dataset.
     config.database = Default::default();
     config.datasets = BTreeMap::new();
     config.server.listen = "127.0.0.1:0".into();
@@ -214,15 +220,15 @@ impl Throughput {
     }
 }
 
-/// The good documents of a file in the batches that the pipeline would make of them.
-struct Batches<'a> {
+/// The valid documents of a file, in the batches that the pipeline would form.
+struct DocumentBatches<'a> {
     records: InputReader,
     decoder: Decoder,
     definition: &'a Definition,
     offset: i64,
 }
 
-impl<'a> Batches<'a> {
+impl<'a> DocumentBatches<'a> {
     async fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
         let spec = &definition.source.document;
         let records = InputReader::open(path, &needs(definition)).await?;
@@ -254,7 +260,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Half and 99 of 100 batches spent at most that long in each stage.
+/// For each stage, the time that half and 99 % of the batches spent in it at most.
 fn stages() -> Value {
     let mut stages = Map::new();
     for metric in METRICS.batch_seconds.collect().iter().flat_map(|family| family.get_metric()) {
@@ -270,8 +276,7 @@ fn stages() -> Value {
     Value::Object(stages)
 }
 
-/// The value below which `share` of `count` observations lie; they are taken to be spread evenly within a bucket. Beyond the
-/// last bucket all that is known is its bound.
+/// The value below which a share of the observations is, if they are spread evenly within a bucket. Beyond the last bucket, its bound.
 fn quantile(buckets: &[(f64, u64)], count: u64, share: f64) -> Option<f64> {
     if count == 0 {
         return None;

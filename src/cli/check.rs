@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::args::OutputArgs;
 use super::engine;
 use crate::config::{Config, DatasetConfig};
 use crate::demo::defaults::with_models;
@@ -16,17 +17,15 @@ use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
 use crate::pipeline::passages;
 use crate::sink::Dataset;
 
-/// What to check.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Pipeline files; those of the configured folder unless told
+    /// Pipeline files; by default those of the configured folder
     files: Vec<PathBuf>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Checks schema, templates, task graph, models and datasets of each file, and runs its examples. Nothing is committed.
+/// Checks keys, templates, task graph, models and datasets of each file, and runs its examples. Commits nothing.
 pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
     with_models(&mut config).await?;
     let (mut definitions, mut problems) = (Vec::new(), Vec::new());
@@ -42,51 +41,51 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
     }
     let mut assumed = with_assumed_datasets(&config, &definitions);
     if !args.files.is_empty() {
-        // Those of the configuration may name any pipeline of its folder.
+        // Schedules of the configuration may name pipelines that were not given.
         assumed.schedules.clear();
     }
     if let Err(error) = Schedule::all(&assumed, &definitions) {
         problems.extend(error.problems);
     }
     if args.files.is_empty() {
-        // Files that are named may leave out those that they look for passages in.
+        // Given files may search passages of pipelines that were not given.
         problems.extend(passages::problems(&definitions));
     }
-    let mut sound = Vec::new();
+    let mut valid = Vec::new();
     for definition in definitions {
-        let mut unfit = definition.validate(&assumed);
-        unfit.extend(unwritable(&config, &definition));
-        if unfit.is_empty() {
-            sound.push(definition);
+        let mut found = definition.validate(&assumed);
+        found.extend(unwritable(&config, &definition));
+        if found.is_empty() {
+            valid.push(definition);
         }
-        problems.extend(unfit);
+        problems.extend(found);
     }
-    let engine = engine(config, &sound).await?;
+    let engine = engine(config, &valid).await?;
     let mut examples = 0;
-    for definition in &sound {
+    for definition in &valid {
         tracing::info!(pipeline = %definition.name, examples = definition.examples.len(), "running examples");
         examples += definition.examples.len();
         problems.extend(check(definition, &engine).await);
     }
-    if args.json {
-        let names: Vec<_> = sound.iter().map(|definition| &definition.name).collect();
-        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        say!("{}", json!({ "pipelines": names, "examples": examples, "problems": told }));
+    if args.output.json {
+        let names: Vec<_> = valid.iter().map(|definition| &definition.name).collect();
+        let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        say!("{}", json!({ "pipelines": names, "examples": examples, "problems": texts }));
     } else if problems.is_empty() {
-        let names: Vec<_> = sound.iter().map(|definition| &*definition.name).collect();
-        say!("{}: all is well, {examples} examples came true", names.join(", "));
+        let names: Vec<_> = valid.iter().map(|definition| &*definition.name).collect();
+        say!("{}: valid; {examples} examples passed", names.join(", "));
     }
     if problems.is_empty() { Ok(()) } else { Err(DefinitionError { problems }.into()) }
 }
 
-/// Where no dataset is configured at all, each has the folder that `demo` would give it.
+/// The configuration; if it has no dataset at all, every dataset that pipelines name gets the folder that `demo` would give it.
 fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config {
     let mut assumed = config.clone();
     if assumed.datasets.is_empty() {
         let sinks =
             definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| sink.dataset.value.as_str());
         let schedules = definitions.iter().flat_map(|definition| &definition.schedules);
-        let read = schedules.filter_map(|schedule| schedule.written.job.get("dataset")?.as_str());
+        let read = schedules.filter_map(|schedule| schedule.config.job.get("dataset")?.as_str());
         let datasets =
             sinks.chain(read).map(|name| (name.to_owned(), DatasetConfig::local(config.data_dir.join("parquet").join(name))));
         assumed.datasets = datasets.collect();
@@ -102,6 +101,6 @@ fn unwritable(config: &Config, definition: &Definition) -> Option<DefinitionProb
     Some(DefinitionProblem::new(
         &definition.path,
         None,
-        format!("dataset `{name}` cannot be written to {path}: {error}; mend the folder"),
+        format!("dataset `{name}` cannot be written to {path}: {error}; fix the folder"),
     ))
 }

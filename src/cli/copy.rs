@@ -1,4 +1,4 @@
-//! `tidemill copy`: what pages say of documents, and what people decide on it. The ledger is all it needs.
+//! `tidemill copy`: lists page copy and records what people decide on it. It needs the database only.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,43 +9,40 @@ use comfy_table::Table;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
+use super::args::{DataDirArgs, OutputArgs, PipelineArgs};
 use super::database::{Database, caller, time};
-use super::{definitions, terminal};
-use crate::config::{Config, ConfigError, Flag};
+use crate::config::{Config, ConfigError};
 use crate::copy::{CopyError, CopyService, CopyView, DecisionRequest, ExportFormat, MAX_COPIES, PAGES_PER_SITEMAP};
 use crate::did_you_mean::suggestion;
 use crate::outcome::{Check, CheckFailure};
 use crate::store::{CopyState, CopyVersion};
+use crate::terminal::escaped_line;
 
-/// What about copy.
 #[derive(Debug, Args)]
 pub struct CopyArgs {
     #[command(subcommand)]
     command: CopyCommand,
-    /// The catalogue: its pipeline's name or file; may be left out where there is one
-    #[arg(long, global = true, value_name = "PIPELINE")]
-    pipeline: Option<String>,
-    /// The folder of private data; its Postgres is asked where no database is configured
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// One JSON object on the last line of stdout
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum CopyCommand {
-    /// What waits to be decided, or stands in another state
+    /// List versions that wait for a decision, or that are in another state
     List(ListArgs),
-    /// The copy of a document: what it says, what speaks against it, where its facts come from, and every version
+    /// Show a document's copy: the text, the checks that it fails, where its facts come from, and every version
     Show(ShowArgs),
-    /// Put a version on its page
+    /// Publish a version on its page
     Approve(ApproveArgs),
-    /// Refuse a version, or take a page down
+    /// Reject a version, or take a page down
     Reject(DecideArgs),
-    /// Write a version anew, from a file of JSON; it waits to be approved
+    /// Add an edited version from a JSON file; it waits for approval
     Edit(EditArgs),
-    /// Write what is on the pages into a file
+    /// Write the published copy to a file
     Export(ExportArgs),
     /// Write the sitemap of the pages: one file, or several with an index
     Sitemap(SitemapArgs),
@@ -53,13 +50,13 @@ enum CopyCommand {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// In this state
+    /// Only versions in this state
     #[arg(long, value_enum, default_value = "review")]
     state: CopyState,
-    /// Most versions, 1 to 500
+    /// The most versions, 1 to 500
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=MAX_COPIES))]
     limit: i64,
-    /// The page behind the one that ended with this cursor
+    /// The next page, after the one that printed this cursor
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
 }
@@ -74,10 +71,10 @@ struct ShowArgs {
 struct DecideArgs {
     /// The document's id
     document: String,
-    /// The version that you have seen
+    /// The version that you looked at
     #[arg(long, value_name = "N")]
     version: i32,
-    /// What you say of it
+    /// A note to store with the decision
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
@@ -86,7 +83,7 @@ struct DecideArgs {
 struct ApproveArgs {
     #[command(flatten)]
     decision: DecideArgs,
-    /// A check that speaks against it and is overruled: banned, claims, quoted, grounded, unique; may be given more than once
+    /// A failed check to overrule: banned, claims, quoted, grounded or unique; may be given more than once
     #[arg(long, value_name = "CHECK")]
     despite: Vec<String>,
 }
@@ -95,45 +92,35 @@ struct ApproveArgs {
 struct EditArgs {
     #[command(flatten)]
     decision: DecideArgs,
-    /// A file with the whole content as it should be, a JSON object; `-` is stdin
+    /// The file with the whole new content, a JSON object; `-` is stdin
     #[arg(long, value_name = "FILE")]
     content: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// Comma-separated values, or Parquet
+    /// CSV or Parquet
     #[arg(long, value_enum, default_value = "csv")]
     format: ExportFormat,
-    /// The file to write; it must not be there yet
-    #[arg(long, value_name = "FILE")]
-    output: PathBuf,
+    /// The file to write; it must not exist
+    #[arg(long = "output", value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct SitemapArgs {
-    /// The folder to write to: `sitemap.xml`, and where there are more than 20,000 pages `sitemap-1.xml` and so on, which it names
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
+    /// The folder to write to: `sitemap.xml`, and for more than 20,000 pages `sitemap-1.xml` and so on, which it lists
+    #[arg(long = "output", value_name = "DIR")]
+    folder: PathBuf,
 }
 
-impl CopyArgs {
-    /// What the command line says of the configuration.
-    pub fn flags(&self) -> Vec<Flag> {
-        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
-    }
-}
-
-/// Asks the editors' desk.
+/// Runs the command.
 pub async fn run(mut config: Config, args: CopyArgs) -> Result<()> {
-    let definitions = definitions(&config, args.pipeline.as_deref())?;
-    // The name stands in the file where a file was given.
-    let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let ledger = Database::open(&mut config).await?;
-    let desk = CopyService::new(ledger.store.clone(), &definitions);
-    let done = ask(&desk, name, args.command, args.json).await;
-    ledger.close().await?;
+    let (definitions, name) = args.pipeline.load(&config)?;
+    let database = Database::open(&mut config).await?;
+    let service = CopyService::new(database.store.clone(), &definitions);
+    let done = carry_out(&service, name, args.command, args.output.json).await;
+    database.close().await?;
     done.map_err(|error| match error.downcast::<CopyError>() {
         Ok(CopyError::Invalid(message)) => ConfigError(message).into(),
         Ok(other) => other.into(),
@@ -141,8 +128,8 @@ pub async fn run(mut config: Config, args: CopyArgs) -> Result<()> {
     })
 }
 
-async fn ask(desk: &CopyService, pipeline: Option<String>, command: CopyCommand, as_json: bool) -> Result<()> {
-    let verdict = |decision: DecideArgs| DecisionRequest {
+async fn carry_out(service: &CopyService, pipeline: Option<String>, command: CopyCommand, as_json: bool) -> Result<()> {
+    let request = |decision: DecideArgs| DecisionRequest {
         pipeline: pipeline.clone(),
         document_id: decision.document,
         version: decision.version,
@@ -152,45 +139,45 @@ async fn ask(desk: &CopyService, pipeline: Option<String>, command: CopyCommand,
     let name = pipeline.as_deref();
     match command {
         CopyCommand::List(args) => {
-            let queue = desk.list(name, args.state, args.limit, args.cursor.as_deref()).await?;
+            let queue = service.list(name, args.state, args.limit, args.cursor.as_deref()).await?;
             if as_json {
                 say!("{}", json!(queue));
                 return Ok(());
             }
             list(&queue.copies, args.state);
-            say!("{} wait for a person", queue.in_review);
+            say!("{} versions wait for a decision", queue.in_review);
             if let Some(next) = queue.next {
-                say!("further ones: --cursor {next}");
+                say!("more versions: --cursor {next}");
             }
         }
         CopyCommand::Show(args) => {
-            let view = desk.show(name, &args.document).await?;
+            let view = service.show(name, &args.document).await?;
             match as_json {
                 true => say!("{}", json!(view)),
                 false => show(&view),
             }
         }
         CopyCommand::Approve(args) => {
-            let despite = args.despite.iter().map(|word| check(word)).collect::<Result<Vec<Check>>>()?;
-            tell(&desk.approve(verdict(args.decision), &despite).await?, as_json);
+            let overruled = args.despite.iter().map(|word| overrulable(word)).collect::<Result<Vec<Check>>>()?;
+            print_decided(&service.approve(request(args.decision), &overruled).await?, as_json);
         }
-        CopyCommand::Reject(args) => tell(&desk.reject(verdict(args)).await?, as_json),
+        CopyCommand::Reject(args) => print_decided(&service.reject(request(args)).await?, as_json),
         CopyCommand::Edit(args) => {
             let content = content(&args.content)?;
-            tell(&desk.edit(verdict(args.decision), content).await?, as_json);
+            print_decided(&service.edit(request(args.decision), content).await?, as_json);
         }
-        CopyCommand::Export(args) => export(desk, name, &args, as_json).await?,
-        CopyCommand::Sitemap(args) => sitemap(desk, name, &args, as_json).await?,
+        CopyCommand::Export(args) => export(service, name, &args, as_json).await?,
+        CopyCommand::Sitemap(args) => sitemap(service, name, &args, as_json).await?,
     }
     Ok(())
 }
 
-fn check(word: &str) -> Result<Check> {
+fn overrulable(word: &str) -> Result<Check> {
     let known = Check::ALL.into_iter().filter(|check| check.may_be_overruled());
     let found = known.clone().find(|check| check.as_str() == word);
     found.ok_or_else(|| {
         let near = suggestion(word, known.map(Check::as_str).collect::<Vec<_>>());
-        ConfigError(format!("--despite `{word}` is no check that can be overruled; {near}")).into()
+        ConfigError(format!("--despite `{word}` is not a check that can be overruled; {near}")).into()
     })
 }
 
@@ -201,13 +188,13 @@ fn content(file: &Path) -> Result<Map<String, Value>> {
     };
     let text = read().map_err(|error| ConfigError(format!("--content {}: {error}", file.display())))?;
     serde_json::from_str(&text)
-        .map_err(|error| ConfigError(format!("--content {}: the content is no JSON object: {error}", file.display())).into())
+        .map_err(|error| ConfigError(format!("--content {}: the content is not a JSON object: {error}", file.display())).into())
 }
 
-async fn export(desk: &CopyService, pipeline: Option<&str>, args: &ExportArgs, as_json: bool) -> Result<()> {
-    let cannot = || format!("cannot write {}", args.output.display());
-    let mut pieces = Box::pin(desk.export(pipeline, args.format)?);
-    let mut file = std::fs::File::create_new(&args.output).with_context(cannot)?;
+async fn export(service: &CopyService, pipeline: Option<&str>, args: &ExportArgs, as_json: bool) -> Result<()> {
+    let cannot = || format!("cannot write {}", args.file.display());
+    let mut pieces = Box::pin(service.export(pipeline, args.format)?);
+    let mut file = std::fs::File::create_new(&args.file).with_context(cannot)?;
     let mut bytes = 0;
     while let Some(piece) = pieces.try_next().await? {
         file.write_all(&piece).with_context(cannot)?;
@@ -215,18 +202,18 @@ async fn export(desk: &CopyService, pipeline: Option<&str>, args: &ExportArgs, a
     }
     file.sync_all().with_context(cannot)?;
     match as_json {
-        true => say!("{}", json!({ "file": args.output, "bytes": bytes })),
-        false => say!("{}: {bytes} bytes", args.output.display()),
+        true => say!("{}", json!({ "file": args.file, "bytes": bytes })),
+        false => say!("{}: {bytes} bytes", args.file.display()),
     }
     Ok(())
 }
 
-async fn sitemap(desk: &CopyService, pipeline: Option<&str>, args: &SitemapArgs, as_json: bool) -> Result<()> {
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make the folder {}", args.output.display()))?;
+async fn sitemap(service: &CopyService, pipeline: Option<&str>, args: &SitemapArgs, as_json: bool) -> Result<()> {
+    std::fs::create_dir_all(&args.folder).with_context(|| format!("cannot create the folder {}", args.folder.display()))?;
     let mut files = Vec::new();
     let mut write = |name: String, xml: &str| {
-        let path = args.output.join(name);
-        // Whoever serves the folder must never see half a file.
+        let path = args.folder.join(name);
+        // A web server that serves the folder must never see half a file.
         let partial = path.with_extension("xml.partial");
         std::fs::write(&partial, xml)
             .and_then(|()| std::fs::rename(&partial, &path))
@@ -234,11 +221,11 @@ async fn sitemap(desk: &CopyService, pipeline: Option<&str>, args: &SitemapArgs,
         files.push(path);
         Ok::<_, anyhow::Error>(())
     };
-    let first = desk.sitemap(pipeline, None).await?;
+    let first = service.sitemap(pipeline, None).await?;
     let count = if first.contains("<sitemapindex") { first.matches("<sitemap>").count() } else { 0 };
     for number in 1..=count {
-        // Pages may have gone since the index was made, and the last file with them.
-        match desk.sitemap(pipeline, Some(number as i64)).await {
+        // Pages may have been removed since the index was written, and the last file with them.
+        match service.sitemap(pipeline, Some(number as i64)).await {
             Ok(xml) => write(format!("sitemap-{number}.xml"), &xml)?,
             Err(CopyError::Invalid(_)) if number > 1 => break,
             Err(error) => return Err(error.into()),
@@ -254,19 +241,19 @@ async fn sitemap(desk: &CopyService, pipeline: Option<&str>, args: &SitemapArgs,
 
 fn list(copies: &[CopyVersion], state: CopyState) {
     if copies.is_empty() {
-        say!("nothing is in state {}", state.as_str());
+        say!("no version is in state {}", state.as_str());
         return;
     }
     let mut table = Table::new();
-    table.set_header(["catalogue", "document", "version", "by", "says", "against it", "since"]);
+    table.set_header(["pipeline", "document", "version", "by", "title", "failed checks", "since"]);
     for copy in copies {
         table.add_row([
             copy.pipeline.clone(),
-            terminal::name(&copy.document_id),
+            escaped_line(&copy.document_id),
             copy.version.to_string(),
             copy.created_by.clone().unwrap_or_else(|| "the pipeline".into()),
             headline(&copy.content),
-            against(&copy.reasons),
+            failed_checks(&copy.reasons),
             time(copy.decided_ms.unwrap_or(copy.created_ms)),
         ]);
     }
@@ -274,24 +261,24 @@ fn list(copies: &[CopyVersion], state: CopyState) {
 }
 
 fn show(view: &CopyView) {
-    say!("{} of {}", terminal::name(&view.document_id), view.pipeline);
+    say!("{} of {}", escaped_line(&view.document_id), view.pipeline);
     if let Some(current) = &view.current {
         say!("version {} is in state {}:", current.version, current.state.as_str());
         for (name, value) in &current.content {
             match value {
-                Value::String(text) => say!("  {name}: {}", terminal::name(text)),
+                Value::String(text) => say!("  {name}: {}", escaped_line(text)),
                 other => say!("  {name}: {other}"),
             }
         }
         for reason in &current.reasons {
-            say!("  {}: {}", reason.check, terminal::name(&reason.message));
+            say!("  {}: {}", reason.check, escaped_line(&reason.message));
         }
         for trace in &current.traces {
-            say!("  {} says {}, from {}", &trace.path[1..], terminal::name(&trace.says), json!(trace.from));
+            say!("  {} says {}, from {}", &trace.path[1..], escaped_line(&trace.says), json!(trace.from));
         }
     }
     let mut table = Table::new();
-    table.set_header(["version", "state", "by", "says", "came", "decided", "by", "note"]);
+    table.set_header(["version", "state", "created by", "title", "created", "decided", "decided by", "note"]);
     for version in &view.versions {
         table.add_row([
             version.version.to_string(),
@@ -307,24 +294,24 @@ fn show(view: &CopyView) {
     say!("{table}");
 }
 
-fn tell(version: &CopyVersion, as_json: bool) {
+fn print_decided(version: &CopyVersion, as_json: bool) {
     let CopyVersion { document_id, version: number, state, url, .. } = version;
     match as_json {
         true => say!("{}", json!(version)),
         false => say!(
             "{}: version {number} is in state {}{}",
-            terminal::name(document_id),
+            escaped_line(document_id),
             state.as_str(),
             url.as_ref().map(|url| format!(", {url}")).unwrap_or_default()
         ),
     }
 }
 
-/// The first text of an object, which is its title in most.
+/// The first text of an object, which is usually its title.
 fn headline(content: &Map<String, Value>) -> String {
-    content.values().find_map(Value::as_str).map(terminal::name).unwrap_or_default()
+    content.values().find_map(Value::as_str).map(escaped_line).unwrap_or_default()
 }
 
-fn against(reasons: &[CheckFailure]) -> String {
-    reasons.iter().map(|reason| terminal::name(&reason.message)).collect::<Vec<_>>().join("; ")
+fn failed_checks(reasons: &[CheckFailure]) -> String {
+    reasons.iter().map(|reason| escaped_line(&reason.message)).collect::<Vec<_>>().join("; ")
 }

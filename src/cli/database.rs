@@ -1,4 +1,4 @@
-//! The ledger of the commands that look into it: the configured database, or the private one that a demo left behind.
+//! The database of commands that read or change it: the configured one, or the private one of the data folder.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -10,32 +10,44 @@ use crate::demo::defaults::with_database;
 use crate::demo::postgres::PrivatePostgres;
 use crate::store::Store;
 
-/// An open ledger.
+/// A connection to the database, and the private Postgres if the command started one.
 pub struct Database {
-    /// What is in it.
     pub store: Store,
     postgres: Option<PrivatePostgres>,
 }
 
 impl Database {
-    /// Opens it and brings it up to date.
+    /// Connects to the configured database, or to the private one that an earlier command left in the data folder, and applies the
+    /// migrations.
     ///
     /// # Errors
-    /// Where no database is configured and none was left behind, or it cannot be reached.
+    /// If no database is configured and the data folder has none, or the database is unavailable.
     pub async fn open(config: &mut Config) -> Result<Self> {
-        let postgres = match config.data_dir.join("postgres").exists() {
-            true => with_database(config).await?,
-            false => None,
-        };
+        match config.data_dir.join("postgres").exists() {
+            true => Self::open_or_create(config).await,
+            false => Self::connect(config, None).await,
+        }
+    }
+
+    /// The same, but creates a private database if none is configured and the data folder has none.
+    ///
+    /// # Errors
+    /// If the database is unavailable or cannot be created.
+    pub async fn open_or_create(config: &mut Config) -> Result<Self> {
+        let postgres = with_database(config).await?;
+        Self::connect(config, postgres).await
+    }
+
+    async fn connect(config: &Config, postgres: Option<PrivatePostgres>) -> Result<Self> {
         let store = store(config)?;
         store.migrate().await?;
         Ok(Self { store, postgres })
     }
 
-    /// Closes it.
+    /// Closes the connections and stops the private Postgres.
     ///
     /// # Errors
-    /// Where a thread panicked.
+    /// If a thread panicked.
     pub async fn close(self) -> Result<()> {
         self.store.close().await;
         if let Some(postgres) = self.postgres {
@@ -45,12 +57,12 @@ impl Database {
     }
 }
 
-/// A time of the ledger, in Unix milliseconds, as people read it.
+/// A time of the database, in Unix milliseconds, for people to read.
 pub fn time(milliseconds: i64) -> String {
     Timestamp::from_millisecond(milliseconds).map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.0}"))
 }
 
-/// Who gives the order, for others to ask.
+/// Who runs the command, as `user@host`; stored with what the command changes.
 pub fn caller() -> String {
     let user = User::from_uid(Uid::effective()).ok().flatten().map_or_else(|| "someone".to_owned(), |user| user.name);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -8,73 +8,72 @@ use clap::Args;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
+use super::args::OutputArgs;
 use crate::config::{Config, ConfigError};
 
-/// How long an answer may take: longer than a busy machine needs, shorter than any supervisor waits.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long the service may take to answer: longer than a busy machine needs, shorter than supervisors wait.
+const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What to ask, and whom.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// Where the service is; where the configuration says that it listens unless told
+    /// The address of the service; by default `server.listen` of the configuration
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Ask only whether the process lives, as for restarting it; whether it is ready unless told
+    /// Ask only whether the process lives, not whether it is ready
     #[arg(long)]
     alive: bool,
-    /// The service's answer as one JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Asks `/readyz` or `/healthz` and fails where the answer is no.
+/// Asks `/readyz` or `/healthz`, and fails if the answer is not a success.
 pub async fn run(config: Config, args: HealthArgs) -> Result<()> {
     let url = match &args.url {
-        Some(url) => Url::parse(url).map_err(|e| ConfigError(format!("--url {url:?} is no address: {e}")))?,
+        Some(url) => Url::parse(url).map_err(|e| ConfigError(format!("--url {url:?} is not an address: {e}")))?,
         None => own_address(&config.server.listen).await?,
     };
-    let url = url.join(if args.alive { "/healthz" } else { "/readyz" }).context("the address takes no path")?;
-    // The process has one provider of cryptography; whoever comes first sets it, and everyone sets the same.
+    let url = url.join(if args.alive { "/healthz" } else { "/readyz" }).context("the address cannot have a path")?;
+    // The process has one provider of cryptography; the first caller installs it, and all callers install the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = || Client::builder().timeout(PATIENCE).no_proxy();
+    let builder = || Client::builder().timeout(TIMEOUT).no_proxy();
     let client = builder().build();
-    // A container may hold no certificates, and loopback needs none.
+    // A container may have no certificates, and plain HTTP needs none.
     let client = if client.is_err() && url.scheme() == "http" { builder().tls_certs_only([]).build() } else { client }?;
-    // Reasons are told to who may read. Another address than our own is not to learn our token.
+    // With the token the answer has reasons. Only our own address may get the token.
     let token = config.server.token.as_ref().filter(|_| args.url.is_none());
     let request = token.into_iter().fold(client.get(url.clone()), |request, token| request.bearer_auth(token));
     let response = request.send().await.with_context(|| format!("no answer from {url}"))?;
     let status = response.status();
-    let answer: Value = response.json().await.with_context(|| format!("{url} answers {status} with something else than JSON"))?;
-    if args.json {
+    let answer: Value = response.json().await.with_context(|| format!("{url} answers {status}, and the body is not JSON"))?;
+    if args.output.json {
         say!("{answer}");
     }
     if !status.is_success() {
         bail!("{url} answers {status}: {}", problems(&answer));
     }
-    if !args.json {
+    if !args.output.json {
         say!("{}", answer["status"].as_str().unwrap_or("ok"));
     }
     Ok(())
 }
 
-/// Where a service that listens at `listen` can be reached from the same machine.
+/// The address at which this machine reaches a service that listens at `listen`.
 async fn own_address(listen: &str) -> Result<Url> {
     let unusable =
-        |why: String| ConfigError(format!("`server.listen` is {listen:?}, which is no address: {why}; write host:port"));
+        |why: String| ConfigError(format!("`server.listen` is {listen:?}, which is not an address: {why}; write host:port"));
     let address = tokio::net::lookup_host(listen).await.map_err(|e| unusable(e.to_string()))?.next();
-    let mut address: SocketAddr = address.ok_or_else(|| unusable("it has no meaning".into()))?;
+    let mut address: SocketAddr = address.ok_or_else(|| unusable("it resolves to no address".into()))?;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
     }
     Ok(Url::parse(&format!("http://{address}"))?)
 }
 
-/// What is out of order, as `broker: connection refused; …`.
+/// What is unavailable, as `broker: connection refused; …`.
 fn problems(answer: &Value) -> String {
     let problems = answer["problems"].as_object().into_iter().flatten();
-    let told: Vec<String> = problems.map(|(name, why)| format!("{name}: {}", why.as_str().unwrap_or("unknown"))).collect();
-    if told.is_empty() { answer.to_string() } else { told.join("; ") }
+    let texts: Vec<String> = problems.map(|(name, why)| format!("{name}: {}", why.as_str().unwrap_or("unknown"))).collect();
+    if texts.is_empty() { answer.to_string() } else { texts.join("; ") }
 }
 
 #[cfg(test)]

@@ -12,91 +12,77 @@ use comfy_table::Table;
 use futures::TryStreamExt;
 use serde_json::json;
 
+use super::args::{DataDirArgs, OutputArgs};
 use super::database::{Database, time};
 use super::definitions;
-use crate::cli::terminal;
-use crate::config::{Config, ConfigError, Flag};
+use crate::config::{Config, ConfigError};
 use crate::leads::{LeadError, LeadQuery, LeadService, LeadSummary};
+use crate::terminal::escaped_line;
 
-/// Which leads, and what to do with them.
 #[derive(Debug, Args)]
 pub struct LeadsArgs {
     #[command(subcommand)]
     command: LeadsCommand,
-    /// The folder of private data; its Postgres is asked where no database is configured
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
 }
 
-/// What can be done with leads.
 #[derive(Debug, Subcommand)]
 enum LeadsCommand {
-    /// The leads, the highest score first
+    /// List leads, by default the highest score first
     List(ListArgs),
-    /// Everything about one lead: the score's parts, facts with their evidence, drafts, and who was told
+    /// Show everything about one lead: the parts of its score, facts with their evidence, drafts and deliveries
     Show(show::ShowArgs),
-    /// All leads as CSV, on stdout or into a file
+    /// Write all leads as CSV, to stdout or to a file
     Export(ExportArgs),
-    /// Who was told that a lead came up to the threshold, and sending it again where that failed
+    /// List deliveries of leads to webhooks, or resend one that failed
     Deliveries(deliveries::DeliveriesArgs),
 }
 
-/// Which leads are meant.
 #[derive(Debug, Args)]
 struct LeadFilterArgs {
-    /// The pipeline; may be left out where there is one that makes leads
+    /// The pipeline; needed only if several make leads
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
-    /// The order: score, -updated or updated
+    /// The order: score (highest first), -updated (latest first) or updated (earliest first)
     #[arg(long, value_name = "ORDER", default_value = "score")]
     sort: String,
-    /// Only with at least this score
+    /// Only leads with at least this score
     #[arg(long, value_name = "SCORE")]
     min_score: Option<f64>,
-    /// Only of this company, however its name is written
+    /// Only leads of this company; spellings of its name count as one
     #[arg(long, value_name = "NAME")]
     company: Option<String>,
-    /// Only in this stage
+    /// Only leads in this stage
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
 }
 
-/// Which leads to list, and how.
 #[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
-    which: LeadFilterArgs,
-    /// Most leads
+    filter: LeadFilterArgs,
+    /// The most leads
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: i64,
-    /// The `next` of the page before
+    /// The next page, after the one that printed this cursor
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<String>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Which leads to export, and where to.
 #[derive(Debug, Args)]
 struct ExportArgs {
     #[command(flatten)]
-    which: LeadFilterArgs,
-    /// The file; stdout unless told
+    filter: LeadFilterArgs,
+    /// The file to write; by default stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-impl LeadsArgs {
-    /// What the command line says of the configuration.
-    pub fn flags(&self) -> Vec<Flag> {
-        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
-    }
-}
-
 impl LeadFilterArgs {
-    fn question(self) -> LeadQuery {
+    fn query(self) -> LeadQuery {
         let Self { pipeline, sort, min_score, company, stage } = self;
         LeadQuery { pipeline, sort: Some(sort), min_score, company, stage, ..LeadQuery::default() }
     }
@@ -105,30 +91,30 @@ impl LeadFilterArgs {
 /// Runs the command.
 pub async fn run(mut config: Config, args: LeadsArgs) -> Result<()> {
     let definitions = definitions(&config, None)?;
-    let ledger = Database::open(&mut config).await?;
-    let book = LeadService::new(ledger.store.clone(), &definitions);
+    let database = Database::open(&mut config).await?;
+    let service = LeadService::new(database.store.clone(), &definitions);
     let done = match args.command {
-        LeadsCommand::List(args) => list(&book, args).await,
-        LeadsCommand::Show(args) => show::run(&book, args).await,
-        LeadsCommand::Export(args) => export(&book, args).await,
-        LeadsCommand::Deliveries(args) => deliveries::run(&book, &ledger.store, args).await,
+        LeadsCommand::List(args) => list(&service, args).await,
+        LeadsCommand::Show(args) => show::run(&service, args).await,
+        LeadsCommand::Export(args) => export(&service, args).await,
+        LeadsCommand::Deliveries(args) => deliveries::run(&service, &database.store, args).await,
     };
-    ledger.close().await?;
+    database.close().await?;
     done
 }
 
-/// What a caller asked wrongly is a fault of the usage.
-fn fault(error: LeadError) -> anyhow::Error {
+/// An invalid query is a usage error.
+fn usage(error: LeadError) -> anyhow::Error {
     match error {
         LeadError::Invalid(message) => ConfigError(message).into(),
         other => other.into(),
     }
 }
 
-async fn list(book: &LeadService, args: ListArgs) -> Result<()> {
-    let question = LeadQuery { limit: Some(args.limit), cursor: args.cursor, ..args.which.question() };
-    let page = book.list(&question).await.map_err(fault)?;
-    if args.json {
+async fn list(service: &LeadService, args: ListArgs) -> Result<()> {
+    let question = LeadQuery { limit: Some(args.limit), cursor: args.cursor, ..args.filter.query() };
+    let page = service.list(&question).await.map_err(usage)?;
+    if args.output.json {
         say!("{}", json!(page));
         return Ok(());
     }
@@ -142,24 +128,24 @@ async fn list(book: &LeadService, args: ListArgs) -> Result<()> {
         table.add_row([
             format!("{}{}", lead.score, if lead.above { " *" } else { "" }),
             parts(lead),
-            terminal::name(&lead.document_id),
-            terminal::name(lead.company.as_deref().unwrap_or_default()),
-            terminal::name(lead.person.as_deref().unwrap_or_default()),
-            terminal::name(lead.stage.as_deref().unwrap_or_default()),
-            terminal::name(lead.intent.as_deref().unwrap_or_default()),
+            escaped_line(&lead.document_id),
+            escaped_line(lead.company.as_deref().unwrap_or_default()),
+            escaped_line(lead.person.as_deref().unwrap_or_default()),
+            escaped_line(lead.stage.as_deref().unwrap_or_default()),
+            escaped_line(lead.intent.as_deref().unwrap_or_default()),
             time(lead.updated_at_ms),
         ]);
     }
     say!("{table}");
-    say!("* from {} on a lead is told of", page.threshold);
+    say!("* the score reaches the threshold of {}", page.threshold);
     if let Some(next) = page.next {
-        say!("there may be more: --cursor {next}");
+        say!("more leads: --cursor {next}");
     }
     Ok(())
 }
 
-async fn export(book: &LeadService, args: ExportArgs) -> Result<()> {
-    let rows = book.export(&args.which.question()).map_err(fault)?;
+async fn export(service: &LeadService, args: ExportArgs) -> Result<()> {
+    let rows = service.export(&args.filter.query()).map_err(usage)?;
     let mut output: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
         None => Box::new(std::io::stdout()),
@@ -171,7 +157,7 @@ async fn export(book: &LeadService, args: ExportArgs) -> Result<()> {
     output.flush().context("cannot write the leads")
 }
 
-/// What adds up to the score, without what adds nothing.
+/// The parts of the score, without those that are 0.
 fn parts(lead: &LeadSummary) -> String {
     let parts = lead.parts.iter().filter(|part| part.value != 0.0);
     parts.map(|part| format!("{} {}", part.name, part.value)).collect::<Vec<_>>().join(", ")

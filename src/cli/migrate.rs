@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 
-/// Brings the schema of the configured database up to date.
+/// Applies the migrations to the configured database.
 pub async fn run(config: &Config) -> Result<()> {
     super::store(config)?.migrate().await
 }

@@ -12,14 +12,13 @@ use clap::Subcommand;
 use crate::config::{Config, ModelLocation};
 use crate::engine::hub::Manifest;
 
-/// What can be done with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// Load the configured models, and the built-in one, and say what they are
-    List(list::ListArgs),
-    /// Bring a model from the hub or from disk into a folder of its own, checked file by file
+    /// Load and list the configured models and the built-in one
+    List(super::args::OutputArgs),
+    /// Download a model from the hub, or copy it from disk, and check each file
     Pull(pull::PullArgs),
-    /// Read the files of models again and say which are not what they were
+    /// Read the files of models again and list those that changed
     Verify(verify::VerifyArgs),
 }
 
@@ -32,45 +31,45 @@ pub async fn run(config: Config, command: ModelsCommand) -> Result<()> {
     }
 }
 
-/// Where models are pulled to unless told.
+/// The folder of pulled models.
 fn pulled_models(config: &Config) -> PathBuf {
     config.data_dir.join("models")
 }
 
-/// A model that was pulled and that no setting names.
+/// A pulled model that the configuration does not name.
 struct UnconfiguredModel {
     name: String,
     folder: PathBuf,
     manifest: Manifest,
 }
 
-/// Folders among the pulled models that no configured model is in, by name.
-fn unnamed(config: &Config) -> Result<Vec<UnconfiguredModel>> {
-    let named: Vec<PathBuf> = config
+/// Pulled models that the configuration does not name, sorted by name.
+fn unconfigured(config: &Config) -> Result<Vec<UnconfiguredModel>> {
+    let configured: Vec<PathBuf> = config
         .models
         .values()
         .flat_map(|model| [model.path.as_deref(), model.adapter.as_deref()])
         .flatten()
         .filter_map(|path| path.canonicalize().ok())
         .collect();
-    // Before the first pull there is no folder.
+    // The folder does not exist before the first pull.
     let Ok(entries) = std::fs::read_dir(pulled_models(config)) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for folder in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-        let Ok(whole) = folder.canonicalize() else { continue };
-        if named.iter().any(|path| path.starts_with(&whole)) {
+        let Ok(absolute) = folder.canonicalize() else { continue };
+        if configured.iter().any(|path| path.starts_with(&absolute)) {
             continue;
         }
         if let Some(manifest) = Manifest::read(&folder)? {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.push(UnconfiguredModel { name, folder: whole, manifest });
+            found.push(UnconfiguredModel { name, folder: absolute, manifest });
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
 }
 
-/// What a model's manifest stands beside: the folder itself, or the one that a GGUF file is in.
+/// The folder with a model's manifest: the model folder, or the folder of a GGUF file.
 fn folder_of(place: &ModelLocation<'_>) -> Option<PathBuf> {
     let ModelLocation::Local(path) = place else { return None };
     if path.is_dir() { Some(path.to_path_buf()) } else { path.parent().map(Path::to_path_buf) }

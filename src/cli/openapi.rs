@@ -2,7 +2,7 @@
 
 use crate::server;
 
-/// Prints the description of the HTTP API, as `GET /openapi.json` serves it.
+/// Prints what `GET /openapi.json` serves.
 pub fn run() {
     say!("{}", server::description());
 }

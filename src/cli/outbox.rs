@@ -5,42 +5,39 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Map, Value, json};
 
+use super::args::OutputArgs;
 use super::database::{Database, time};
 use crate::config::{Config, ConfigError};
 use crate::store::{ParkedEvent, ParkedEventFilter, Store};
 
-/// Characters of a reason in the table; `--json` has all of it.
-const REASON: usize = 400;
+/// The most characters of a reason in the table; `--json` has all of it.
+const REASON_CHARACTERS: usize = 400;
 
-/// What can be done with the outbox.
 #[derive(Debug, Subcommand)]
 pub enum OutboxCommand {
-    /// Events that are parked, because their topic could not take them, and how many wait for each topic
+    /// List parked events, which their topic refused, and how many events wait for each topic
     List(ListArgs),
-    /// Send parked events again, once what kept them out is mended
+    /// Resend parked events, after the cause is fixed
     Resend(ResendArgs),
-    /// Give parked events up for good
+    /// Delete parked events
     Drop(DropArgs),
 }
 
-/// What to list, and how.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Only events for this topic
     #[arg(long)]
     topic: Option<String>,
-    /// Most events
+    /// The most events
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: u32,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Which events are meant.
 #[derive(Debug, Args)]
 struct ParkedFilterArgs {
-    /// These events, as `list` numbers them
+    /// The ids of events, as `list` shows them
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
     /// Every parked event for this topic
@@ -51,46 +48,42 @@ struct ParkedFilterArgs {
     all: bool,
 }
 
-/// Which events to send again.
 #[derive(Debug, Args)]
 pub struct ResendArgs {
     #[command(flatten)]
-    which: ParkedFilterArgs,
-    /// Also those behind which a later event of the same topic and key went out: consumers that take the last for the newest then see
-    /// the older one
+    filter: ParkedFilterArgs,
+    /// Also resend events that a later event of the same topic and key has overtaken; consumers that take the last event for the newest
+    /// then see the older one
     #[arg(long)]
     out_of_order: bool,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Which events to give up.
 #[derive(Debug, Args)]
 pub struct DropArgs {
     #[command(flatten)]
-    which: ParkedFilterArgs,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    filter: ParkedFilterArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: OutboxCommand) -> Result<()> {
-    let ledger = Database::open(&mut config).await?;
+    let database = Database::open(&mut config).await?;
     let done = match command {
-        OutboxCommand::List(args) => list(&ledger.store, args).await,
-        OutboxCommand::Resend(args) => resend(&ledger.store, args).await,
-        OutboxCommand::Drop(args) => give_up(&ledger.store, args).await,
+        OutboxCommand::List(args) => list(&database.store, args).await,
+        OutboxCommand::Resend(args) => resend(&database.store, args).await,
+        OutboxCommand::Drop(args) => drop_events(&database.store, args).await,
     };
-    ledger.close().await?;
+    database.close().await?;
     done
 }
 
 impl ParkedFilterArgs {
     fn filter(self) -> Result<ParkedEventFilter> {
         if self.ids.is_empty() && self.topic.is_none() && !self.all {
-            return Err(ConfigError("which events? name their ids, --topic, or --all".into()).into());
+            return Err(ConfigError("no events are named; give their ids, --topic or --all".into()).into());
         }
         Ok(ParkedEventFilter { ids: self.ids, topic: self.topic })
     }
@@ -100,7 +93,7 @@ async fn list(store: &Store, args: ListArgs) -> Result<()> {
     let filter = ParkedEventFilter { ids: Vec::new(), topic: args.topic };
     let parked = store.reader(None).parked_events(&filter, args.limit.into()).await?;
     let waiting = store.waiting_events().await?;
-    if args.json {
+    if args.output.json {
         let waiting: Map<String, Value> = waiting.into_iter().map(|(topic, events)| (topic, events.into())).collect();
         say!("{}", json!({ "parked": parked.iter().map(object).collect::<Vec<_>>(), "waiting": waiting }));
         return Ok(());
@@ -119,38 +112,38 @@ async fn list(store: &Store, args: ListArgs) -> Result<()> {
                 event.key.clone().unwrap_or_default(),
                 event.payload_bytes.to_string(),
                 state(event).to_owned(),
-                event.reason.chars().take(REASON).collect(),
+                event.reason.chars().take(REASON_CHARACTERS).collect(),
             ]);
         }
         say!("{table}");
     }
     for (topic, events) in waiting {
-        say!("{topic}: {events} events wait");
+        say!("{topic}: {events} events wait to be published");
     }
     Ok(())
 }
 
 async fn resend(store: &Store, args: ResendArgs) -> Result<()> {
-    let resent = store.resend_parked(&args.which.filter()?, args.out_of_order).await?;
-    if args.json {
+    let resent = store.resend_parked(&args.filter.filter()?, args.out_of_order).await?;
+    if args.output.json {
         say!("{}", json!({ "events": resent.events, "overtaken": resent.overtaken }));
         return Ok(());
     }
-    say!("sends {} events again, as soon as a worker runs", resent.events);
+    say!("{} events will be published again by a running worker", resent.events);
     if resent.overtaken > 0 {
-        let left = resent.overtaken;
         say!(
-            "leaves {left} events: a later one of the same topic and key went out since; drop them, or send them with --out-of-order"
+            "{} events stay parked, because a later event of the same topic and key was published; drop them, or resend them with --out-of-order",
+            resent.overtaken
         );
     }
     Ok(())
 }
 
-async fn give_up(store: &Store, args: DropArgs) -> Result<()> {
-    let events = store.drop_parked(&args.which.filter()?).await?;
-    match args.json {
+async fn drop_events(store: &Store, args: DropArgs) -> Result<()> {
+    let events = store.drop_parked(&args.filter.filter()?).await?;
+    match args.output.json {
         true => say!("{}", json!({ "events": events })),
-        false => say!("gave {events} events up"),
+        false => say!("{events} events dropped"),
     }
     Ok(())
 }

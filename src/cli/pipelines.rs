@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
+use super::args::OutputArgs;
 use super::database::{Database, caller, time};
 use crate::access::is_tenant;
 use crate::config::{Config, ConfigError};
@@ -14,45 +15,33 @@ use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
 use crate::store::{PipelineState, Store};
 
-/// What can be done with pipelines.
 #[derive(Debug, Subcommand)]
 pub enum PipelinesCommand {
-    /// Which pipelines there are, and which are stopped, and why
-    List(ListArgs),
-    /// Stop a pipeline on every worker, until it is resumed; what is under way is dropped and done again then
+    /// List pipelines, and why some are stopped
+    List(OutputArgs),
+    /// Stop a pipeline on every worker; batches under way are dropped, and run again when it is resumed
     Stop(StopArgs),
-    /// Let a stopped pipeline go on where it stands
+    /// Resume a stopped pipeline at its position
     Resume(ResumeArgs),
-    /// Hand a pipeline, with everything that it has made, over to another tenant
+    /// Assign a pipeline and all its results to another tenant
     Assign(AssignArgs),
 }
 
-/// How to list.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
-}
-
-/// What to stop.
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// The pipeline
     name: String,
-    /// Why; `/readyz` and `list` show it
+    /// The reason, which `/readyz` and `list` show
     #[arg(long, value_name = "TEXT", default_value = "stopped by hand")]
     reason: String,
 }
 
-/// What to resume.
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// The pipeline
     name: String,
 }
 
-/// What to hand over, and to whom.
 #[derive(Debug, Args)]
 pub struct AssignArgs {
     /// The pipeline
@@ -64,9 +53,9 @@ pub struct AssignArgs {
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: PipelinesCommand) -> Result<()> {
-    let ledger = Database::open(&mut config).await?;
-    let done = carry_out(&config, &ledger.store, command).await;
-    ledger.close().await?;
+    let database = Database::open(&mut config).await?;
+    let done = carry_out(&config, &database.store, command).await;
+    database.close().await?;
     done
 }
 
@@ -76,7 +65,7 @@ async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) ->
         PipelinesCommand::List(args) => list(&pipelines, args.json),
         PipelinesCommand::Stop(StopArgs { name, reason }) => {
             require(&pipelines, &name)?;
-            let reason = format!("{}; go on with `tidemill pipelines resume {name}`", reason.replace('\0', ""));
+            let reason = format!("{}; resume it with `tidemill pipelines resume {name}`", reason.replace('\0', ""));
             match store.stop_pipeline(&name, &reason, &caller()).await? {
                 true => say!("{name} is stopped"),
                 false => say!("{name} was stopped already"),
@@ -85,7 +74,7 @@ async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) ->
         PipelinesCommand::Resume(ResumeArgs { name }) => {
             require(&pipelines, &name)?;
             match store.resume_pipeline(&name, &caller()).await? {
-                true => say!("{name} goes on; running workers take it up within seconds"),
+                true => say!("{name} is resumed; running workers continue it within seconds"),
                 false => say!("{name} was not stopped"),
             }
         }
@@ -96,15 +85,17 @@ async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) ->
 
 async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Result<()> {
     if !is_tenant(tenant) {
-        let message = format!("--tenant {tenant:?} is no tenant: use lower-case letters, digits and `-`, a letter first");
+        let message = format!("--tenant {tenant:?} is not a tenant name: use lower-case letters, digits and `-`, a letter first");
         return Err(ConfigError(message).into());
     }
     let known = store.tenants().await?;
     match known.iter().find(|(known, _)| known == name) {
-        Some((_, owner)) if owner == tenant => say!("{name} was tenant {tenant}'s already"),
+        Some((_, owner)) if owner == tenant => say!("{name} already belongs to tenant {tenant}"),
         Some(_) => {
             let before = store.assign_pipeline(name, tenant).await?.unwrap_or_default();
-            say!("{name} is tenant {tenant}'s now, and was tenant {before}'s; its file must say so where it runs next");
+            say!(
+                "{name} now belongs to tenant {tenant}, and no longer to {before}; write `tenant: {tenant}` into its file before it runs next"
+            );
         }
         None => {
             let near = suggestion(name, known.iter().map(|(name, _)| name.as_str()));
@@ -114,11 +105,11 @@ async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Resu
     Ok(())
 }
 
-/// The pipelines of the ledger and those of the folder, by name. A folder with faults must not keep anyone from stopping what runs.
+/// The pipelines in the database and those of the folder, by name. A pipeline can be stopped even if files of the folder are invalid.
 async fn pipelines(config: &Config, store: &Store) -> Result<BTreeMap<String, Option<PipelineState>>> {
     let states = store.pipeline_states().await?.into_iter().map(|state| (state.pipeline.clone(), Some(state)));
     let definitions = Definition::load_all(&config.pipelines, &[]).unwrap_or_else(|error| {
-        tracing::warn!(%error, "only pipelines that have run are known");
+        tracing::warn!(%error, "the pipeline folder cannot be read; only pipelines that have run are known");
         Vec::new()
     });
     let mut pipelines: BTreeMap<String, Option<PipelineState>> =
@@ -143,7 +134,7 @@ fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
                 let stop = state.as_ref().and_then(|state| state.stop.as_ref());
                 json!({
                     "name": name,
-                    "state": word(state.as_ref()),
+                    "state": state_name(state.as_ref()),
                     "class": stop.and_then(|stop| stop.class.as_ref()),
                     "reason": stop.map(|stop| &stop.reason),
                     "since": state.as_ref().and_then(|state| state.since_ms).map(time),
@@ -162,7 +153,7 @@ fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
         let of = |text: fn(&PipelineState) -> Option<String>| state.as_ref().and_then(text).unwrap_or_default();
         table.add_row([
             name.clone(),
-            word(state.as_ref()).to_owned(),
+            state_name(state.as_ref()).to_owned(),
             of(|state| state.since_ms.map(time)),
             of(|state| state.by.clone()),
             of(|state| Some(state.records.to_string())),
@@ -177,8 +168,8 @@ fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
     }
 }
 
-/// Whether workers run it right now is theirs to say; the ledger says whether they may.
-fn word(state: Option<&PipelineState>) -> &'static str {
+/// Whether workers may run the pipeline. Whether they do right now is not in the database.
+fn state_name(state: Option<&PipelineState>) -> &'static str {
     match state {
         None => "new",
         Some(PipelineState { stop: Some(_), .. }) => "stopped",

@@ -7,72 +7,58 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 
+use super::args::{DataDirArgs, OutputArgs};
+use super::database::Database;
 use super::progress::span;
-use super::{definitions, engine, fits, store};
-use crate::config::{Config, ConfigError, Flag};
-use crate::demo::defaults::{tell, with_database, with_models};
+use super::{check_configured, definitions, engine};
+use crate::config::{Config, ConfigError};
+use crate::demo::defaults::{tell, with_models};
 use crate::jobs::spec::JobSpec;
 use crate::jobs::{ConfidenceInterval, Estimate, Estimator, JobPipeline, KnownNames, PlanError, Sampling};
 use crate::pipeline::Dependencies;
 use crate::source::Archive;
 use crate::store::Store;
 
-/// Which job to plan, and from how large a sample.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The job, a JSON file as for `submit`
+    /// The file with the job, JSON as for `submit`
     #[arg(long, value_name = "FILE")]
     job: PathBuf,
-    /// Documents that are run for real
+    /// The number of documents that are run for real
     #[arg(long, value_name = "N", default_value_t = 200)]
     sample: usize,
-    /// Chooses which
+    /// The seed that chooses them
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The folder of private data; its Postgres is used where no database is configured
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// The id of a job that has none yet: nothing is submitted here.
-const NAMELESS: &str = "plan";
+/// The id of a job without one; nothing is submitted here.
+const PLAN_ID: &str = "plan";
 
-/// Beyond this the sample tells hardly more, and is held in memory.
-const MOST_SAMPLED: usize = 10_000;
+/// The largest sample. It is held in memory, and a larger one adds little precision.
+const MAX_SAMPLE: usize = 10_000;
 
-impl PlanArgs {
-    /// What the command line says of the configuration.
-    pub fn flags(&self) -> Vec<Flag> {
-        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
-    }
-}
-
-/// Runs the sample and prints what the job will take. Nothing is committed.
+/// Runs the sample and prints what the job will take. Commits nothing.
 pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
     let shown = args.job.display();
     let text = std::fs::read(&args.job).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
-    let spec = JobSpec::parse(&text, Some(NAMELESS)).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
-    if !(1..=MOST_SAMPLED).contains(&args.sample) {
-        return Err(ConfigError(format!("--sample is {}; write 1 to {MOST_SAMPLED}", args.sample)).into());
+    let spec = JobSpec::parse(&text, Some(PLAN_ID)).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+    if !(1..=MAX_SAMPLE).contains(&args.sample) {
+        return Err(ConfigError(format!("--sample is {}; write 1 to {MAX_SAMPLE}", args.sample)).into());
     }
     let known = definitions(&config, None)?;
     let names = KnownNames::new(&known, &config.datasets);
     names.check(&spec).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
-    let postgres = with_database(&mut config).await?;
-    let store = store(&config)?;
-    store.migrate().await?;
+    let database = Database::open_or_create(&mut config).await?;
     let sampling = Sampling { size: args.sample, seed: args.seed };
-    let estimated = estimate(config, &store, &spec, sampling).await;
-    store.close().await;
-    if let Some(postgres) = postgres {
-        tokio::task::spawn_blocking(move || postgres.stop()).await?;
-    }
+    let estimated = estimate(config, &database.store, &spec, sampling).await;
+    database.close().await?;
     let estimate = estimated?;
-    match args.json {
+    match args.output.json {
         true => say!("{}", json!(estimate)),
         false => print(&estimate),
     }
@@ -84,14 +70,14 @@ async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: S
     if !definition.models().is_empty() {
         with_models(&mut config).await?;
     }
-    fits(&config, &definition, None)?;
+    check_configured(&config, &definition, None)?;
     let (price_per_device_hour, unit_seconds) = (config.jobs.price_per_device_hour, config.jobs.unit_seconds);
     let dataset = spec.kind.rows().and_then(|rows| Some((&rows.dataset, config.datasets.get(&rows.dataset)?)));
     let archive = dataset.map(|(name, config)| Archive::open(name, config)).transpose()?;
     let watchdog = Duration::from_secs(config.limits.watchdog_seconds);
     tell("loading the models");
     let engine = engine(config, std::slice::from_ref(&definition)).await?;
-    // Without a dataset to write to: nothing is written.
+    // Without a dataset, so that nothing is written.
     let job_pipeline = JobPipeline::new(&definition, Dependencies::alone(engine, store.clone(), watchdog)).await?;
     let estimator =
         Estimator { store, job_pipeline: &job_pipeline, archive: archive.as_ref(), unit_seconds, price_per_device_hour };
@@ -103,7 +89,7 @@ async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: S
 
 fn print(estimate: &Estimate) {
     let Estimate { job, pipeline, units, rows, sampled, .. } = estimate;
-    say!("{job} runs {pipeline} over {rows} rows in {units} units; {sampled} of them were run, and nothing was kept");
+    say!("{job} runs {pipeline} over {rows} rows in {units} units; {sampled} rows were run as a sample, and nothing was stored");
     for fault in &estimate.faults {
         say!("  cannot be read: {fault}");
     }
@@ -118,22 +104,22 @@ fn print(estimate: &Estimate) {
     if let Some(cost) = estimate.cost {
         say!("  cost:          {:.2} ({:.2} to {:.2})", cost.expected, cost.low, cost.high);
     }
-    say!("  reused:        {} of rows and tasks", percent(estimate.reused_share));
-    say!("  dead:          {} of rows and tasks", percent(estimate.dead_share));
-    for (class, letters) in &estimate.dead_letters_by_class {
-        say!("    {class}: {}", count(*letters));
+    say!("  reused:        {} of results", percent(estimate.reused_share));
+    say!("  dead:          {} of results", percent(estimate.dead_share));
+    for (class, dead_letters) in &estimate.dead_letters_by_class {
+        say!("    {class}: {}", count(*dead_letters));
     }
     for limit in &estimate.limits {
         let left = limit.documents_left;
         let needs = time(limit.needs_seconds);
         match left.high > 0.0 {
             true => say!(
-                "  its {} of {} would leave {} documents undone: it needs {needs}",
+                "  its {} of {} would leave {} documents: it needs {needs}",
                 limit.limit,
                 span(limit.allows_seconds),
                 count(left)
             ),
-            false => say!("  its {} of {} suffices: it needs {needs}", limit.limit, span(limit.allows_seconds)),
+            false => say!("  its {} of {} is enough: it needs {needs}", limit.limit, span(limit.allows_seconds)),
         }
     }
 }

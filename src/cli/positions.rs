@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::json;
 
+use super::args::OutputArgs;
 use super::store;
 use crate::broker::BrokerSettings;
 use crate::config::{Config, ConfigError};
@@ -12,27 +13,23 @@ use crate::record::Partition;
 use crate::source;
 use crate::store::{PositionRow, PositionSkip, PositionSkipError};
 
-/// What can be done with positions.
 #[derive(Debug, Subcommand)]
 pub enum PositionsCommand {
-    /// Show how far pipelines have come, partition by partition
+    /// List the positions of pipelines in each partition
     List(ListArgs),
-    /// Give up records that are not in the topic any more, and go on behind them; the ledger keeps a record of the gap
+    /// Skip records that the topic no longer has; the database keeps a row about the gap
     Skip(SkipArgs),
 }
 
-/// Which positions to show.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only those of this pipeline
+    /// Only positions of this pipeline
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// What to give up, and why.
 #[derive(Debug, Args)]
 pub struct SkipArgs {
     /// The pipeline
@@ -44,18 +41,17 @@ pub struct SkipArgs {
     /// The partition
     #[arg(long, value_name = "N")]
     partition: i32,
-    /// Where to go on: an offset, or `earliest` for the oldest record that the broker still has
+    /// Where to continue: an offset, or `earliest` for the oldest record that the broker still has
     #[arg(long, value_name = "OFFSET")]
     to: SkipTarget,
-    /// Why, for whoever reads the books later
+    /// The reason, which is stored with the gap
     #[arg(long)]
     reason: String,
-    /// Who says so
+    /// Who skips them, which is stored with the gap
     #[arg(long, env = "USER", default_value = "operator")]
     by: String,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,22 +85,22 @@ async fn list(config: &Config, args: ListArgs) -> Result<()> {
     store.migrate().await?;
     let rows = store.list_positions(args.pipeline.as_deref()).await?;
     store.close().await;
-    if args.json {
+    if args.output.json {
         let positions: Vec<_> = rows.iter().map(object).collect();
         say!("{}", json!({ "positions": positions }));
         return Ok(());
     }
     if rows.is_empty() {
-        say!("the ledger has no position yet");
+        say!("no pipeline has a position yet");
         return Ok(());
     }
     let mut table = Table::new();
-    table.set_header(["pipeline", "topic", "partition", "seed", "next", "given up", "epoch", "owner", "updated"]);
+    table.set_header(["pipeline", "topic", "partition", "first", "next", "skipped", "epoch", "owner", "updated"]);
     for row in rows {
         let numbers = [row.seed_offset, row.next_offset, row.given_up, row.epoch].map(|number| number.to_string());
         let mut cells = vec![row.pipeline, row.topic, row.partition.to_string()];
         cells.extend(numbers);
-        cells.extend([row.owner.unwrap_or_else(|| "nobody".into()), row.updated_at]);
+        cells.extend([row.owner.unwrap_or_else(|| "none".into()), row.updated_at]);
         table.add_row(cells);
     }
     say!("{table}");
@@ -121,7 +117,7 @@ fn object(row: &PositionRow) -> serde_json::Value {
 
 async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
     if args.reason.trim().is_empty() {
-        return Err(ConfigError("--reason is empty: say why the records are given up".into()).into());
+        return Err(ConfigError("--reason is empty; say why the records are skipped".into()).into());
     }
     let store = store(config)?;
     store.migrate().await?;
@@ -133,7 +129,7 @@ async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
     let to = match args.to {
         SkipTarget::Earliest => low,
         SkipTarget::Offset(offset) if offset > high => {
-            return Err(ConfigError(format!("--to {offset} lies behind the end of {partition}, which is {high}")).into());
+            return Err(ConfigError(format!("--to {offset} is after the end of {partition}, which is {high}")).into());
         }
         SkipTarget::Offset(offset) => offset,
     };
@@ -142,12 +138,12 @@ async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
     store.close().await;
     let gap = skipped.map_err(|error| match error {
         PositionSkipError::Unavailable(transient) => anyhow::Error::from(transient),
-        of_the_caller => ConfigError(format!("pipeline {}, {partition}: {of_the_caller}", args.pipeline)).into(),
+        refusal => ConfigError(format!("pipeline {}, {partition}: {refusal}", args.pipeline)).into(),
     })?;
-    if args.json {
+    if args.output.json {
         say!("{}", json!({ "from_offset": gap.from, "to_offset": gap.to, "epoch": gap.epoch }));
     } else {
-        say!("{partition}: {}..{} are given up; pipeline {} goes on at {to}", gap.from, gap.to, args.pipeline);
+        say!("{partition}: offsets {}..{} are skipped; pipeline {} continues at {to}", gap.from, gap.to, args.pipeline);
     }
     Ok(())
 }
@@ -161,7 +157,7 @@ mod tests {
         assert_eq!("earliest".parse(), Ok(SkipTarget::Earliest));
         assert_eq!("17".parse(), Ok(SkipTarget::Offset(17)));
         for wrong in ["", "-1", "latest", "1.5", "99999999999999999999"] {
-            assert!(wrong.parse::<SkipTarget>().is_err(), "{wrong} was taken for a target");
+            assert!(wrong.parse::<SkipTarget>().is_err(), "{wrong} was accepted as a target");
         }
     }
 }

@@ -1,70 +1,67 @@
-//! How far rows are, on stderr: a line that redraws itself on a terminal, and a new line now and then where there is none.
+//! Progress of rows on stderr: a bar on a terminal, else a new line now and then.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Shows how far rows are.
+use crate::terminal::escaped;
+
+/// Shows the progress of rows.
 pub struct Progress {
     bar: ProgressBar,
     is_terminal: bool,
-    /// What was said last, and when.
-    said: Option<(String, Instant)>,
+    /// The last line that was printed, and when.
+    printed: Option<(String, Instant)>,
 }
 
-/// How far something is.
+/// A state of progress.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowProgress<'a> {
-    /// What it is doing.
     pub state: &'a str,
-    /// Rows that are done.
     pub done: i64,
-    /// Rows that there are.
     pub rows: i64,
-    /// Rows a second.
+    /// In rows per second.
     pub rate: Option<f64>,
-    /// Seconds that the rest will take.
+    /// In seconds.
     pub left: Option<f64>,
 }
 
-/// How often lines are written where nothing but the count changes.
-const LINES: Duration = Duration::from_secs(5);
+/// The least time between lines that differ only in the count.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Progress {
-    /// On stderr.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let bar = match ProgressStyle::with_template("{bar:40} {msg}") {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         };
-        Self { bar, is_terminal: std::io::stderr().is_terminal(), said: None }
+        Self { bar, is_terminal: std::io::stderr().is_terminal(), printed: None }
     }
 
-    /// Shows it.
-    pub fn show(&mut self, reached: &RowProgress<'_>) {
-        let words = reached.words();
+    pub fn show(&mut self, now: &RowProgress<'_>) {
+        let words = now.words();
         if self.is_terminal {
-            self.bar.set_length(reached.rows.max(0) as u64);
-            self.bar.set_position(reached.done.max(0) as u64);
+            self.bar.set_length(now.rows.max(0) as u64);
+            self.bar.set_position(now.done.max(0) as u64);
             self.bar.set_message(words);
             return;
         }
-        let is_due = match &self.said {
+        let is_due = match &self.printed {
             None => true,
             Some((before, at)) => {
                 let same_state = before.split(':').next() == words.split(':').next();
-                *before != words && (!same_state || at.elapsed() >= LINES)
+                *before != words && (!same_state || at.elapsed() >= LINE_INTERVAL)
             }
         };
         if is_due {
-            eprintln!("{}", super::visible(&words));
-            self.said = Some((words, Instant::now()));
+            eprintln!("{}", escaped(&words));
+            self.printed = Some((words, Instant::now()));
         }
     }
 
-    /// Leaves the terminal to what comes next.
+    /// Removes the bar.
     pub fn clear(self) {
         self.bar.finish_and_clear();
     }
@@ -79,7 +76,7 @@ impl RowProgress<'_> {
     }
 }
 
-/// A span of time in the two units that matter.
+/// A span of time in its two largest units.
 pub fn span(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match whole {
@@ -95,9 +92,9 @@ mod tests {
 
     #[test]
     fn what_is_reached_is_said_in_a_line() {
-        let reached = RowProgress { state: "running", done: 40, rows: 100, rate: Some(2.0), left: Some(30.4) };
-        assert_eq!(reached.words(), "running: 40 of 100 rows, 2.0 rows/s, 30 s left");
-        assert_eq!(RowProgress { rate: None, left: None, ..reached }.words(), "running: 40 of 100 rows");
+        let now = RowProgress { state: "running", done: 40, rows: 100, rate: Some(2.0), left: Some(30.4) };
+        assert_eq!(now.words(), "running: 40 of 100 rows, 2.0 rows/s, 30 s left");
+        assert_eq!(RowProgress { rate: None, left: None, ..now }.words(), "running: 40 of 100 rows");
         assert_eq!([span(59.6), span(3_599.0), span(7_261.0)], ["1 min 00 s", "59 min 59 s", "2 h 01 min"]);
     }
 }

@@ -1,71 +1,60 @@
 //! `tidemill recommend`.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use super::args::{DataDirArgs, OutputArgs, PipelineArgs};
 use super::database::Database;
-use super::{definitions, engine, terminal};
-use crate::config::{Config, ConfigError, Flag};
+use super::engine;
+use super::search::usage as search_usage;
+use crate::config::{Config, ConfigError};
 use crate::recommend::{DEFAULT_LIMIT, Reason, RecommendError, RecommendRequest, Recommendation, Recommender};
-use crate::search::{FilterClause, SearchError, Searcher};
+use crate::search::{FilterClause, Searcher};
+use crate::terminal::escaped_line;
 
-/// Like what, or for whom.
 #[derive(Debug, Args)]
 pub struct RecommendArgs {
-    /// Documents like this one
+    /// Recommend documents like this one
     #[arg(long, value_name = "ID")]
     document: Option<String>,
-    /// For this user, who is shown nothing twice; without a document and a user, what is popular
+    /// Recommend documents for this user, without those that they have seen; without --document and --user, popular ones
     #[arg(long, value_name = "ID")]
     user: Option<String>,
-    /// The pipeline: its name or its file; may be left out where there is one
-    #[arg(long, value_name = "PIPELINE")]
-    pipeline: Option<String>,
-    /// Most documents, 1 to 100
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The most documents, 1 to 100
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
-    /// Only documents of which this holds: `topic=Sports`, `facts.price<50`, `brand missing`; all given must hold
+    /// Only documents that fulfil this condition: `topic=Sports`, `facts.price<50`, `brand missing`; may be given more than once, and then
+    /// all must hold
     #[arg(long, value_name = "CONDITION")]
     filter: Vec<String>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
-    /// The folder of private data; its Postgres is asked where no database is configured
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
 }
 
-impl RecommendArgs {
-    /// What the command line says of the configuration.
-    pub fn flags(&self) -> Vec<Flag> {
-        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
-        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
-    }
-}
-
-/// Recommends and prints what, and why.
+/// Prints recommended documents with their reasons.
 pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
     let conditions =
-        args.filter.iter().map(|line| FilterClause::line(line)).collect::<Result<Vec<_>, _>>().map_err(unsearchable)?;
-    let definitions = definitions(&config, args.pipeline.as_deref())?;
-    let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let ledger = Database::open(&mut config).await?;
-    let searcher = Searcher::new(ledger.store.clone(), engine(config, &[]).await?, &definitions);
+        args.filter.iter().map(|line| FilterClause::line(line)).collect::<Result<Vec<_>, _>>().map_err(search_usage)?;
+    let (definitions, name) = args.pipeline.load(&config)?;
+    let database = Database::open(&mut config).await?;
+    let searcher = Searcher::new(database.store.clone(), engine(config, &[]).await?, &definitions);
     let filter = searcher.filter(name.as_deref(), &conditions).await;
     let recommended = match filter {
         Ok(filter) => {
-            let wish =
+            let request =
                 RecommendRequest { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };
-            Recommender::new(&ledger.store, &definitions).recommend(&wish).await.map_err(usage)
+            Recommender::new(&database.store, &definitions).recommend(&request).await.map_err(usage)
         }
-        Err(error) => Err(unsearchable(error)),
+        Err(error) => Err(search_usage(error)),
     };
-    ledger.close().await?;
+    database.close().await?;
     let recommended = recommended?;
-    if args.json {
+    if args.output.json {
         say!("{}", json!(recommended));
         return Ok(());
     }
@@ -78,7 +67,7 @@ pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
     Ok(())
 }
 
-/// A wish at fault is the caller's to mend.
+/// An invalid request is a usage error.
 pub fn usage(error: RecommendError) -> anyhow::Error {
     match error {
         RecommendError::Invalid(message) => ConfigError(message).into(),
@@ -86,25 +75,18 @@ pub fn usage(error: RecommendError) -> anyhow::Error {
     }
 }
 
-fn unsearchable(error: SearchError) -> anyhow::Error {
-    match error {
-        SearchError::Invalid(message) => ConfigError(message).into(),
-        SearchError::Unavailable(transient) => transient.into(),
-    }
-}
-
 fn print(rank: usize, hit: &Recommendation) {
     let title = hit.metadata["title"].as_str().unwrap_or_default();
-    say!("{rank:>3}. {}  score {:.4}  {title}", terminal::name(&hit.document_id), hit.score);
-    let reasons: Vec<String> = hit.reasons.iter().map(said).collect();
+    say!("{rank:>3}. {}  score {:.4}  {title}", escaped_line(&hit.document_id), hit.score);
+    let reasons: Vec<String> = hit.reasons.iter().map(reason_text).collect();
     say!("     {}", reasons.join("; "));
 }
 
-fn said(reason: &Reason) -> String {
+fn reason_text(reason: &Reason) -> String {
     match reason {
         Reason::Similar { document, similarity } => format!("like {document} ({similarity:.2})"),
         Reason::Liked { document, similarity } => format!("like {document}, which they liked ({similarity:.2})"),
-        Reason::Label { task, label } => format!("{task} {label}, too"),
-        Reason::Popular { people } => format!("popular: {people} people liked it of late"),
+        Reason::Label { task, label } => format!("also {task} {label}"),
+        Reason::Popular { people } => format!("popular: {people} people liked it recently"),
     }
 }

@@ -8,39 +8,36 @@ use comfy_table::Table;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use serde_json::{Value, json};
 
+use super::args::OutputArgs;
 use super::{definitions, store};
 use crate::config::{Config, ConfigError};
 use crate::did_you_mean::suggestion;
 use crate::jobs::schedules::Schedule;
 use crate::store::{LastFiring, Store};
 
-/// What to do with schedules.
 #[derive(Debug, Subcommand)]
 pub enum ScheduleCommand {
-    /// Every schedule, what became of its last time, and its next one
+    /// List schedules with the outcome of their last time, and their next time
     List {
-        /// One JSON object on the last line of stdout
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// The next times, by the clocks of the schedule's zone and in UTC
+    /// Show the next times, in the schedule's zone and in UTC
     Next {
-        /// The schedule; all of them unless told
+        /// The schedule; by default all
         name: Option<String>,
-        /// How many times of each
+        /// How many times of each schedule
         #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 5)]
         count: usize,
-        /// One JSON object on the last line of stdout
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
-    /// Ask for the schedule's job at once, beside its times
+    /// Start the schedule's job now, in addition to its times
     RunNow {
         /// The schedule
         name: String,
-        /// One JSON object on the last line of stdout
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputArgs,
     },
 }
 
@@ -48,16 +45,16 @@ pub enum ScheduleCommand {
 pub async fn run(config: Config, command: ScheduleCommand) -> Result<()> {
     let schedules = Schedule::all(&config, &definitions(&config, None)?)?;
     match command {
-        ScheduleCommand::List { json } => list(&config, &schedules, json).await,
-        ScheduleCommand::Next { name, count, json } => {
+        ScheduleCommand::List { output } => list(&config, &schedules, output.json).await,
+        ScheduleCommand::Next { name, count, output } => {
             let wanted = match &name {
                 Some(name) => vec![named(&schedules, name)?],
                 None => schedules.iter().collect(),
             };
-            next(&wanted, count, json);
+            next(&wanted, count, output.json);
             Ok(())
         }
-        ScheduleCommand::RunNow { name, json } => run_now(&config, named(&schedules, &name)?, json).await,
+        ScheduleCommand::RunNow { name, output } => run_now(&config, named(&schedules, &name)?, output.json).await,
     }
 }
 
@@ -67,7 +64,7 @@ fn named<'a>(schedules: &'a [Schedule], name: &str) -> Result<&'a Schedule> {
     Ok(found.ok_or_else(|| ConfigError(format!("no schedule is named `{name}`; {}", near())))?)
 }
 
-/// What the ledger knows of last times, or why that is not known.
+/// The last times of all schedules, or why they are not known.
 async fn last_firings(config: &Config) -> Result<BTreeMap<String, LastFiring>, String> {
     let store = store(config).map_err(|error| error.to_string())?;
     let last = store.last_firings().await.map_err(|failure| failure.to_string());
@@ -83,17 +80,17 @@ async fn list(config: &Config, schedules: &[Schedule], as_json: bool) -> Result<
         return Ok(());
     }
     if schedules.is_empty() {
-        say!("there are no schedules; write `schedules` into a pipeline, or [schedules.<name>] into the configuration");
+        say!("there are no schedules; add `schedules` to a pipeline, or [schedules.<name>] to the configuration");
         return Ok(());
     }
     let mut table = Table::new();
-    table.set_header(["schedule", "cron", "time zone", "overlap", "last", "became", "job", "next"]);
+    table.set_header(["schedule", "cron", "time zone", "overlap", "last", "outcome", "job", "next"]);
     for schedule in schedules {
         let last = last.as_ref().ok().map(|last| last.get(&schedule.id));
-        let [time, became, job] = match last {
-            None => ["not known".into(), String::new(), String::new()],
+        let [time, outcome, job] = match last {
+            None => ["unknown".into(), String::new(), String::new()],
             Some(None) => ["none yet".into(), String::new(), String::new()],
-            Some(Some(last)) => told(schedule, last),
+            Some(Some(last)) => last_cells(schedule, last),
         };
         table.add_row([
             schedule.id.clone(),
@@ -101,7 +98,7 @@ async fn list(config: &Config, schedules: &[Schedule], as_json: bool) -> Result<
             schedule.time_zone.clone(),
             schedule.overlap.as_str().into(),
             time,
-            became,
+            outcome,
             job,
             match next_of(schedule, now) {
                 Some(next) => on_the_clock(&schedule.local(next)),
@@ -111,14 +108,14 @@ async fn list(config: &Config, schedules: &[Schedule], as_json: bool) -> Result<
     }
     say!("{table}");
     if let Err(reason) = last {
-        say!("what became of their last times is not known: {reason}");
+        say!("the outcomes of their last times are unknown: {reason}");
     }
     Ok(())
 }
 
-fn told(schedule: &Schedule, last: &LastFiring) -> [String; 3] {
+fn last_cells(schedule: &Schedule, last: &LastFiring) -> [String; 3] {
     let time = Timestamp::from_millisecond(last.time_ms).map(|time| on_the_clock(&schedule.local(time)));
-    let became = match &last.reason {
+    let outcome = match &last.reason {
         Some(reason) => format!("{}: {reason}", last.outcome),
         None => last.outcome.clone(),
     };
@@ -126,7 +123,7 @@ fn told(schedule: &Schedule, last: &LastFiring) -> [String; 3] {
         (Some(job), Some(state)) => format!("{job} ({state})"),
         _ => String::new(),
     };
-    [time.unwrap_or_default(), became, job]
+    [time.unwrap_or_default(), outcome, job]
 }
 
 fn entry(schedule: &Schedule, last: Option<&BTreeMap<String, LastFiring>>, now: Timestamp) -> Value {
@@ -166,7 +163,7 @@ fn next(schedules: &[&Schedule], count: usize, as_json: bool) {
         return;
     }
     let mut table = Table::new();
-    table.set_header(["schedule", "in its zone", "UTC", "starts after"]);
+    table.set_header(["schedule", "in its time zone", "UTC", "starts after"]);
     for schedule in schedules {
         if !schedule.enabled {
             table.add_row([schedule.id.as_str(), "disabled", "", ""]);
@@ -190,9 +187,9 @@ async fn run_now(config: &Config, schedule: &Schedule, as_json: bool) -> Result<
         say!("{}", json!({ "schedule": schedule.id, "job": job, "waits_for": open }));
         return Ok(());
     }
-    say!("asked for job {job}");
+    say!("submitted job {job}");
     if !open.is_empty() {
-        say!("it waits for {}, for jobs of one schedule go one after the other", open.join(", "));
+        say!("it waits for {}, because jobs of one schedule run one after the other", open.join(", "));
     }
     Ok(())
 }
@@ -205,8 +202,8 @@ async fn fire_now(config: &Config, schedule: &Schedule, store: &Store) -> Result
         .map_err(|error| ConfigError(error.0))?;
     let open = store.open_jobs_of(&schedule.id).await?;
     let by = format!("run-now, process {}", std::process::id());
-    let fired = store.fire_now((&schedule.id, &by), now.as_millisecond(), &job, &config.jobs.events_topic).await;
-    fired.context("the job was not asked for")?;
+    let fired = store.fire_now(&schedule.id, &by, now.as_millisecond(), &job, &config.jobs.events_topic).await;
+    fired.context("cannot submit the job")?;
     Ok((job.id, open))
 }
 

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::args::OutputArgs;
 use super::{jobs, store};
 use crate::config::{Config, ConfigError};
 use crate::jobs::spec::JobSpec;
@@ -15,61 +16,58 @@ use crate::jobs::{JobService, KnownNames};
 use crate::pipeline::definition::Definition;
 use crate::store::SubmitOutcome;
 
-/// What to submit: a file that holds the job, or a backfill by flags.
 #[derive(Debug, Args)]
 pub struct SubmitArgs {
-    /// The job, a JSON file
+    /// The file with the job, JSON
     #[arg(value_name = "FILE", required_unless_present = "pipeline")]
     file: Option<PathBuf>,
     #[command(flatten)]
-    backfill: Backfill,
-    /// The job's id, where the file has none; a new one unless told. The same id twice is one job
+    backfill: BackfillFlags,
+    /// The job's id, if the file has none; by default a new one. The same id is the same job
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Follow the job to its end, as `jobs watch` does
     #[arg(long)]
     wait: bool,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// A backfill by flags.
 #[derive(Debug, Args)]
-struct Backfill {
+struct BackfillFlags {
     /// Backfill this pipeline
     #[arg(long, value_name = "NAME", conflicts_with = "file", requires = "dataset")]
     pipeline: Option<String>,
-    /// From this dataset of the configuration
+    /// The dataset of the configuration to read
     #[arg(long, value_name = "NAME", requires = "pipeline")]
     dataset: Option<String>,
-    /// Only files whose keys begin so
+    /// Only files whose keys begin with this
     #[arg(long, value_name = "PREFIX", requires = "pipeline")]
     prefix: Option<String>,
-    /// Only rows of this time or later, by the pipeline's version; by the file's where it has none
+    /// Only rows of this time or later, by the pipeline's version field, or by the file's time if it has none
     #[arg(long, value_name = "TIME", requires = "pipeline")]
     since: Option<String>,
     /// Only rows before this time
     #[arg(long, value_name = "TIME", requires = "pipeline")]
     until: Option<String>,
-    /// Only so many rows, chosen at random
+    /// Only this many rows, chosen at random
     #[arg(long, value_name = "N", requires = "pipeline")]
     sample: Option<usize>,
-    /// Chooses which
+    /// The seed that chooses them
     #[arg(long, value_name = "N", requires = "sample")]
     seed: Option<u64>,
-    /// Greater goes first
+    /// The priority; greater runs first
     #[arg(long, value_name = "N", requires = "pipeline", allow_negative_numbers = true)]
     priority: Option<i32>,
     /// When to stop: a time, or a span from now such as `6h`
     #[arg(long, value_name = "TIME|SPAN", requires = "pipeline")]
     deadline: Option<String>,
-    /// What it may cost: a span of device time such as `30m`, or money such as `2.50`
+    /// The most it may cost: a span of device time such as `30m`, or money such as `2.50`
     #[arg(long, value_name = "SPAN|MONEY", requires = "pipeline")]
     budget: Option<String>,
 }
 
-/// Queues the job. The fleet that runs on the database takes it up.
+/// Submits the job. Running services with `jobs.enabled` work on it.
 pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     let spec = args.spec()?;
     let definitions = Definition::load_all(&config.pipelines, &[])?;
@@ -79,15 +77,15 @@ pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     let service = JobService::new(store, &config.jobs, names);
     let (submitted, details) = service.submit(&spec).await.map_err(jobs::usage)?;
     if submitted == SubmitOutcome::Known {
-        eprintln!("job {} is known already; it is {}", details.summary.id, details.summary.state);
+        eprintln!("job {} exists already and is {}", details.summary.id, details.summary.state);
     }
     if args.wait {
-        if !args.json {
+        if !args.output.json {
             say!("{}", details.summary.id);
         }
-        return jobs::follow(&service, &details.summary.id, args.json).await;
+        return jobs::follow(&service, &details.summary.id, args.output.json).await;
     }
-    match args.json {
+    match args.output.json {
         true => {
             let mut object = json!(details);
             object["new"] = (submitted == SubmitOutcome::New).into();
@@ -106,15 +104,15 @@ impl SubmitArgs {
             Some(file) => {
                 let shown = file.display();
                 let text = std::fs::read(file).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
-                // A file is submitted again: an id made here would make another job of it each time.
-                JobSpec::asked(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
+                // The same file may be submitted again, so its id is not made up here: each time would be another job.
+                JobSpec::parse_request(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
             }
             None => JobSpec::of_object(self.backfill.object(Timestamp::now())?, Some(&id)).map_err(refuse),
         }
     }
 }
 
-impl Backfill {
+impl BackfillFlags {
     fn object(&self, now: Timestamp) -> Result<Map<String, Value>, ConfigError> {
         let deadline = self.deadline.as_deref().map(|text| deadline(text, now)).transpose()?;
         let pairs = [
@@ -135,7 +133,7 @@ impl Backfill {
     }
 }
 
-/// A time as it stands, or the end of a span.
+/// The time that `text` states, or the end of a span from now.
 fn deadline(text: &str, now: Timestamp) -> Result<String, ConfigError> {
     let Ok(span) = text.parse::<SignedDuration>() else { return Ok(text.to_owned()) };
     let end = now.checked_add(span).and_then(|time| time.round(Unit::Second));

@@ -6,79 +6,71 @@ use comfy_table::Table;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::args::OutputArgs;
 use super::database::{Database, caller, time};
 use crate::access::{NewSecret, Scope, is_tenant};
 use crate::config::{Config, ConfigError};
 use crate::store::{NewToken, Store, TokenRow};
 
-/// The longest name of a token.
+/// The most characters of a token's name.
 const NAME_CHARACTERS: usize = 100;
 
-/// What can be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokensCommand {
-    /// Make a token and print it, once
+    /// Create a token and print it; it cannot be shown again
     Create(CreateArgs),
-    /// Which tokens there are, and what each is good for
-    List(ListArgs),
-    /// End a token; running servers refuse it within 5 seconds
+    /// List tokens with their scopes
+    List(OutputArgs),
+    /// Revoke a token; running servers refuse it within 5 seconds
     Revoke(RevokeArgs),
 }
 
-/// What to make.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Whom or what it is for
+    /// A name that says who or what the token is for
     name: String,
-    /// What it is good for; may be given several times
+    /// What the token allows; may be given more than once
     #[arg(long = "scope", value_enum, required = true)]
     scopes: Vec<Scope>,
-    /// The tenant whose pipelines it sees; all, unless told
+    /// The tenant whose pipelines it sees; by default all tenants
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// When it ends by itself: a span from now such as `720h`, or a time; never, unless told
+    /// When it expires: a span from now such as `720h`, or a time; by default never
     #[arg(long, value_name = "SPAN|TIME")]
     expires: Option<String>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// How to list.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
-}
-
-/// What to end.
 #[derive(Debug, Args)]
 pub struct RevokeArgs {
-    /// Its id: what stands between `tm_` and the second `_`
+    /// The token's id, which is between `tm_` and the second `_`
     id: String,
 }
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: TokensCommand) -> Result<()> {
-    let ledger = Database::open(&mut config).await?;
+    let database = Database::open(&mut config).await?;
     let done = match command {
-        TokensCommand::Create(args) => create(&ledger.store, args).await,
-        TokensCommand::List(args) => list(&ledger.store, args.json).await,
-        TokensCommand::Revoke(args) => revoke(&ledger.store, &args.id).await,
+        TokensCommand::Create(args) => create(&database.store, args).await,
+        TokensCommand::List(args) => list(&database.store, args.json).await,
+        TokensCommand::Revoke(args) => revoke(&database.store, &args.id).await,
     };
-    ledger.close().await?;
+    database.close().await?;
     done
 }
 
 async fn create(store: &Store, args: CreateArgs) -> Result<()> {
     let name = args.name.trim();
     if name.is_empty() || name.chars().count() > NAME_CHARACTERS || name.chars().any(char::is_control) {
-        let message = format!("{name:?} is no name of a token; write 1 to {NAME_CHARACTERS} plain characters");
+        let message = format!(
+            "{name:?} is not a name for a token; write 1 to {NAME_CHARACTERS} characters, none of them a control character"
+        );
         return Err(ConfigError(message).into());
     }
     if let Some(tenant) = &args.tenant {
-        let message = || format!("--tenant {tenant:?} is no tenant: use lower-case letters, digits and `-`, a letter first");
+        let message =
+            || format!("--tenant {tenant:?} is not a tenant name: use lower-case letters, digits and `-`, a letter first");
         if !is_tenant(tenant) {
             return Err(ConfigError(message()).into());
         }
@@ -86,7 +78,7 @@ async fn create(store: &Store, args: CreateArgs) -> Result<()> {
             eprintln!("no pipeline of tenant {tenant} has run yet; until one does, the token sees nothing");
         }
     }
-    let expires = args.expires.as_deref().map(|text| end(text, Timestamp::now())).transpose()?;
+    let expires = args.expires.as_deref().map(|text| expiry(text, Timestamp::now())).transpose()?;
     let secret = NewSecret::draw()?;
     let mut scopes = args.scopes;
     scopes.sort_by_key(|scope| *scope as usize);
@@ -101,21 +93,21 @@ async fn create(store: &Store, args: CreateArgs) -> Result<()> {
         created_by: caller(),
     };
     store.create_token(&token).await?;
-    if args.json {
+    if args.output.json {
         say!("{}", json!({ "id": token.id, "token": secret.token, "scopes": token.scopes, "tenant": token.tenant }));
     } else {
-        eprintln!("keep it now: it is shown this once");
+        eprintln!("store the token now: it cannot be shown again");
         say!("{}", secret.token);
     }
     Ok(())
 }
 
-fn end(text: &str, now: Timestamp) -> Result<Timestamp> {
+fn expiry(text: &str, now: Timestamp) -> Result<Timestamp> {
     let span = || text.parse::<SignedDuration>().ok().and_then(|span| now.checked_add(span).ok());
     match text.parse().ok().or_else(span) {
         Some(end) if end > now => Ok(end),
-        Some(_) => Err(ConfigError(format!("--expires `{text}` has passed; write a time to come")).into()),
-        None => Err(ConfigError(format!("--expires `{text}` is no time: write `720h` or 2026-12-31T12:00:00Z")).into()),
+        Some(_) => Err(ConfigError(format!("--expires `{text}` has passed; write a time in the future")).into()),
+        None => Err(ConfigError(format!("--expires `{text}` is not a time: write `720h` or 2026-12-31T12:00:00Z")).into()),
     }
 }
 
@@ -172,7 +164,7 @@ async fn revoke(store: &Store, id: &str) -> Result<()> {
     }
     match store.tokens().await?.iter().any(|token| token.id == id) {
         true => say!("{id} was revoked already"),
-        false => bail!("there is no token {id}; `tidemill tokens list` shows those that there are"),
+        false => bail!("there is no token {id}; `tidemill tokens list` lists all"),
     }
     Ok(())
 }
@@ -184,9 +176,9 @@ mod tests {
     #[test]
     fn a_token_ends_after_a_span_or_at_a_time_to_come() {
         let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-        assert_eq!(end("24h", now).unwrap().to_string(), "2026-03-02T12:00:00Z");
-        assert_eq!(end("2026-04-01T00:00:00Z", now).unwrap().to_string(), "2026-04-01T00:00:00Z");
-        assert!(end("-2h", now).unwrap_err().to_string().contains("has passed"));
-        assert!(end("soon", now).unwrap_err().to_string().contains("is no time"));
+        assert_eq!(expiry("24h", now).unwrap().to_string(), "2026-03-02T12:00:00Z");
+        assert_eq!(expiry("2026-04-01T00:00:00Z", now).unwrap().to_string(), "2026-04-01T00:00:00Z");
+        assert!(expiry("-2h", now).unwrap_err().to_string().contains("has passed"));
+        assert!(expiry("soon", now).unwrap_err().to_string().contains("is not a time"));
     }
 }

@@ -1,11 +1,11 @@
-//! What is on the pages, as a file for other systems: read page by page from the ledger and handed on as it is read.
+//! Published copy as a file for other systems. Rows are read from the database in batches and passed on as they are read.
 //!
 //! | column | holds |
 //! |---|---|
-//! | `document_id`, `version`, `url`, `origin`, `approved_at`, `approved_by` | what the ledger knows of the version |
-//! | one a field of the catalogue's schema | the field: a text as it is, anything else as JSON that may stand in a script element |
+//! | `document_id`, `version`, `url`, `origin`, `approved_at`, `approved_by` | metadata of the version |
+//! | one for each field of the schema | the field: a string unchanged, anything else as JSON that is safe inside a script element |
 //!
-//! A field that has the name of one of the first columns stands under `copy.` and its name.
+//! A field that has the name of one of the first columns gets the prefix `copy.`.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,19 +23,19 @@ use serde_json::Value;
 use crate::failure::{Component, Transient};
 use crate::store::{CopyOrigin, PublishedCopy, Reader};
 
-/// Rows that are read at a time; of a Parquet file, those of one group.
-const ROWS: i64 = 1_000;
+/// The number of rows that are read at a time, and that a Parquet row group has.
+const BATCH_ROWS: i64 = 1_000;
 
 /// The columns before those of the schema.
-const OWN: [&str; 6] = ["document_id", "version", "url", "origin", "approved_at", "approved_by"];
+const METADATA_COLUMNS: [&str; 6] = ["document_id", "version", "url", "origin", "approved_at", "approved_by"];
 
-/// What spreadsheets take for the beginning of a formula.
-const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
+/// Characters with which spreadsheets begin a formula.
+const FORMULA_STARTS: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
-/// How an export is written.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ExportFormat {
-    /// Comma-separated values after RFC 4180, in UTF-8
+    /// Comma-separated values as in RFC 4180, in UTF-8
     Csv,
     /// Apache Parquet
     Parquet,
@@ -51,7 +51,7 @@ impl ExportFormat {
         }
     }
 
-    /// The type of its content.
+    /// The media type.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv; charset=utf-8",
@@ -60,7 +60,7 @@ impl ExportFormat {
     }
 }
 
-/// What is on the pages of the pipeline, in pieces of a file.
+/// The published copy of a pipeline, as the parts of a file.
 pub(super) fn export(
     reader: Reader,
     pipeline: String,
@@ -72,10 +72,10 @@ pub(super) fn export(
         let (reader, pipeline) = (reader.clone(), pipeline.clone());
         async move {
             let Some((mut writer, after)) = state else { return Ok(None) };
-            let rows = reader.published_copy(&pipeline, &after, ROWS).await?;
+            let rows = reader.published_copy(&pipeline, &after, BATCH_ROWS).await?;
             let bytes = writer.rows(&rows)?;
             match rows.last() {
-                Some(last) if rows.len() as i64 == ROWS => {
+                Some(last) if rows.len() as i64 == BATCH_ROWS => {
                     let after = last.document_id.clone();
                     Ok(Some((bytes, Some((writer, after)))))
                 }
@@ -89,22 +89,23 @@ pub(super) fn export(
     stream::try_unfold(state, step)
 }
 
+/// Writes rows in one format, and returns the bytes of each batch.
 enum Writer {
-    Csv { fields: Vec<String>, begun: bool },
-    Parquet { fields: Vec<String>, schema: SchemaRef, shared: Shared, writer: Option<Box<ArrowWriter<Shared>>> },
+    Csv { fields: Vec<String>, has_header: bool },
+    Parquet { fields: Vec<String>, schema: SchemaRef, buffer: Buffer, writer: Option<Box<ArrowWriter<Buffer>>> },
 }
 
-/// What was written and not handed on yet.
+/// The buffer between the Parquet writer and the stream: bytes that are written and not yet passed on.
 #[derive(Debug, Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-impl Shared {
+impl Buffer {
     fn take(&self) -> Bytes {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 }
 
-impl Write for Shared {
+impl Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -118,40 +119,43 @@ impl Write for Shared {
 impl Writer {
     fn new(format: ExportFormat, fields: Vec<String>) -> Self {
         match format {
-            ExportFormat::Csv => Self::Csv { fields, begun: false },
+            ExportFormat::Csv => Self::Csv { fields, has_header: false },
             ExportFormat::Parquet => {
                 let schema = schema(&fields);
-                Self::Parquet { fields, schema, shared: Shared::default(), writer: None }
+                Self::Parquet { fields, schema, buffer: Buffer::default(), writer: None }
             }
         }
     }
 
     fn rows(&mut self, rows: &[PublishedCopy]) -> Result<Bytes, Transient> {
         match self {
-            Self::Csv { fields, begun } => {
+            Self::Csv { fields, has_header } => {
                 let mut text = String::new();
-                if !*begun {
+                if !*has_header {
                     let names: Vec<String> =
-                        OWN.iter().map(|name| (*name).to_owned()).chain(fields.iter().map(|f| column(f))).collect();
+                        METADATA_COLUMNS.iter().map(|name| (*name).to_owned()).chain(fields.iter().map(|f| column(f))).collect();
                     line(&mut text, names.iter().map(|name| Some(name.as_str().into())));
-                    *begun = true;
+                    *has_header = true;
                 }
                 for row in rows {
-                    line(&mut text, own_cells(row).into_iter().chain(fields.iter().map(|field| cell(row.content.get(field)))));
+                    line(
+                        &mut text,
+                        metadata_cells(row).into_iter().chain(fields.iter().map(|field| cell(row.content.get(field)))),
+                    );
                 }
                 Ok(text.into())
             }
-            Self::Parquet { fields, schema, shared, writer } => {
+            Self::Parquet { fields, schema, buffer, writer } => {
                 if writer.is_none() {
                     let compressed = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
-                    let new =
-                        ArrowWriter::try_new(shared.clone(), schema.clone(), Some(compressed.build())).map_err(|e| broken(&e))?;
+                    let new = ArrowWriter::try_new(buffer.clone(), schema.clone(), Some(compressed.build()))
+                        .map_err(|e| write_error(&e))?;
                     *writer = Some(Box::new(new));
                 }
                 let Some(writer) = writer else { return Ok(Bytes::new()) };
-                writer.write(&batch(schema, fields, rows).map_err(|e| broken(&e))?).map_err(|e| broken(&e))?;
-                writer.flush().map_err(|e| broken(&e))?;
-                Ok(shared.take())
+                writer.write(&batch(schema, fields, rows).map_err(|e| write_error(&e))?).map_err(|e| write_error(&e))?;
+                writer.flush().map_err(|e| write_error(&e))?;
+                Ok(buffer.take())
             }
         }
     }
@@ -159,26 +163,26 @@ impl Writer {
     fn end(&mut self) -> Result<Bytes, Transient> {
         match self {
             Self::Csv { .. } => Ok(Bytes::new()),
-            Self::Parquet { shared, writer, .. } => {
+            Self::Parquet { buffer, writer, .. } => {
                 if let Some(writer) = writer.take() {
-                    writer.close().map_err(|e| broken(&e))?;
+                    writer.close().map_err(|e| write_error(&e))?;
                 }
-                Ok(shared.take())
+                Ok(buffer.take())
             }
         }
     }
 }
 
-/// Nothing of the documents can make a file that cannot be written: what fails here is this process.
-fn broken(error: &dyn std::fmt::Display) -> Transient {
+/// A failure to write. No content of documents can cause it, so it is an error of this process.
+fn write_error(error: &dyn std::fmt::Display) -> Transient {
     Transient::new(Component::Storage, format!("the export cannot be written: {error}"))
 }
 
 fn column(field: &str) -> String {
-    if OWN.contains(&field) { format!("copy.{field}") } else { field.to_owned() }
+    if METADATA_COLUMNS.contains(&field) { format!("copy.{field}") } else { field.to_owned() }
 }
 
-fn own_cells(row: &PublishedCopy) -> [Option<String>; 6] {
+fn metadata_cells(row: &PublishedCopy) -> [Option<String>; 6] {
     let approved = Timestamp::from_millisecond(row.approved_ms).map_or_else(|_| String::new(), |time| time.to_string());
     let origin = origin(row.origin).to_owned();
     [
@@ -206,28 +210,28 @@ fn cell(value: Option<&Value>) -> Option<String> {
     }
 }
 
-/// JSON that may stand in a script element of a page: nothing in it ends the element, or means anything to HTML.
+/// JSON that is safe inside a script element: nothing in it ends the element or means anything to HTML.
 pub fn script_json(value: &Value) -> String {
     let json = value.to_string();
     let mut safe = String::with_capacity(json.len());
-    // Outside of its strings, JSON has none of these.
-    for letter in json.chars() {
-        match letter {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe.push_str(&format!("\\u{:04x}", u32::from(letter))),
-            letter => safe.push(letter),
+    // Outside of strings, JSON has none of these characters.
+    for character in json.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe.push_str(&format!("\\u{:04x}", u32::from(character))),
+            character => safe.push(character),
         }
     }
     safe
 }
 
-/// A line of CSV. What a spreadsheet would run is made a text by an apostrophe before it.
+/// A line of CSV. An apostrophe before a cell keeps spreadsheets from reading it as a formula.
 fn line(text: &mut String, cells: impl Iterator<Item = Option<String>>) {
     for (index, cell) in cells.enumerate() {
         if index > 0 {
             text.push(',');
         }
         let Some(cell) = cell else { continue };
-        let guard = if cell.starts_with(FORMULA) { "'" } else { "" };
+        let guard = if cell.starts_with(FORMULA_STARTS) { "'" } else { "" };
         text.push_str(&format!("\"{guard}{}\"", cell.replace('"', "\"\"")));
     }
     text.push_str("\r\n");
@@ -337,6 +341,6 @@ mod tests {
         let value = json!({"name": "</script><script>alert(1)//", "text": "a & b\u{2028}"});
         let safe = script_json(&value);
         assert!(!safe.contains('<') && !safe.contains('&') && !safe.contains('\u{2028}'), "{safe}");
-        assert_eq!(serde_json::from_str::<Value>(&safe).unwrap(), value, "it says the same");
+        assert_eq!(serde_json::from_str::<Value>(&safe).unwrap(), value, "the value is unchanged");
     }
 }

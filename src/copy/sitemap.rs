@@ -1,16 +1,16 @@
-//! Sitemaps after <https://www.sitemaps.org/protocol.html>: approved pages and since when they are as they are.
+//! Sitemaps as in <https://www.sitemaps.org/protocol.html>: the published pages and their last changes.
 //!
-//! The protocol bounds a file by 50,000 pages and by 50 MB. Twenty thousand addresses of the greatest length are within both.
+//! The protocol limits a file to 50,000 pages and 50 MB. Twenty thousand addresses of the maximum length are within both limits.
 
 use jiff::Timestamp;
 
-/// Pages of one file.
+/// The number of pages in one file.
 pub const PAGES_PER_SITEMAP: i64 = 20_000;
 
 const HEAD: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 const NAMESPACE: &str = "http://www.sitemaps.org/schemas/sitemap/0.9";
 
-/// A file of pages: addresses, with the time of their last change in Unix milliseconds.
+/// A sitemap of pages: their addresses, and their last changes in Unix milliseconds.
 pub(super) fn pages(pages: &[(String, i64)]) -> String {
     let mut xml = format!("{HEAD}<urlset xmlns=\"{NAMESPACE}\">\n");
     for (url, changed_ms) in pages {
@@ -20,7 +20,7 @@ pub(super) fn pages(pages: &[(String, i64)]) -> String {
     xml
 }
 
-/// The file that names the others.
+/// The index of several sitemaps.
 pub(super) fn index(files: &[String], changed_ms: Option<i64>) -> String {
     let changed = changed_ms.map(|changed| format!("<lastmod>{}</lastmod>", time(changed))).unwrap_or_default();
     let mut xml = format!("{HEAD}<sitemapindex xmlns=\"{NAMESPACE}\">\n");
@@ -37,14 +37,14 @@ fn time(milliseconds: i64) -> String {
 
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
+    for character in text.chars() {
+        match character {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&apos;"),
-            letter => safe.push(letter),
+            character => safe.push(character),
         }
     }
     safe

@@ -1,7 +1,7 @@
-//! Child processes that end when we do, however we end.
+//! Child processes that end with this process, however it ends.
 //!
-//! A small shell stands between: it holds the child and reads a pipe from us. The pipe closes when we drop it, when we exit
-//! and when we are killed without a chance to clean up; the shell then asks the child to end.
+//! A small shell is between the two: it starts the child and reads a pipe from this process. The pipe closes when the value is dropped,
+//! when this process exits, and when it is killed; the shell then sends the child a signal.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 
 use super::os_user::OsUser;
 
-/// `read` is the shell's own: no further process holds the pipe. A child started in the background has its standard input
-/// taken away, hence the detour over descriptor 3.
+/// `read` is built into the shell, so no other process holds the pipe. A shell redirects the standard input of background commands, hence
+/// the detour over descriptor 3.
 const SHELL: &str = r#"
 signal=$1; shift
 exec 3<&0 </dev/null
@@ -27,15 +27,15 @@ kill "$watch" 2>/dev/null
 exit "$status"
 "#;
 
-/// What to run under supervision.
+/// How to start a child process.
 pub struct ChildOptions<'a> {
     /// The program and its arguments, environment and folder.
     pub program: &'a Command,
     /// The signal that asks it to end, `INT` or `TERM`.
     pub end_signal: &'static str,
-    /// Who runs it.
+    /// The account that runs it.
     pub account: &'a OsUser,
-    /// Where its output goes.
+    /// The file for its output.
     pub log: File,
 }
 
@@ -49,9 +49,9 @@ impl ChildProcess {
     /// Starts the program.
     ///
     /// # Errors
-    /// Where there is no shell or the system refuses another process.
-    pub fn start(supervision: ChildOptions<'_>) -> Result<Self> {
-        let ChildOptions { program, end_signal, account, log } = supervision;
+    /// If there is no shell, or the system refuses another process.
+    pub fn start(options: ChildOptions<'_>) -> Result<Self> {
+        let ChildOptions { program, end_signal, account, log } = options;
         let mut shell = Command::new("sh");
         shell.args(["-c", SHELL, "sh", end_signal]).arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
@@ -64,25 +64,25 @@ impl ChildProcess {
             shell.current_dir(folder);
         }
         account.apply(&mut shell);
-        // In a group of its own, or Ctrl-C would reach the child while we still need it.
+        // In a process group of its own, or Ctrl-C would reach the child while it is still needed.
         shell.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut shell = shell.spawn().with_context(|| format!("cannot start {}", program.get_program().display()))?;
         let pipe = shell.stdin.take();
         Ok(Self { shell, pipe })
     }
 
-    /// How the child ended, if it has.
+    /// The exit status of the child, if it has ended.
     ///
     /// # Errors
-    /// Where the system cannot tell.
+    /// If the system cannot tell.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.shell.try_wait().context("cannot ask for the state of a child process")
     }
 
-    /// The child's own process id, for those who want to signal it; none where it ended before it could be seen.
+    /// The child's process id; none if it ended before it could be read.
     pub fn process(&mut self) -> Option<u32> {
         let shell = self.shell.id();
-        // The child is the first that the shell starts, a moment after the shell itself.
+        // The child is the shell's first child, which appears a moment after the shell.
         let children = format!("/proc/{shell}/task/{shell}/children");
         loop {
             let list = fs::read_to_string(&children).unwrap_or_default();
@@ -96,10 +96,10 @@ impl ChildProcess {
         }
     }
 
-    /// Asks the child to end and waits as long as `patience`, then forces it. Blocks.
-    pub fn stop(&mut self, patience: Duration) {
+    /// Signals the child to end, and kills it after `timeout`. Blocks.
+    pub fn stop(&mut self, timeout: Duration) {
         drop(self.pipe.take());
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
             if !matches!(self.shell.try_wait(), Ok(None)) {
                 return;
@@ -109,14 +109,14 @@ impl ChildProcess {
         self.kill();
     }
 
-    /// Ends the child at once, without a chance to clean up.
+    /// Kills the child.
     pub fn kill(&mut self) {
         let group = nix::unistd::Pid::from_raw(self.shell.id().cast_signed());
         if nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).is_err() {
-            tracing::debug!(%group, "the process group had ended by itself");
+            tracing::debug!(%group, "the process group had already ended");
         }
         if let Err(error) = self.shell.wait() {
-            tracing::debug!(%error, "the supervising shell had been waited for");
+            tracing::debug!(%error, "the supervising shell had already been waited for");
         }
     }
 }

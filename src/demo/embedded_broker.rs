@@ -1,9 +1,8 @@
-//! A Kafka broker in this process, and a producer that never outruns it.
+//! A Kafka broker in this process, and a producer that never sends more than it keeps.
 //!
-//! librdkafka's mock broker keeps about 5 MiB of a partition and drops what is older without a word. So the producer waits
-//! until the ledger has committed what it sent before: at no time does a partition hold more than [`WINDOW`] that is still needed.
-//! What is sent at once and needs, with what was sent before it, more than the broker keeps is out of reach itself. So no record is
-//! larger than [`LARGEST`].
+//! librdkafka's mock broker keeps about 5 MiB of a partition and silently drops older records. So the producer waits until the database
+//! has committed what it sent before: a partition never holds more than [`WINDOW_BYTES`] of uncommitted records, or a single larger
+//! record. No record is larger than [`MAX_RECORD_BYTES`], so that one and its predecessor always fit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,41 +23,40 @@ use crate::store::Store;
 
 /// Partitions of a topic.
 pub const PARTITIONS: i32 = 4;
-/// Bytes of a partition that are sent and not yet committed. A larger record is sent alone.
-const WINDOW: usize = 2 << 20;
-/// Records of a partition that are sent and not yet committed: the mock broker also counts, to 100,000.
+/// The most bytes of a partition that are sent and not committed. A larger record is sent alone.
+const WINDOW_BYTES: usize = 2 << 20;
+/// The most records of a partition that are sent and not committed. The mock broker keeps 100,000.
 const WINDOW_RECORDS: usize = 50_000;
-/// The most bytes of a record and its key: two of them fit into what the broker keeps of a partition.
-pub const LARGEST: usize = 2_500_000;
-/// How often the ledger is asked while the window is full.
-const LOOK: Duration = Duration::from_millis(50);
+/// The most bytes of a record and its key. The broker keeps two of them in a partition.
+pub const MAX_RECORD_BYTES: usize = 2_500_000;
+/// How often positions are read while the window is full.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What went wrong when a record could not be sent.
-const REFUSED: &str = "the in-process broker does not take a record";
+/// The error when a record cannot be sent.
+const REFUSED: &str = "the in-process broker refused a record";
 
-/// A broker that lives as long as this value.
+/// A broker that runs as long as this value lives.
 pub struct EmbeddedBroker {
     cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 impl EmbeddedBroker {
-    /// Starts a broker.
     ///
     /// # Errors
-    /// Where librdkafka cannot.
+    /// If librdkafka fails.
     pub fn start() -> Result<Self> {
         Ok(Self { cluster: MockCluster::new(1).context("cannot start the in-process Kafka broker")? })
     }
 
-    /// `host:port` of it.
+    /// As `host:port`.
     pub fn address(&self) -> String {
         self.cluster.bootstrap_servers()
     }
 
-    /// Makes a topic.
+    /// Creates a topic with [`PARTITIONS`] partitions.
     ///
     /// # Errors
-    /// Where librdkafka cannot.
+    /// If librdkafka fails.
     pub fn create_topic(&self, name: &str) -> Result<()> {
         self.cluster.create_topic(name, PARTITIONS, 1).with_context(|| format!("cannot create the topic {name}"))
     }
@@ -71,25 +69,26 @@ pub struct PacedProducer {
     pipeline: String,
     topic: String,
     producer: FutureProducer,
-    sent: BTreeMap<i32, PartitionBacklog>,
-    under_way: VecDeque<DeliveryFuture>,
-    turn: i32,
+    backlogs: BTreeMap<i32, PartitionBacklog>,
+    deliveries: VecDeque<DeliveryFuture>,
+    /// The partition of the last record without a key.
+    last_partition: i32,
 }
 
 #[derive(Default)]
 struct PartitionBacklog {
     next_offset: i64,
     bytes: usize,
-    /// Offset and size of each record that was not committed when last looked.
-    open: VecDeque<(i64, usize)>,
+    /// Offset and size of each record that was not committed at the last look.
+    uncommitted: VecDeque<(i64, usize)>,
 }
 
 impl PacedProducer {
-    /// A feeder for an empty topic that `pipeline` reads.
+    /// A producer for an empty topic that `pipeline` reads.
     ///
     /// # Errors
-    /// Where librdkafka refuses.
-    pub fn new((store, health): (Store, Health), broker: &EmbeddedBroker, pipeline: &str, topic: &str) -> Result<Self> {
+    /// If librdkafka fails.
+    pub fn new(store: Store, health: Health, broker: &EmbeddedBroker, pipeline: &str, topic: &str) -> Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", broker.address())
             .set("message.max.bytes", "100000000")
@@ -98,65 +97,74 @@ impl PacedProducer {
             .create()
             .context("cannot start the producer")?;
         let (pipeline, topic) = (pipeline.to_owned(), topic.to_owned());
-        Ok(Self { store, health, pipeline, topic, producer, sent: BTreeMap::new(), under_way: VecDeque::new(), turn: 0 })
+        Ok(Self {
+            store,
+            health,
+            pipeline,
+            topic,
+            producer,
+            backlogs: BTreeMap::new(),
+            deliveries: VecDeque::new(),
+            last_partition: 0,
+        })
     }
 
-    /// Sends one record, as soon as there is room for it.
+    /// Sends one record, once the window has room for it.
     ///
     /// # Errors
-    /// Where the record is too large, the broker or the ledger refuses, or the pipeline waits for an operator.
+    /// If the record is too large, the broker refuses it, the database is unavailable, or the pipeline has stopped.
     pub async fn send(&mut self, input: InputRecord) -> Result<()> {
         let number = self.partition(input.key.as_deref());
         let size = input.payload.len() + input.key.as_ref().map_or(0, String::len);
-        if size > LARGEST {
-            let sent: i64 = self.sent.values().map(|sent| sent.next_offset).sum();
+        if size > MAX_RECORD_BYTES {
+            let sent: i64 = self.backlogs.values().map(|backlog| backlog.next_offset).sum();
             return Err(too_large(&format!("record {}", sent + 1), size).into());
         }
         loop {
-            let sent = self.sent.entry(number).or_default();
-            let fits = sent.bytes + size <= WINDOW && sent.open.len() < WINDOW_RECORDS;
-            if fits || sent.open.is_empty() {
-                sent.open.push_back((sent.next_offset, size));
-                sent.next_offset += 1;
-                sent.bytes += size;
+            let backlog = self.backlogs.entry(number).or_default();
+            let fits = backlog.bytes + size <= WINDOW_BYTES && backlog.uncommitted.len() < WINDOW_RECORDS;
+            if fits || backlog.uncommitted.is_empty() {
+                backlog.uncommitted.push_back((backlog.next_offset, size));
+                backlog.next_offset += 1;
+                backlog.bytes += size;
                 break;
             }
-            self.look().await?;
+            self.update().await?;
             if !self.has_room(number, size) {
-                sleep(LOOK).await;
+                sleep(POLL_INTERVAL).await;
             }
         }
         let mut record = FutureRecord::to(&self.topic).partition(number).payload(&input.payload);
         if let Some(key) = &input.key {
             record = record.key(key);
         }
-        // Queued in order; whether it arrived is looked at later, so that records travel in batches.
+        // The record is queued in order. Its delivery is checked later, so that records are sent in batches.
         let delivery = self.producer.send_result(record).map_err(|(error, _)| error).context(REFUSED)?;
-        self.under_way.push_back(delivery);
+        self.deliveries.push_back(delivery);
         Ok(())
     }
 
-    /// Waits until the ledger has committed everything that was sent; `told` hears how many records that is so far.
+    /// Waits until everything that was sent is committed, and passes the number of committed records to `report` meanwhile.
     ///
     /// # Errors
-    /// Where the ledger does not answer, or the pipeline waits for an operator.
-    pub async fn drained(&mut self, mut told: impl FnMut(u64)) -> Result<()> {
+    /// If the database is unavailable, or the pipeline has stopped.
+    pub async fn wait_until_committed(&mut self, mut report: impl FnMut(u64)) -> Result<()> {
         loop {
-            told(self.committed().await?);
-            if self.sent.values().all(|sent| sent.open.is_empty()) {
+            report(self.committed().await?);
+            if self.backlogs.values().all(|backlog| backlog.uncommitted.is_empty()) {
                 return Ok(());
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// How many of the records sent are committed.
+    /// The number of sent records that are committed.
     ///
     /// # Errors
-    /// Where the ledger does not answer, or the pipeline waits for an operator.
+    /// If the database is unavailable, or the pipeline has stopped.
     pub async fn committed(&mut self) -> Result<u64> {
-        self.look().await?;
-        Ok(self.sent.values().map(|sent| sent.next_offset as u64 - sent.open.len() as u64).sum())
+        self.update().await?;
+        Ok(self.backlogs.values().map(|backlog| backlog.next_offset as u64 - backlog.uncommitted.len() as u64).sum())
     }
 
     fn partition(&mut self, key: Option<&str>) -> i32 {
@@ -167,49 +175,49 @@ impl PacedProducer {
                 (hasher.finish() % PARTITIONS as u64) as i32
             }
             None => {
-                self.turn = (self.turn + 1) % PARTITIONS;
-                self.turn
+                self.last_partition = (self.last_partition + 1) % PARTITIONS;
+                self.last_partition
             }
         }
     }
 
     fn has_room(&self, number: i32, size: usize) -> bool {
-        self.sent.get(&number).is_none_or(|sent| sent.open.is_empty() || sent.bytes + size <= WINDOW)
+        self.backlogs.get(&number).is_none_or(|backlog| backlog.uncommitted.is_empty() || backlog.bytes + size <= WINDOW_BYTES)
     }
 
-    async fn look(&mut self) -> Result<()> {
-        waits_for_nobody(&self.health, &self.pipeline)?;
-        while let Some(delivery) = self.under_way.front_mut().and_then(FutureExt::now_or_never) {
-            self.under_way.pop_front();
+    async fn update(&mut self) -> Result<()> {
+        check_not_stopped(&self.health, &self.pipeline)?;
+        while let Some(delivery) = self.deliveries.front_mut().and_then(FutureExt::now_or_never) {
+            self.deliveries.pop_front();
             delivery?.map_err(|(error, _)| error).context(REFUSED)?;
         }
         for (number, next_offset) in self.store.positions(&self.pipeline, &self.topic).await? {
-            let Some(sent) = self.sent.get_mut(&number) else { continue };
-            while let Some(&(offset, size)) = sent.open.front() {
+            let Some(backlog) = self.backlogs.get_mut(&number) else { continue };
+            while let Some(&(offset, size)) = backlog.uncommitted.front() {
                 if offset >= next_offset {
                     break;
                 }
-                sent.open.pop_front();
-                sent.bytes -= size;
+                backlog.uncommitted.pop_front();
+                backlog.bytes -= size;
             }
         }
         Ok(())
     }
 }
 
-/// What is said of a record that the broker would lose.
+/// The error for a record that the broker would lose.
 pub fn too_large(what: &str, size: usize) -> ConfigError {
     ConfigError(format!(
-        "{what} of the input has {size} bytes, and the in-process broker of `demo` takes {LARGEST} at most; leave it out, or run the \
-         pipeline against a Kafka broker or by `tidemill backfill`"
+        "{what} of the input has {size} bytes, and the in-process broker of `demo` takes at most {MAX_RECORD_BYTES}; leave it out, or run \
+         the pipeline on a Kafka broker or with `tidemill backfill`"
     ))
 }
 
-/// A pipeline that waits for an operator commits nothing more, however long somebody waits for it.
+/// Checks that the pipeline is neither stopped nor halted: it would commit nothing more.
 ///
 /// # Errors
-/// Where it does.
-pub fn waits_for_nobody(health: &Health, pipeline: &str) -> Result<()> {
+/// If it is, with the reason.
+pub fn check_not_stopped(health: &Health, pipeline: &str) -> Result<()> {
     let (halts, stops) = (health.halts(), health.stops());
     match halts.get(pipeline).or_else(|| stops.get(pipeline)) {
         Some(reason) => bail!("pipeline `{pipeline}` waits for an operator and commits nothing more: {reason}"),

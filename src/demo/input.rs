@@ -1,4 +1,4 @@
-//! Documents from a file, as the records that a producer would send.
+//! Documents of a file, as the records that a producer would send.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -18,16 +18,15 @@ use crate::source::{Archive, ArchiveError, Delivery, InFlight, RequestedColumns,
 /// A record to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputRecord {
-    /// The document's id, where the payload tells it: versions of one document must share a partition.
+    /// The document's id, if the payload has it: versions of one document must be in one partition.
     pub key: Option<String>,
-    /// The payload.
     pub payload: Vec<u8>,
 }
 
-/// The records of a file: each line of `.jsonl` as it stands, broken or not, or each row of `.parquet` as a backfill reads it.
+/// Reads the records of a file: each line of `.jsonl` unchanged, valid or not, or each row of `.parquet` as a backfill reads it.
 pub struct InputReader {
     path: String,
-    /// Fields that may hold the id, the first that does counts.
+    /// Fields that may have the id; the first that has one counts.
     id_fields: Vec<String>,
     records: InputSource,
 }
@@ -37,26 +36,26 @@ enum InputSource {
     Rows { delivered: UnboundedReceiver<Delivery>, reader: Option<JoinHandle<Result<(), ArchiveError>>> },
 }
 
-/// What the bytes of text in another encoding begin with.
-const ENCODINGS: [(&[u8], &str); 6] = [
+/// The first bytes of text in other encodings than UTF-8.
+const OTHER_ENCODINGS: [(&[u8], &str); 6] = [
     (b"\xff\xfe\0\0", "UTF-32"),
     (b"\0\0\xfe\xff", "UTF-32"),
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
-    // Without a mark: an object begins with a brace.
+    // Without a byte-order mark: an object begins with a brace.
     (b"{\0", "UTF-16"),
     (b"\0{", "UTF-16"),
 ];
-/// UTF-8 may begin with it, too.
+/// The byte-order mark of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of rows that are read ahead.
-const AHEAD: usize = 8 << 20;
+const READ_AHEAD_BYTES: usize = 8 << 20;
 
 impl InputReader {
-    /// Opens the file, and looks whether it can be an input at all: nothing else is started for one that cannot.
+    /// Opens the file and checks that it can be an input, before anything else starts.
     ///
     /// # Errors
-    /// Where it cannot be read, its name ends otherwise, or its columns are not what the pipeline needs.
+    /// If the file cannot be read, has another extension, or lacks columns that the pipeline needs.
     pub async fn open(path: &Path, needs: &RequestedColumns) -> Result<Self, ConfigError> {
         let shown = path.display();
         let refuse = |reason: String| ConfigError(format!("the input {shown} {reason}"));
@@ -81,7 +80,7 @@ impl InputReader {
     /// The next record.
     ///
     /// # Errors
-    /// Where the file cannot be read on.
+    /// If the file cannot be read.
     pub async fn next(&mut self) -> Result<Option<InputRecord>> {
         let payload = match &mut self.records {
             InputSource::Lines(file) => line(file).with_context(|| format!("cannot read {}", self.path))?,
@@ -98,10 +97,11 @@ impl InputReader {
         Ok(payload.map(|payload| InputRecord { key: key(&payload, &self.id_fields), payload }))
     }
 
-    /// The number and the size of the first line of more than `most` bytes. Of rows nobody knows before they are read.
+    /// The number and the size of the first line with more than `most` bytes. The size of a Parquet row is not known before it is read, so
+    /// none is reported.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn too_long(&mut self, most: usize) -> Result<Option<(usize, usize)>> {
         let InputSource::Lines(file) = &mut self.records else { return Ok(None) };
         let start = file.stream_position()?;
@@ -120,8 +120,8 @@ fn lines(path: &Path) -> Result<BufReader<File>, String> {
     let mut file = BufReader::new(File::open(path).map_err(cannot)?);
     let mut first = Vec::new();
     file.by_ref().take(4).read_to_end(&mut first).map_err(cannot)?;
-    if let Some((_, name)) = ENCODINGS.iter().find(|(mark, _)| first.starts_with(mark)) {
-        return Err(format!("is {name}; write it anew as UTF-8, as by `iconv --from-code {name} --to-code UTF-8`"));
+    if let Some((_, name)) = OTHER_ENCODINGS.iter().find(|(mark, _)| first.starts_with(mark)) {
+        return Err(format!("is {name}; convert it to UTF-8, as with `iconv --from-code {name} --to-code UTF-8`"));
     }
     let mark = if first.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     file.seek(std::io::SeekFrom::Start(mark as u64)).map_err(cannot)?;
@@ -154,7 +154,7 @@ async fn rows(path: &Path, needs: &RequestedColumns) -> Result<InputSource, Stri
     let partition = Partition { topic: "@input".into(), number: 0 };
     let range = RowRange { file, partition, from: 0, to: rows, wanted: None, window: None, needs: needs.clone() };
     let (records, delivered) = unbounded_channel();
-    let in_flight = InFlight::new(AHEAD, METRICS.in_flight_bytes.with_label_values(&["@input"]));
+    let in_flight = InFlight::new(READ_AHEAD_BYTES, METRICS.in_flight_bytes.with_label_values(&["@input"]));
     let reader = tokio::spawn(async move { archive.deliver(&range, &records, &in_flight, &|| false).await });
     Ok(InputSource::Rows { delivered, reader: Some(reader) })
 }
@@ -202,7 +202,7 @@ mod tests {
         let keys: Vec<Option<&str>> = inputs.iter().map(|input| input.key.as_deref()).collect();
         assert_eq!(keys, [Some("x"), None, Some("7"), None]);
         assert_eq!(inputs[1].payload, b"{broken");
-        assert_eq!(inputs[3].payload, b"\xff\xfe", "bytes that are no text are sent too: the pipeline must cope");
+        assert_eq!(inputs[3].payload, b"\xff\xfe", "bytes that are not text are sent as well: the pipeline must handle them");
     }
 
     #[tokio::test]
@@ -229,7 +229,7 @@ mod tests {
         assert!(refused("input.parquet", b"").await.contains("input.parquet cannot be read: corrupt_file"));
         for (bytes, name) in [(&b"\xff\xfe{\0"[..], "UTF-16"), (b"\0{\0\"", "UTF-16"), (b"\xff\xfe\0\0{\0\0\0", "UTF-32")] {
             let error = refused("input.jsonl", bytes).await;
-            assert!(error.contains(&format!("is {name}; write it anew as UTF-8")), "{error}");
+            assert!(error.contains(&format!("is {name}; convert it to UTF-8")), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
         let error = |path: std::path::PathBuf| async move {
@@ -245,6 +245,6 @@ mod tests {
         let mut inputs =
             InputReader::open(&path, &RequestedColumns { id: "id".into(), ..RequestedColumns::default() }).await.unwrap();
         assert_eq!(inputs.too_long(20).unwrap(), Some((2, 36)));
-        assert_eq!(inputs.next().await.unwrap().unwrap().payload, b"{\"id\":\"a\"}", "it begins at the beginning all the same");
+        assert_eq!(inputs.next().await.unwrap().unwrap().payload, b"{\"id\":\"a\"}", "reading still begins at the first record");
     }
 }

@@ -1,4 +1,4 @@
-//! Who runs the private Postgres: it refuses to serve as root.
+//! The operating-system account that runs the private Postgres, which refuses to run as root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -12,7 +12,7 @@ use nix::unistd::{User, geteuid};
 /// The account that a child process runs as.
 #[derive(Debug, Clone)]
 pub struct OsUser {
-    /// None where it is our own.
+    /// None for our own account.
     other: Option<OtherUser>,
 }
 
@@ -22,7 +22,7 @@ struct OtherUser {
     group: u32,
 }
 
-/// Owns nothing on any system, and so can harm nothing.
+/// An account that owns no files.
 const UNPRIVILEGED: &str = "nobody";
 
 impl OsUser {
@@ -31,16 +31,16 @@ impl OsUser {
         Self { other: None }
     }
 
-    /// Our own account, or `nobody` where we are root.
+    /// Our own account, or `nobody` if we are root.
     ///
     /// # Errors
-    /// Where we are root and the system has no account `nobody`.
+    /// If we are root and the system has no account `nobody`.
     pub fn unprivileged() -> Result<Self> {
         if !geteuid().is_root() {
             return Ok(Self::own());
         }
         let user = User::from_name(UNPRIVILEGED).ok().flatten().with_context(|| {
-            format!("PostgreSQL does not run as root and there is no account {UNPRIVILEGED} to run it: run as an ordinary user")
+            format!("PostgreSQL does not run as root, and there is no account {UNPRIVILEGED} to run it; run the command as an ordinary user")
         })?;
         Ok(Self { other: Some(OtherUser { user: user.uid.as_raw(), group: user.gid.as_raw() }) })
     }
@@ -57,14 +57,14 @@ impl OsUser {
         }
     }
 
-    /// Gives one file or folder to this account.
+    /// Makes this account the owner of one file or folder.
     ///
     /// # Errors
-    /// Where the system refuses.
-    pub fn take(&self, path: &Path) -> Result<()> {
+    /// If the system refuses.
+    pub fn own_path(&self, path: &Path) -> Result<()> {
         let Some(other) = &self.other else { return Ok(()) };
         chown(path, Some(other.user), Some(other.group))
-            .with_context(|| format!("cannot give {} to account {UNPRIVILEGED}", path.display()))
+            .with_context(|| format!("cannot make account {UNPRIVILEGED} the owner of {}", path.display()))
     }
 
     /// Whether this account can reach `folder`, which must exist.

@@ -1,14 +1,14 @@
-//! What each device does, moment by moment: from its start on, every moment is either busy or idle for one cause.
+//! Tracks what each device does. From its start on, each moment counts as busy or as idle for one cause.
 //!
-//! | what the device does | counted as | where that is much |
+//! | what the device does | counted as | what to change if this is much |
 //! |---|---|---|
-//! | it computes | busy | it earns its keep |
-//! | it waits, and nobody asks for anything | `no_work` | look before it: fetches, commits, micro-batches that are few or small |
+//! | it computes | busy | nothing |
+//! | it waits, and there are no requests | `no_work` | what comes before the engine: fetches, commits, few or small micro-batches |
 //! | it waits, and requests are being tokenized | `tokenizing` | give the process more cores |
-//! | it waits, and a batch is formed of what is queued | `forming` | larger batches, or more cores |
-//! | it hands answers out and takes jobs in | `answering` | larger batches, or more cores |
+//! | it waits, and a batch is being formed | `forming` | larger batches, or more cores |
+//! | it delivers answers and accepts jobs | `answering` | larger batches, or more cores |
 //!
-//! What waits in the queue goes before what is being tokenized: of two causes, the one nearer to the device is told.
+//! If two causes apply, the one nearer to the device counts: queued work before work that is being tokenized.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,68 +17,65 @@ use prometheus::Counter;
 
 use tidemill_base::metrics::METRICS;
 
-/// What a device does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     /// It waits for a batch or a job.
     Waiting,
-    /// It computes.
     Computing,
-    /// It hands out what was computed, and looks for what is next.
+    /// It delivers results and looks for its next work.
     Answering,
-    /// It is gone; its time is no longer counted.
+    /// It has stopped; its time is no longer counted.
     Ended,
 }
 
 /// Time without computing, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdleTime {
-    /// Nobody asked for anything.
+    /// There were no requests.
     pub no_work: Duration,
     /// Requests were being tokenized.
     pub tokenizing: Duration,
     /// A batch was being formed.
     pub forming: Duration,
-    /// Answers were handed out and jobs taken in.
+    /// Answers were delivered and jobs accepted.
     pub answering: Duration,
 }
 
-/// A device's time so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DeviceTime {
     pub(super) busy: Duration,
     pub(super) idle: IdleTime,
 }
 
-/// The engine's devices, and what is on its way to them.
+/// The engine's devices, and the work that is on its way to them.
 pub(super) struct ActivityTracker {
-    scene: Mutex<TrackerState>,
+    state: Mutex<TrackerState>,
 }
 
-/// A call whose requests are on their way to the queue, until this and its clones are dropped.
+/// Marks a call whose requests are being tokenized, until this guard and its clones are dropped.
 pub(super) struct PreparationGuard(Arc<ActivityTracker>);
 
 struct TrackerState {
     /// Calls whose requests are being tokenized.
     preparing: usize,
-    /// Whether anything waits in the queue.
+    /// Whether the queue holds anything.
     queued: bool,
     devices: Vec<TrackedDevice>,
 }
 
 struct TrackedDevice {
     activity: Activity,
-    /// When the activity began.
+    /// When the current activity began.
     began: Instant,
-    /// Until when its time is counted.
+    /// The time up to which its activity has been counted.
     counted: Instant,
-    /// Whether a batch is formed for it, or is ready.
+    /// Whether a batch is being formed for it, or is ready.
     has_batch: bool,
     spent: DeviceTime,
     counters: TimeCounters,
 }
 
-/// The same as `spent`, for `/metrics`.
+/// The metrics that mirror `spent`.
 struct TimeCounters {
     busy: Counter,
     no_work: Counter,
@@ -88,68 +85,68 @@ struct TimeCounters {
 }
 
 impl ActivityTracker {
-    /// The devices that metrics know by these names; all of them wait from now on.
+    /// Tracks devices under their metric names. All of them are waiting at first.
     pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
         let now = Instant::now();
         let devices = names.into_iter().map(|name| TrackedDevice::new(name, now)).collect();
-        Arc::new(Self { scene: Mutex::new(TrackerState { preparing: 0, queued: false, devices }) })
+        Arc::new(Self { state: Mutex::new(TrackerState { preparing: 0, queued: false, devices }) })
     }
 
     fn lock(&self) -> MutexGuard<'_, TrackerState> {
-        // Each change is one assignment: a thread that panicked has left nothing half done.
-        self.scene.lock().unwrap_or_else(PoisonError::into_inner)
+        // Each change is one assignment, so a thread that panicked has left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The scene with all time up to now counted, for a change from now on.
+    /// The state, with all time up to now counted, ready for a change.
     fn now(&self) -> (MutexGuard<'_, TrackerState>, Instant) {
-        let mut scene = self.lock();
+        let mut state = self.lock();
         let now = Instant::now();
-        scene.count(now);
-        (scene, now)
+        state.count(now);
+        (state, now)
     }
 
-    /// Somebody's requests are on their way to the queue, for as long as what is returned lives.
+    /// Counts a call as being tokenized for as long as the guard lives.
     pub(super) fn begin_preparation(self: &Arc<Self>) -> PreparationGuard {
         self.now().0.preparing += 1;
         PreparationGuard(self.clone())
     }
 
-    /// The queue has something, or nothing any more.
+    /// Records whether the queue holds anything.
     pub(super) fn set_queued(&self, queued: bool) {
         self.now().0.queued = queued;
     }
 
-    /// A batch is formed for the device; the queue has a `rest`, or none.
+    /// Records that a batch is being formed for the device, and whether the queue holds more (`rest`).
     pub(super) fn batch_formed(&self, device: usize, rest: bool) {
-        let (mut scene, _) = self.now();
-        scene.queued = rest;
-        scene.devices[device].has_batch = true;
+        let (mut state, _) = self.now();
+        state.queued = rest;
+        state.devices[device].has_batch = true;
     }
 
-    /// The device has taken its batch.
+    /// Records that the device has taken its batch.
     pub(super) fn batch_taken(&self, device: usize) {
         self.now().0.devices[device].has_batch = false;
     }
 
-    /// Whether what waits should be left to another device: this one has something to do, and the other has nothing.
+    /// Whether the device should leave queued work to another one: this device is busy, and another one is idle without a batch.
     pub(super) fn should_yield(&self, device: usize) -> bool {
-        let scene = self.lock();
-        let starves = |seen: &TrackedDevice| seen.activity == Activity::Waiting && !seen.has_batch;
-        scene.devices[device].activity != Activity::Waiting && scene.devices.iter().any(starves)
+        let state = self.lock();
+        let starves = |device: &TrackedDevice| device.activity == Activity::Waiting && !device.has_batch;
+        state.devices[device].activity != Activity::Waiting && state.devices.iter().any(starves)
     }
 
-    /// The device does something else from now on; says how long it did what it was doing.
+    /// Records the device's new activity; returns how long the previous one lasted.
     pub(super) fn switch_to(&self, device: usize, activity: Activity) -> Duration {
-        let (mut scene, now) = self.now();
-        scene.switch_to(device, activity, now)
+        let (mut state, now) = self.now();
+        state.switch_to(device, activity, now)
     }
 
-    /// Counts what has not ended yet, so that a long wait is seen while it lasts.
+    /// Counts the time of activities that are still going on, so that a long wait shows in the metrics while it lasts.
     pub(super) fn count_elapsed(&self) {
         drop(self.now());
     }
 
-    /// What the device's time went to, up to now.
+    /// The device's time up to now.
     pub(super) fn device_time(&self, device: usize) -> DeviceTime {
         self.now().0.devices[device].spent
     }
@@ -169,15 +166,15 @@ impl Drop for PreparationGuard {
 
 impl TrackerState {
     fn count(&mut self, now: Instant) {
-        for seen in &mut self.devices {
-            seen.count(now, self.queued, self.preparing > 0);
+        for device in &mut self.devices {
+            device.count(now, self.queued, self.preparing > 0);
         }
     }
 
     fn switch_to(&mut self, device: usize, activity: Activity, now: Instant) -> Duration {
-        let seen = &mut self.devices[device];
-        let lasted = now.saturating_duration_since(seen.began);
-        (seen.activity, seen.began) = (activity, now);
+        let device = &mut self.devices[device];
+        let lasted = now.saturating_duration_since(device.began);
+        (device.activity, device.began) = (activity, now);
         lasted
     }
 }
@@ -188,7 +185,7 @@ impl TrackedDevice {
         Self { activity: Activity::Waiting, began: now, counted: now, has_batch: false, spent: DeviceTime::default(), counters }
     }
 
-    /// Counts the time since it was last counted.
+    /// Counts the time since the last count.
     fn count(&mut self, now: Instant, queued: bool, preparing: bool) {
         let time = now.saturating_duration_since(self.counted);
         self.counted = now;
@@ -220,7 +217,7 @@ impl TimeCounters {
 }
 
 impl IdleTime {
-    /// All of it.
+    /// The total.
     pub fn sum(&self) -> Duration {
         self.no_work + self.tokenizing + self.forming + self.answering
     }
@@ -239,104 +236,104 @@ impl std::ops::AddAssign for IdleTime {
 mod tests {
     use super::*;
 
-    /// A clock that the test turns, over devices and a queue that it says everything of.
-    struct StagedTracker {
-        scene: TrackerState,
+    /// A tracker with a clock and a queue that the test controls.
+    struct ClockedTracker {
+        state: TrackerState,
         now: Instant,
     }
 
-    impl StagedTracker {
+    impl ClockedTracker {
         fn new(devices: usize) -> Self {
             let now = Instant::now();
-            let devices = (0..devices).map(|i| TrackedDevice::new(&format!("staged:{i}"), now)).collect();
-            Self { scene: TrackerState { preparing: 0, queued: false, devices }, now }
+            let devices = (0..devices).map(|i| TrackedDevice::new(&format!("clocked:{i}"), now)).collect();
+            Self { state: TrackerState { preparing: 0, queued: false, devices }, now }
         }
 
-        /// So many seconds pass, and then something changes.
+        /// Advances the clock, and then applies a change.
         fn after(&mut self, seconds: u64, change: impl FnOnce(&mut TrackerState, Instant)) {
             self.now += Duration::from_secs(seconds);
-            self.scene.count(self.now);
-            change(&mut self.scene, self.now);
+            self.state.count(self.now);
+            change(&mut self.state, self.now);
         }
 
         /// Seconds of the device: busy, without work, tokenizing, forming, answering.
         fn seconds(&self, device: usize) -> [u64; 5] {
-            let DeviceTime { busy, idle } = self.scene.devices[device].spent;
+            let DeviceTime { busy, idle } = self.state.devices[device].spent;
             [busy, idle.no_work, idle.tokenizing, idle.forming, idle.answering].map(|time| time.as_secs())
         }
     }
 
     #[test]
     fn every_cause_of_idleness_is_told_from_the_others() {
-        let mut staged = StagedTracker::new(1);
-        staged.after(1, |scene, _| scene.preparing += 1);
-        staged.after(2, |scene, _| scene.preparing += 1);
-        staged.after(4, |scene, _| scene.queued = true);
-        staged.after(8, |scene, _| (scene.queued, scene.devices[0].has_batch) = (false, true));
-        staged.after(16, |scene, now| {
-            scene.devices[0].has_batch = false;
-            scene.switch_to(0, Activity::Computing, now);
+        let mut clocked = ClockedTracker::new(1);
+        clocked.after(1, |state, _| state.preparing += 1);
+        clocked.after(2, |state, _| state.preparing += 1);
+        clocked.after(4, |state, _| state.queued = true);
+        clocked.after(8, |state, _| (state.queued, state.devices[0].has_batch) = (false, true));
+        clocked.after(16, |state, now| {
+            state.devices[0].has_batch = false;
+            state.switch_to(0, Activity::Computing, now);
         });
-        staged.after(32, |scene, now| assert_eq!(scene.switch_to(0, Activity::Answering, now), Duration::from_secs(32)));
-        staged.after(64, |scene, now| {
-            scene.switch_to(0, Activity::Waiting, now);
+        clocked.after(32, |state, now| assert_eq!(state.switch_to(0, Activity::Answering, now), Duration::from_secs(32)));
+        clocked.after(64, |state, now| {
+            state.switch_to(0, Activity::Waiting, now);
         });
-        staged.after(128, |scene, _| scene.preparing = 0);
-        staged.after(256, |_, _| {});
-        assert_eq!(staged.seconds(0), [32, 1 + 256, 2 + 4 + 128, 8 + 16, 64]);
-        assert_eq!(staged.seconds(0).iter().sum::<u64>(), 511, "every second is counted once");
+        clocked.after(128, |state, _| state.preparing = 0);
+        clocked.after(256, |_, _| {});
+        assert_eq!(clocked.seconds(0), [32, 1 + 256, 2 + 4 + 128, 8 + 16, 64]);
+        assert_eq!(clocked.seconds(0).iter().sum::<u64>(), 511, "every second is counted once");
     }
 
     #[test]
     fn devices_wait_each_for_a_cause_of_its_own() {
-        let mut staged = StagedTracker::new(2);
-        staged.after(1, |scene, _| scene.queued = true);
-        staged.after(2, |scene, _| (scene.queued, scene.devices[1].has_batch) = (false, true));
-        staged.after(4, |scene, now| {
-            scene.devices[1].has_batch = false;
-            scene.switch_to(1, Activity::Computing, now);
+        let mut clocked = ClockedTracker::new(2);
+        clocked.after(1, |state, _| state.queued = true);
+        clocked.after(2, |state, _| (state.queued, state.devices[1].has_batch) = (false, true));
+        clocked.after(4, |state, now| {
+            state.devices[1].has_batch = false;
+            state.switch_to(1, Activity::Computing, now);
         });
-        staged.after(8, |scene, now| {
-            scene.switch_to(1, Activity::Ended, now);
+        clocked.after(8, |state, now| {
+            state.switch_to(1, Activity::Ended, now);
         });
-        staged.after(16, |_, _| {});
-        assert_eq!(staged.seconds(0), [0, 1 + 4 + 8 + 16, 0, 2, 0]);
-        assert_eq!(staged.seconds(1), [8, 1, 0, 2 + 4, 0], "a device that is gone is not idle");
+        clocked.after(16, |_, _| {});
+        assert_eq!(clocked.seconds(0), [0, 1 + 4 + 8 + 16, 0, 2, 0]);
+        assert_eq!(clocked.seconds(1), [8, 1, 0, 2 + 4, 0], "a stopped device is not idle");
     }
 
     #[test]
     fn an_activity_is_told_whole_though_it_was_counted_in_parts() {
-        let mut staged = StagedTracker::new(1);
-        staged.after(1, |scene, now| {
-            scene.switch_to(0, Activity::Computing, now);
+        let mut clocked = ClockedTracker::new(1);
+        clocked.after(1, |state, now| {
+            state.switch_to(0, Activity::Computing, now);
         });
-        staged.after(5, |_, _| {});
-        staged.after(7, |scene, now| assert_eq!(scene.switch_to(0, Activity::Waiting, now), Duration::from_secs(12)));
-        assert_eq!(staged.seconds(0), [12, 1, 0, 0, 0]);
+        clocked.after(5, |_, _| {});
+        clocked.after(7, |state, now| assert_eq!(state.switch_to(0, Activity::Waiting, now), Duration::from_secs(12)));
+        assert_eq!(clocked.seconds(0), [12, 1, 0, 0, 0]);
     }
 
     #[test]
     fn a_device_with_work_leaves_the_queue_to_one_without() {
-        let watch = ActivityTracker::new(["left", "right"]);
-        assert!(!watch.should_yield(0) && !watch.should_yield(1), "whoever has nothing takes");
-        watch.switch_to(0, Activity::Computing);
-        assert!(watch.should_yield(0) && !watch.should_yield(1));
-        watch.batch_formed(1, true);
-        assert!(!watch.should_yield(0), "the other one has been served");
-        watch.batch_taken(1);
-        watch.switch_to(1, Activity::Computing);
-        assert!(!watch.should_yield(0) && !watch.should_yield(1), "both take ahead");
-        watch.switch_to(1, Activity::Ended);
-        assert!(!watch.should_yield(0), "nobody waits for one that is gone");
+        let tracker = ActivityTracker::new(["left", "right"]);
+        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "an idle device takes work");
+        tracker.switch_to(0, Activity::Computing);
+        assert!(tracker.should_yield(0) && !tracker.should_yield(1));
+        tracker.batch_formed(1, true);
+        assert!(!tracker.should_yield(0), "the other one has a batch");
+        tracker.batch_taken(1);
+        tracker.switch_to(1, Activity::Computing);
+        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "both are busy and take their next batch in advance");
+        tracker.switch_to(1, Activity::Ended);
+        assert!(!tracker.should_yield(0), "a stopped device gets no work");
     }
 
     #[test]
     fn a_call_that_goes_away_is_no_longer_prepared() {
-        let watch = ActivityTracker::new(["cpu"]);
-        let (one, other) = (watch.begin_preparation(), watch.begin_preparation());
+        let tracker = ActivityTracker::new(["cpu"]);
+        let (one, other) = (tracker.begin_preparation(), tracker.begin_preparation());
         drop(one);
-        assert_eq!(watch.lock().preparing, 1);
+        assert_eq!(tracker.lock().preparing, 1);
         drop(other);
-        assert_eq!(watch.lock().preparing, 0);
+        assert_eq!(tracker.lock().preparing, 0);
     }
 }

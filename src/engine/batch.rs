@@ -1,23 +1,22 @@
 //! Token batches: sequences packed one after the other, without padding.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::queue::QueuedSequence;
+use super::queued_sequence::QueuedSequence;
 
-/// What a device computes at once: sequences of one model, longest first.
+/// What a device computes at once: sequences of one model, the longest first.
 pub(super) struct TokenBatch {
-    /// The model's place in the engine's list.
+    /// The model's index in the engine's list.
     pub(super) model: usize,
     /// Token ids of all sequences.
     ids: Vec<u32>,
-    /// Where each sequence starts in `ids`, and the end of the last.
+    /// The start of each sequence in `ids`, and the end of the last one (cumulative sequence lengths).
     cu_seqlens: Vec<usize>,
-    /// Who waits for each sequence.
+    /// The sequences with their callers' reply channels.
     pub(super) waiting: Vec<QueuedSequence>,
 }
 
-/// Whole sequences of a batch that one core computes by itself.
+/// Whole sequences of a batch that one core computes alone.
 #[derive(Clone, Copy)]
 pub(super) struct PackedSequences<'a> {
     ids: &'a [u32],
@@ -27,7 +26,7 @@ pub(super) struct PackedSequences<'a> {
 impl TokenBatch {
     /// Packs sequences of one model.
     pub(super) fn pack(model: usize, mut waiting: Vec<QueuedSequence>) -> Self {
-        // The longest first: the short ones at the end even out when the cores finish.
+        // The longest first: the short ones at the end let all cores finish at about the same time.
         waiting.sort_by_key(|w| std::cmp::Reverse(w.ids.len()));
         let mut ids = Vec::with_capacity(waiting.iter().map(|w| w.ids.len()).sum());
         let mut cu_seqlens = vec![0];
@@ -43,7 +42,6 @@ impl TokenBatch {
         self.ids.len()
     }
 
-    /// The token ids of each sequence.
     pub(super) fn sequences(&self) -> impl Iterator<Item = &[u32]> {
         self.cu_seqlens.windows(2).map(|pair| &self.ids[pair[0]..pair[1]])
     }
@@ -64,26 +62,17 @@ impl TokenBatch {
 }
 
 impl<'a> PackedSequences<'a> {
-    /// Tokens of these sequences.
     pub(super) fn tokens(&self) -> usize {
         self.ranges().last().map_or(0, |range| range.end)
     }
 
-    /// Where each sequence lies among the rows of this part.
+    /// The rows of each sequence within this part.
     pub(super) fn ranges(self) -> impl Iterator<Item = Range<usize>> + 'a {
         let base = self.cu_seqlens[0];
         self.cu_seqlens.windows(2).map(move |pair| pair[0] - base..pair[1] - base)
     }
 
-    /// The token ids of each sequence.
     pub(super) fn sequences(self) -> impl Iterator<Item = &'a [u32]> {
         self.cu_seqlens.windows(2).map(move |pair| &self.ids[pair[0]..pair[1]])
     }
-}
-
-/// One sequence's result and its share of the device's time.
-#[derive(Debug, Clone)]
-pub(super) struct EncoderRow {
-    pub(super) values: Arc<[f32]>,
-    pub(super) device_micros: u64,
 }

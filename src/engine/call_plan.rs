@@ -1,25 +1,26 @@
-//! From requests to the distinct work they need, and from its results back to answers.
+//! Reduces requests to the distinct work they need, and assembles answers from the results.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::batch::EncoderRow;
-use super::device::panic_text;
+use super::error::panic_text;
 use super::generation::TokenizedRequest;
-use super::model::{EncoderModel, GeneratorModel, Model, ModelKind, ModelRuntime};
+use super::model::{EncoderModel, GeneratorModel, Model, ModelRuntime};
+use super::model_info::ModelKind;
+use super::queued_sequence::EncoderRow;
 use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, TextKind, Work};
 use super::text_tokenizer::TextChunk;
 use tidemill_base::failure::{Failure, FailureClass, Poison};
 
-/// The distinct work of a call and how its answers are put together from what comes of it.
+/// The distinct work of a call, and where each answer comes from.
 #[derive(Default)]
 pub(super) struct CallPlan {
-    /// For encoders: each sequence once, with its model's place in the engine's list.
+    /// For encoders: each distinct sequence, with its model's index in the engine's list.
     pub(super) sequences: Vec<(usize, Arc<[u32]>)>,
-    /// For generators: each job once, with its model's place.
+    /// For generators: each distinct request, with its model's index.
     pub(super) jobs: Vec<(usize, TokenizedRequest)>,
-    /// For servers: each request once, with its model's place.
+    /// For servers: each distinct request, with its model's index.
     pub(super) remote: Vec<(usize, Request)>,
     answers: Vec<Result<AnswerSource, Failure>>,
 }
@@ -31,12 +32,12 @@ enum AnswerSource {
     Remote(SharedResult),
 }
 
-/// An answer that is the result of one piece of work.
+/// The result of a generator or server, shared by all equal requests of the call.
 #[derive(Clone, Copy)]
 struct SharedResult {
-    /// The piece's place in the plan.
+    /// The index of the work in the plan.
     place: usize,
-    /// Whether this is the first use, the one that pays.
+    /// Whether this is the first request that uses the result. Only that one is charged for tokens and time.
     is_first_use: bool,
 }
 
@@ -47,47 +48,47 @@ struct EncodingPlan {
 
 struct ChunkSource {
     chunk: TextChunk,
-    /// The place in [`CallPlan::sequences`].
+    /// The index in [`CallPlan::sequences`].
     sequence: usize,
-    /// Whether this is the first use of the sequence, the one that pays for it.
+    /// Whether this is the first chunk that uses the sequence. Only that one is charged for tokens and time.
     is_first_use: bool,
 }
 
-/// What a call has asked for so far, with its place in the plan.
+/// The work that is already in the plan, with its index.
 #[derive(Default)]
 struct SeenWork {
     sequences: HashMap<(usize, Arc<[u32]>), usize>,
-    whole: HashMap<(usize, String), SharedResult>,
+    shared: HashMap<(usize, String), SharedResult>,
 }
 
 impl CallPlan {
-    /// Tokenizes the requests. Runs for as long as the texts are long, so never on an async thread.
+    /// Tokenizes the requests. Long texts take long, so never call this on an async thread.
     pub(super) fn make(models: &[Model], requests: &[Request]) -> Self {
         let mut plan = Self::default();
-        let mut known = SeenWork::default();
+        let mut seen = SeenWork::default();
         for request in requests {
-            let answer = plan.add(models, request, &mut known);
+            let answer = plan.add(models, request, &mut seen);
             plan.answers.push(answer);
         }
         plan
     }
 
-    fn add(&mut self, models: &[Model], request: &Request, known: &mut SeenWork) -> Result<AnswerSource, Failure> {
+    fn add(&mut self, models: &[Model], request: &Request, seen: &mut SeenWork) -> Result<AnswerSource, Failure> {
         let index = models
             .iter()
             .position(|model| model.info.name == request.model)
             .ok_or_else(|| refuse(format!("there is no model {:?}; name one of the configuration's models", request.model)))?;
         let model = &models[index];
-        if let ModelRuntime::Encoder(hosted) = &model.host {
-            let texts = tokenize(model, hosted, request)?;
-            return Ok(AnswerSource::Encoded(self.encode(index, texts, request, known)));
+        if let ModelRuntime::Encoder(encoder_model) = &model.runtime {
+            let texts = tokenize(model, encoder_model, request)?;
+            return Ok(AnswerSource::Encoded(self.encode(index, texts, request, seen)));
         }
-        // The request without who asks, which is all that decides the answer.
+        // The work without the group, which does not affect the answer.
         let key = (index, serde_json::to_string(&request.work).map_err(|e| refuse(format!("the request cannot be read: {e}")))?);
-        let whole = match known.whole.get(&key) {
-            Some(whole) => SharedResult { is_first_use: false, ..*whole },
+        let shared = match seen.shared.get(&key) {
+            Some(shared) => SharedResult { is_first_use: false, ..*shared },
             None => {
-                let place = match &model.host {
+                let place = match &model.runtime {
                     ModelRuntime::Generator(generator) => {
                         self.jobs.push((index, prepare(model, generator, request)?));
                         self.jobs.len() - 1
@@ -97,23 +98,23 @@ impl CallPlan {
                         self.remote.len() - 1
                     }
                 };
-                let whole = SharedResult { place, is_first_use: true };
-                known.whole.insert(key, whole);
-                whole
+                let shared = SharedResult { place, is_first_use: true };
+                seen.shared.insert(key, shared);
+                shared
             }
         };
-        Ok(if matches!(model.host, ModelRuntime::Remote(_)) {
-            AnswerSource::Remote(whole)
+        Ok(if matches!(model.runtime, ModelRuntime::Remote(_)) {
+            AnswerSource::Remote(shared)
         } else {
-            AnswerSource::Generated(whole)
+            AnswerSource::Generated(shared)
         })
     }
 
-    fn encode(&mut self, model: usize, texts: Vec<Vec<TextChunk>>, request: &Request, known: &mut SeenWork) -> EncodingPlan {
+    fn encode(&mut self, model: usize, texts: Vec<Vec<TextChunk>>, request: &Request, seen: &mut SeenWork) -> EncodingPlan {
         let mut place = |chunk: TextChunk| {
             let key = (model, chunk.ids.clone());
             let next = self.sequences.len();
-            let sequence = *known.sequences.entry(key.clone()).or_insert(next);
+            let sequence = *seen.sequences.entry(key.clone()).or_insert(next);
             if sequence == next {
                 self.sequences.push(key);
             }
@@ -124,30 +125,30 @@ impl CallPlan {
     }
 }
 
-/// What came of a plan's work, in its order.
+/// The results of a plan's work, in its order.
 pub(super) struct WorkResults {
     pub(super) rows: Vec<Result<EncoderRow, Poison>>,
     pub(super) generated: Vec<Result<Answer, Failure>>,
     pub(super) remote: Vec<Result<Answer, Failure>>,
 }
 
-/// How a plan's answers are put together once its work has gone.
+/// Assembles the answers of a plan after its work has been handed out.
 pub(super) struct AnswerAssembler(Vec<Result<AnswerSource, Failure>>);
 
 impl CallPlan {
-    /// Sets the answers apart, so that the work can be given away.
+    /// Splits off the assembler, so that the plan's work can be moved elsewhere.
     pub(super) fn take_assembler(&mut self) -> AnswerAssembler {
         AnswerAssembler(std::mem::take(&mut self.answers))
     }
 }
 
 impl AnswerAssembler {
-    /// Puts the answers together.
+    /// One answer or failure for each request, in order.
     pub(super) fn finish(self, results: &WorkResults) -> Vec<Result<Answer, Failure>> {
         let finish = |planned| match planned {
             AnswerSource::Encoded(answer) => answer.finish(&results.rows),
-            AnswerSource::Generated(whole) => whole.finish(&results.generated),
-            AnswerSource::Remote(whole) => whole.finish(&results.remote),
+            AnswerSource::Generated(shared) => shared.finish(&results.generated),
+            AnswerSource::Remote(shared) => shared.finish(&results.remote),
         };
         self.0.into_iter().map(|answer| answer.and_then(finish)).collect()
     }
@@ -172,7 +173,7 @@ impl EncodingPlan {
             for ChunkSource { chunk, sequence, is_first_use } in text {
                 let row = rows[sequence].as_ref().map_err(Poison::clone)?;
                 if !row.values.iter().all(|value| value.is_finite()) {
-                    return Err(Failure::poison(FailureClass::Model, "the model's answer holds a value that is no number"));
+                    return Err(Failure::poison(FailureClass::Model, "the model's answer holds a value that is not a number"));
                 }
                 let count = chunk.ids.len() as u32;
                 if is_first_use {
@@ -195,13 +196,13 @@ fn refuse(reason: String) -> Failure {
     Failure::poison(FailureClass::Model, reason)
 }
 
-/// The sentence for a model that is asked for what it cannot do.
+/// The failure of a request that this kind of model cannot do.
 fn mismatch(model: &Model) -> Failure {
     let (name, kind) = (&model.info.name, model.info.kind.as_str());
     refuse(format!("model {name:?} is of kind {kind} and cannot do this; use a model of the other kind"))
 }
 
-/// Runs a tokenizer, which is not ours: what it cannot digest must not stop the stream.
+/// Runs a tokenizer, which is a foreign library: a panic on an unexpected text must not stop the stream.
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
     let panicked = |panic: Box<dyn std::any::Any + Send>| format!("the text cannot be tokenized: {}", panic_text(&*panic));
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| refuse(panicked(panic)))
@@ -216,7 +217,7 @@ fn prepare(model: &Model, generator: &GeneratorModel, request: &Request) -> Resu
     }
 }
 
-fn tokenize(model: &Model, hosted: &EncoderModel, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
+fn tokenize(model: &Model, encoder_model: &EncoderModel, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
     let (texts, chunking, kind) = match (&request.work, model.info.kind) {
         (Work::Encode { texts, chunking, kind }, ModelKind::Encoder) => (texts.as_slice(), *chunking, *kind),
         (Work::Classify { text }, ModelKind::Classifier) => (std::slice::from_ref(text), Chunking::Truncate, TextKind::Plain),
@@ -225,14 +226,14 @@ fn tokenize(model: &Model, hosted: &EncoderModel, request: &Request) -> Result<V
     if texts.is_empty() {
         return Err(Failure::poison(FailureClass::EmptyText, "there is no text to encode"));
     }
-    let chunk = || texts.iter().map(|text| hosted.tokenizer.prompted(text, chunking, kind)).collect::<Result<Vec<_>, _>>();
+    let chunk = || texts.iter().map(|text| encoder_model.tokenizer.prompted(text, chunking, kind)).collect::<Result<Vec<_>, _>>();
     let chunks = guarded(chunk)?.map_err(|e| refuse(format!("the text cannot be tokenized: {e}")))?;
-    // A sequence without any token has no vector, not even that of special tokens.
+    // A sequence without any token has no vector.
     let empty = chunks.iter().flatten().any(|chunk| chunk.ids.is_empty());
     if empty || !chunks.iter().flatten().any(|chunk| chunk.has_text) {
         let reason = match texts.len() {
-            1 => "the text holds nothing that the model reads, only white space or control characters",
-            _ => "one of the texts holds nothing that the model reads, and its tokenizer adds nothing of its own",
+            1 => "the text has no tokens: it consists of white space or control characters",
+            _ => "one of the texts has no tokens, and its tokenizer adds no special tokens",
         };
         return Err(Failure::poison(FailureClass::EmptyText, reason));
     }

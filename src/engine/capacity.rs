@@ -1,4 +1,4 @@
-//! How much may wait for the devices, and who fills it.
+//! Limits how much may wait for the devices.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::request::Priority;
 
-/// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
+/// How many tokens may wait. Each priority has a capacity of its own, so that live work never waits for capacity that backfill
+/// holds.
 pub(super) struct TokenCapacity {
     live: Arc<Semaphore>,
     backfill: Arc<Semaphore>,
@@ -14,14 +15,14 @@ pub(super) struct TokenCapacity {
 }
 
 impl TokenCapacity {
-    /// Room for so many tokens of each priority.
+    /// A capacity of this many tokens for each priority.
     pub(super) fn new(tokens: usize) -> Self {
         let capacity = tokens.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         let semaphore = || Arc::new(Semaphore::new(capacity));
         Self { live: semaphore(), backfill: semaphore(), capacity }
     }
 
-    /// Waits for room for so many tokens; for all there is, where they are more.
+    /// Waits for this many tokens to be free, or for the whole capacity if they are more.
     pub(super) async fn take(&self, priority: Priority, tokens: usize) -> Option<OwnedSemaphorePermit> {
         let permits = tokens.min(self.capacity) as u32;
         let semaphore = match priority {
@@ -31,24 +32,23 @@ impl TokenCapacity {
         semaphore.clone().acquire_many_owned(permits).await.ok()
     }
 
-    /// Tokens that could come in now, of those that go first.
+    /// Free tokens of live priority.
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
         self.live.available_permits()
     }
 }
 
-/// Calls with much to do for an encoder fill the queue one after the other. If they did so side by side, all of them would end when the
-/// last one does: what waits for one would wait for all, and then much would be there to commit and nothing to compute.
+/// Lets large calls to an encoder fill the queue one after the other. Side by side, all of them would finish together at the very
+/// end: every caller would wait for all calls, and the device would idle while all callers commit at once.
 pub(super) struct FairQueue(Vec<[Mutex<()>; 2]>);
 
 impl FairQueue {
-    /// For so many models.
     pub(super) fn new(models: usize) -> Self {
         Self((0..models).map(|_| Default::default()).collect())
     }
 
-    /// Waits until those that came earlier have queued all they have for the model.
+    /// Waits until all earlier calls of this priority have queued their sequences for the model.
     pub(super) async fn wait(&self, priority: Priority, model: usize) -> MutexGuard<'_, ()> {
         let place = match priority {
             Priority::Live => 0,

@@ -1,4 +1,4 @@
-//! A device's thread: the only one that computes there, together with the cores it was given, or that tells a GPU what to compute.
+//! The thread of a device. Only this thread computes there: with its share of the cores, or by driving a GPU.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,18 +9,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 
 use super::activity::{Activity, ActivityTracker, DeviceTime, IdleTime};
-use super::batch::{EncoderRow, TokenBatch};
-use super::error::EngineError;
+use super::batch::TokenBatch;
+use super::error::{EngineError, panic_text};
 use super::generation::{GenerationJob, GeneratorRunner, SchedulerCounts};
 use super::model::{Model, ModelRuntime};
 use super::queue::BatchQueue;
+use super::queued_sequence::EncoderRow;
 use tidemill_base::failure::{Component, Transient};
 use tidemill_base::metrics::METRICS;
 
-/// How long a device waits at most before its wait is counted, though it goes on: well below what anybody waits between two looks at it.
-const COUNTED: Duration = Duration::from_secs(1);
+/// A device that waits counts its idle time at least this often, so that the metrics are current whenever they are read.
+const IDLE_COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of a device that callers may look at.
+/// The part of a device's state that callers may read.
 #[derive(Default)]
 pub(super) struct DeviceState {
     failure: OnceLock<String>,
@@ -37,25 +38,24 @@ pub(super) struct DeviceState {
 /// What devices have done since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
-    /// Tokens run through models.
+    /// Tokens that went through models.
     pub tokens: u64,
-    /// Tokens among them that stood for nothing.
+    /// Padding among them.
     pub padding: u64,
     /// Token batches of encoders.
     pub batches: u64,
-    /// Steps of generators.
+    /// Forward passes of generators.
     pub steps: u64,
-    /// Tokens that generators read for requests; what was read again after a preemption is not counted again.
+    /// Tokens that generators read for requests. Tokens read again after a preemption are not counted again.
     pub prompt_tokens: u64,
     /// Tokens that generators wrote.
     pub generated_tokens: u64,
-    /// Tokens of prompts that a kept prefix held already.
+    /// Tokens of prompts that were already in the prefix cache.
     pub prefix_tokens_saved: u64,
-    /// Sequences that lost their place for others and were read again.
+    /// Sequences that were preempted and read again.
     pub preemptions: u64,
     /// Time spent computing.
     pub busy: Duration,
-    /// Time spent otherwise.
     pub idle: IdleTime,
 }
 
@@ -78,12 +78,12 @@ impl std::iter::Sum for EngineStats {
 }
 
 impl DeviceState {
-    /// The state of the device that metrics call `name`.
+    /// The state of the device with this metric name.
     pub(super) fn new(name: String) -> Self {
         Self { name, ..Self::default() }
     }
 
-    /// Why the device is out of order, where it is.
+    /// Why the device is unavailable, if it is.
     pub(super) fn health(&self) -> Result<(), Transient> {
         match self.failure.get() {
             None => Ok(()),
@@ -91,12 +91,12 @@ impl DeviceState {
         }
     }
 
-    /// What the device has done so far, in the time that it has spent.
+    /// The device's counters, together with its times.
     pub(super) fn stats(&self, spent: DeviceTime) -> EngineStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EngineStats {
             tokens: read(&self.tokens),
-            // Sequences are packed, so there is none.
+            // Sequences are packed without padding.
             padding: 0,
             batches: read(&self.batches),
             steps: read(&self.steps),
@@ -122,62 +122,61 @@ impl DeviceState {
 
 /// A device with its cores.
 pub(super) struct Device {
-    /// Its place among the engine's devices.
+    /// Its index in the engine's list of devices.
     pub(super) place: usize,
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
     pub(super) queue: Arc<BatchQueue>,
-    pub(super) watch: Arc<ActivityTracker>,
-    /// Jobs for generators, each with its model's place in the engine's list.
+    pub(super) activity: Arc<ActivityTracker>,
+    /// Jobs for generators, each with its model's index in the engine's list.
     pub(super) jobs: Receiver<(usize, GenerationJob)>,
-    /// Generators, each with its place.
-    pub(super) hosts: Vec<(usize, GeneratorRunner)>,
+    /// The generators, each with its model's index.
+    pub(super) generators: Vec<(usize, GeneratorRunner)>,
     /// The cores that models compute on.
     pub(super) pool: rayon::ThreadPool,
-    /// Tokens of a batch of each model.
+    /// Tokens per batch, for each model.
     pub(super) budgets: Vec<usize>,
 }
 
-/// What the device does next.
 enum NextWork {
     Batch(TokenBatch),
     GenerationJob(usize, GenerationJob),
-    /// Nothing has come, and generators have work.
+    /// There is no new work, but generators have work left.
     Step,
     Closed,
 }
 
 impl Device {
-    /// Starts the thread that forms batches and the one that computes them. Both end when the queue is closed.
+    /// Starts the thread that forms batches and the thread that computes them. Both end when the queue is closed.
     pub(super) fn start(mut self) -> Result<(), EngineError> {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
-        // Handing over without a buffer means that exactly one batch is ready while another is computed.
+        // A channel without a buffer: exactly one batch is ready while another is computed.
         let (prepared, batches) = crossbeam_channel::bounded::<TokenBatch>(0);
-        let (queue, watch, place, budgets) = (self.queue.clone(), self.watch.clone(), self.place, self.budgets.clone());
+        let (queue, activity, place, budgets) = (self.queue.clone(), self.activity.clone(), self.place, self.budgets.clone());
         let form = move || {
             while let Some(batch) = queue.take(place, &budgets) {
                 if prepared.send(batch).is_err() {
                     return;
                 }
-                watch.batch_taken(place);
+                activity.batch_taken(place);
             }
         };
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
         let compute = move || {
             loop {
-                // Held out here, so that a panic does not drop it before the reason is known.
+                // Kept outside the closure, so that a panic does not drop it before the reason is recorded.
                 let mut next = self.next(&batches);
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.run_once(&mut next)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => {
-                        self.watch.switch_to(self.place, Activity::Ended);
+                        self.activity.switch_to(self.place, Activity::Ended);
                         return;
                     }
                     Ok(Err(e)) => e.to_string(),
                     Err(panic) => panic_text(&*panic),
                 };
-                // Before the work goes: its callers must find the reason when their channels close.
+                // Recorded before the work is dropped, because its callers read the reason when their channels close.
                 self.fail(&reason);
                 return;
             }
@@ -186,28 +185,28 @@ impl Device {
         Ok(())
     }
 
-    /// Waits where there is nothing to do.
+    /// Waits only if no generator has work.
     fn next(&self, batches: &Receiver<TokenBatch>) -> NextWork {
-        if self.hosts.iter().any(|(_, host)| !host.is_idle()) {
+        if self.generators.iter().any(|(_, generator)| !generator.is_idle()) {
             return match batches.try_recv() {
                 Ok(batch) => NextWork::Batch(batch),
                 Err(TryRecvError::Empty) => NextWork::Step,
                 Err(TryRecvError::Disconnected) => NextWork::Closed,
             };
         }
-        self.watch.switch_to(self.place, Activity::Waiting);
+        self.activity.switch_to(self.place, Activity::Waiting);
         loop {
             select! {
                 recv(batches) -> batch => return batch.map_or(NextWork::Closed, NextWork::Batch),
                 recv(self.jobs) -> job => return job.map_or(NextWork::Closed, |(index, job)| NextWork::GenerationJob(index, job)),
-                default(COUNTED) => self.watch.count_elapsed(),
+                default(IDLE_COUNT_INTERVAL) => self.activity.count_elapsed(),
             }
         }
     }
 
-    /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
-    /// the engine is gone.
-    fn turn(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
+    /// Computes at most one batch, and one step of every generator with work, so that neither kind of model delays the other.
+    /// Returns false once the engine has been dropped.
+    fn run_once(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
         match next {
             NextWork::Batch(batch) => {
                 tidemill_base::failpoint!("device-batch");
@@ -215,7 +214,7 @@ impl Device {
             }
             NextWork::GenerationJob(..) => {
                 if let NextWork::GenerationJob(index, job) = std::mem::replace(next, NextWork::Step) {
-                    self.watch.switch_to(self.place, Activity::Answering);
+                    self.activity.switch_to(self.place, Activity::Answering);
                     self.submit(index, job);
                 }
             }
@@ -225,18 +224,18 @@ impl Device {
         while let Ok((index, job)) = self.jobs.try_recv() {
             self.submit(index, job);
         }
-        for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
-            self.watch.switch_to(self.place, Activity::Computing);
-            let counts = self.pool.install(|| host.step())?;
-            self.watch.switch_to(self.place, Activity::Answering);
+        for (_, generator) in self.generators.iter_mut().filter(|(_, generator)| !generator.is_idle()) {
+            self.activity.switch_to(self.place, Activity::Computing);
+            let counts = self.pool.install(|| generator.step())?;
+            self.activity.switch_to(self.place, Activity::Answering);
             self.state.count(counts);
         }
         Ok(true)
     }
 
     fn submit(&mut self, index: usize, job: GenerationJob) {
-        if let Some((_, host)) = self.hosts.iter_mut().find(|(place, _)| *place == index) {
-            host.submit(job);
+        if let Some((_, generator)) = self.generators.iter_mut().find(|(place, _)| *place == index) {
+            generator.submit(job);
         }
     }
 
@@ -247,16 +246,16 @@ impl Device {
             |_| std::process::abort()
         );
         let model = &self.models[batch.model];
-        let ModelRuntime::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
-        self.watch.switch_to(self.place, Activity::Computing);
-        let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
-        let busy = self.watch.switch_to(self.place, Activity::Answering);
+        let ModelRuntime::Encoder(encoder_model) = &model.runtime else { unreachable!("only encoders have token batches") };
+        self.activity.switch_to(self.place, Activity::Computing);
+        let rows = self.pool.install(|| encoder_model.encoder.encode(batch))?;
+        let busy = self.activity.switch_to(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens().max(1) as f64;
         for (waiting, values) in batch.waiting.iter().zip(rows) {
             let device_micros = (micros_per_token * waiting.ids.len() as f64).round() as u64;
             let row = values.map(|values| EncoderRow { values: values.into(), device_micros });
-            // A caller that has gone away needs no answer.
+            // A caller that has stopped waiting needs no answer.
             let _ = waiting.reply.send((waiting.index, row));
         }
         Ok(())
@@ -270,19 +269,13 @@ impl Device {
         METRICS.engine_seconds.observe(busy.as_secs_f64());
     }
 
-    /// Takes the device out of service, and the engine with it: the queue ends, and the other devices with it. Everyone who waits sees
-    /// the channel close and finds the reason here.
+    /// Takes the device and with it the whole engine out of service: closing the queue ends the other devices too. All waiting
+    /// callers see their channels close, and then read the reason from the device's state.
     fn fail(&self, reason: &str) {
-        self.watch.switch_to(self.place, Activity::Ended);
+        self.activity.switch_to(self.place, Activity::Ended);
         let reason = format!("{}: the device thread stopped: {reason}; restart the process", self.state.name);
-        tracing::error!(device = self.state.name, reason, "device out of order");
+        tracing::error!(device = self.state.name, reason, "device unavailable");
         let _ = self.state.failure.set(reason);
         self.queue.close();
     }
-}
-
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
 }

@@ -1,7 +1,8 @@
-//! Which device a generator's job goes to.
+//! Chooses the device for a generation job.
 //!
-//! The jobs of a group begin alike, and a device reads that beginning once and keeps it. So a group stays where it is, until the device there
-//! has [`MAX_LOAD_GAP`] tokens more on the way than another one: then it moves, and the other reads the beginning, too.
+//! The prompts of a group start alike, and a device caches that prefix after reading it once. So a group stays on its device until
+//! that device has [`MAX_LOAD_GAP`] tokens more in progress than another one. Then the group moves, and the other device reads the
+//! prefix too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,48 +12,50 @@ use crossbeam_channel::Sender;
 
 use super::generation::GenerationJob;
 
-/// Tokens by which a device may be behind another before a group leaves it: a few steps, and many times what a shared beginning has.
+/// The load difference, in tokens, at which a group moves to another device: a few steps, and many times the length of a shared
+/// prefix.
 const MAX_LOAD_GAP: usize = 8192;
 
-/// Groups whose device is known. Beyond this everything is forgotten, which costs each group one more reading at most.
+/// Groups whose device is remembered. Beyond this number all are forgotten, which costs each group at most one more reading of its
+/// prefix.
 const MAX_GROUPS: usize = 4096;
 
-/// The ways to the devices.
+/// Distributes jobs among the devices.
 pub(super) struct Dispatcher {
-    lines: Vec<DeviceSender>,
+    devices: Vec<DeviceSender>,
     assigned: Mutex<HashMap<(usize, Arc<str>), usize>>,
 }
 
-/// The way to a device.
+/// The channel to one device.
 struct DeviceSender {
     jobs: Sender<(usize, GenerationJob)>,
-    /// Tokens that are on their way.
+    /// Tokens in progress on the device.
     load: Arc<AtomicUsize>,
 }
 
-/// Tokens on their way to a device, until this is dropped.
+/// Tokens in progress on a device, until this guard is dropped.
 pub(super) struct LoadGuard {
-    line: Arc<AtomicUsize>,
+    device: Arc<AtomicUsize>,
     tokens: usize,
 }
 
 impl Dispatcher {
-    /// Ways to devices, in their order.
-    pub(super) fn new(lines: impl IntoIterator<Item = Sender<(usize, GenerationJob)>>) -> Self {
-        let line = |jobs| DeviceSender { jobs, load: Arc::default() };
-        Self { lines: lines.into_iter().map(line).collect(), assigned: Mutex::default() }
+    /// One channel per device, in the order of the devices.
+    pub(super) fn new(devices: impl IntoIterator<Item = Sender<(usize, GenerationJob)>>) -> Self {
+        let device = |jobs| DeviceSender { jobs, load: Arc::default() };
+        Self { devices: devices.into_iter().map(device).collect(), assigned: Mutex::default() }
     }
 
-    /// Sends a job of so many tokens for the model at `index`; none where the device is gone.
+    /// Sends a job of `tokens` tokens for the model at `index`; none if the device has stopped.
     pub(super) fn send(&self, index: usize, tokens: usize, job: GenerationJob) -> Option<LoadGuard> {
-        let line = &self.lines[self.place(index, &job.group)];
-        line.load.fetch_add(tokens, Ordering::Relaxed);
-        let load = LoadGuard { line: line.load.clone(), tokens };
-        line.jobs.send((index, job)).ok().map(|()| load)
+        let device = &self.devices[self.place(index, &job.group)];
+        device.load.fetch_add(tokens, Ordering::Relaxed);
+        let load = LoadGuard { device: device.load.clone(), tokens };
+        device.jobs.send((index, job)).ok().map(|()| load)
     }
 
     fn place(&self, index: usize, group: &Arc<str>) -> usize {
-        let loads: Vec<usize> = self.lines.iter().map(|line| line.load.load(Ordering::Relaxed)).collect();
+        let loads: Vec<usize> = self.devices.iter().map(|device| device.load.load(Ordering::Relaxed)).collect();
         let mut assigned = self.assigned.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (index, group.clone());
         let place = choose(&loads, assigned.get(&key).copied());
@@ -64,15 +67,15 @@ impl Dispatcher {
     }
 }
 
-/// The device with the fewest tokens, or the one where the group is at home.
-fn choose(loads: &[usize], home: Option<usize>) -> usize {
+/// The group's device, unless another one has far less load; for a new group the least loaded device.
+fn choose(loads: &[usize], assigned: Option<usize>) -> usize {
     let least = (0..loads.len()).min_by_key(|place| loads[*place]).unwrap_or(0);
-    home.filter(|home| loads[*home] <= loads[least] + MAX_LOAD_GAP).unwrap_or(least)
+    assigned.filter(|assigned| loads[*assigned] <= loads[least] + MAX_LOAD_GAP).unwrap_or(least)
 }
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
-        self.line.fetch_sub(self.tokens, Ordering::Relaxed);
+        self.device.fetch_sub(self.tokens, Ordering::Relaxed);
     }
 }
 
@@ -94,11 +97,11 @@ mod tests {
         let dispatch = Dispatcher::new([jobs.clone(), jobs]);
         let (red, blue) = (Arc::from("red"), Arc::from("blue"));
         assert_eq!(dispatch.place(0, &red), 0);
-        dispatch.lines[0].load.fetch_add(10, Ordering::Relaxed);
-        let load = LoadGuard { line: dispatch.lines[0].load.clone(), tokens: 10 };
-        assert_eq!((dispatch.place(0, &blue), dispatch.place(0, &red)), (1, 0), "the new group goes where there is less to do");
-        assert_eq!(dispatch.place(1, &red), 1, "another model keeps another beginning");
+        dispatch.devices[0].load.fetch_add(10, Ordering::Relaxed);
+        let load = LoadGuard { device: dispatch.devices[0].load.clone(), tokens: 10 };
+        assert_eq!((dispatch.place(0, &blue), dispatch.place(0, &red)), (1, 0), "a new group goes to the least loaded device");
+        assert_eq!(dispatch.place(1, &red), 1, "each model has its own prefixes");
         drop(load);
-        assert_eq!(dispatch.lines[0].load.load(Ordering::Relaxed), 0);
+        assert_eq!(dispatch.devices[0].load.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,13 +1,13 @@
-//! Generation: many sequences on one device, each taken a step further whenever the device has computed one.
+//! Text generation with continuous batching: many sequences share each forward pass on a device.
 //!
 //! ```text
-//! Job ─▶ Waiting (live first, groups in turns) ─ admission ─▶ running ─ plan ─▶ forward ‖ masks ─ sampler ─▶ Answer
-//!                                ▲                  │ Blocks, Prefixes            │
-//!                                └── preempted ─────┴─────────────────────────────┘
+//! GenerationJob ─▶ WaitingSequences ─ admission ─▶ running ─ plan ─▶ forward ‖ masks ─ sampler ─▶ Answer
+//!                         ▲               │ BlockAllocator, PrefixCache  │
+//!                         └── preempted ──┴──────────────────────────────┘
 //! ```
 //!
-//! What a sequence becomes depends on nothing but its job: not on its neighbours, not on the pieces its prompt was read in, not on whether a
-//! kept prefix began it or a preemption interrupted it.
+//! A sequence's result depends only on its job. It does not depend on other sequences in the batch, on the pieces in which its
+//! prompt was read, on a cached prefix, or on preemptions.
 
 mod admission;
 mod block_allocator;
@@ -17,6 +17,7 @@ mod runner;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod step_part;
 mod step_plan;
 mod tokenized_request;
 mod traits;
@@ -29,4 +30,3 @@ pub(super) use runner::GeneratorRunner;
 pub(super) use scheduler::SchedulerCounts;
 pub(super) use sequence::GenerationJob;
 pub(super) use tokenized_request::TokenizedRequest;
-pub(super) use traits::{Decode, DecoderWeights};

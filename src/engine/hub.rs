@@ -1,11 +1,11 @@
-//! Models from the Hugging Face hub, or from a folder, into a folder of our own: only the files that are used here, each checked.
+//! Copies models from the Hugging Face hub or from disk into a local folder: only the files that are used here, each verified.
 //!
 //! ```text
-//! listing (names, sizes, SHA-256) ─ wanted ─ a file at a time: .partial ─ checked ─ renamed ─ manifest (names, sizes, BLAKE3)
+//! listing (names, sizes, SHA-256) ─ select ─ each file: .partial ─ verified ─ renamed ─ manifest (names, sizes, BLAKE3)
 //! ```
 //!
-//! What was interrupted goes on where it stopped. The manifest lies beside the files, so that they can be checked again whenever
-//! somebody doubts them.
+//! An interrupted download continues where it stopped. The manifest is kept beside the files, so that they can be verified again at
+//! any time.
 
 mod digest;
 mod fetch;
@@ -35,16 +35,15 @@ pub use manifest::{DamagedFile, MANIFEST, Manifest};
 pub use pull::{PullOptions, PulledModel, pull};
 pub use source::{ModelSource, name_for};
 
-/// The hub that everyone means.
+/// The public Hugging Face hub.
 pub const ENDPOINT: &str = "https://huggingface.co";
 
-/// The longest silence of a hub that sends a file.
+/// The longest pause while the hub sends a file.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Times that a hub may send elsewhere for one request.
+/// The maximum number of redirects of one request.
 const REDIRECTS: usize = 5;
 
-/// A model hub.
 pub struct Hub {
     endpoint: Url,
     client: Client,
@@ -52,7 +51,7 @@ pub struct Hub {
     patience: RetryPolicy,
 }
 
-/// What a hub has of one model at one commit.
+/// The hub's files of one model at one commit.
 #[derive(Debug)]
 struct Listing {
     id: String,
@@ -60,39 +59,39 @@ struct Listing {
     files: Vec<HubFile>,
 }
 
-/// One file of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HubFile {
     name: String,
-    /// Bytes, where the hub tells.
+    /// In bytes, if the hub reports it.
     size: Option<u64>,
-    /// In hexadecimal, where the hub tells: it does for all large files.
+    /// In hexadecimal, if the hub reports it; it does for all large files.
     sha256: Option<String>,
 }
 
 impl Hub {
-    /// The hub at `endpoint`, for those whom `token` allows more.
+    /// The hub at `endpoint`. A `token` gives access to private and gated models.
     ///
     /// # Errors
-    /// Where the address is none, or the token holds what no header may.
+    /// If the address is not valid, or the token has characters that an HTTP header cannot have.
     pub fn new(endpoint: &str, token: Option<&str>) -> Result<Self> {
         let parsed = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && !url.cannot_be_a_base());
-        let no_address = || ConfigError(format!("the hub's address is none; write HF_ENDPOINT like {ENDPOINT:?}"));
+        let no_address =
+            || ConfigError(format!("the hub's address is not a URL; set HF_ENDPOINT to an address like {ENDPOINT:?}"));
         let endpoint = parsed.ok_or_else(no_address)?;
         let token = token.map(str::trim).filter(|token| !token.is_empty()).map(|token| {
             let mut header = HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| ConfigError("HF_TOKEN holds characters that no token has; set it to the hub's token".into()))?;
+                .map_err(|_| ConfigError("HF_TOKEN has characters that no token has; set it to the hub's token".into()))?;
             header.set_sensitive(true);
             Ok::<_, ConfigError>(header)
         });
         let shape = |builder: reqwest::ClientBuilder| builder.read_timeout(SILENCE).redirect(redirect_policy());
         let client = http::client(&endpoint, shape).context("cannot prepare connections to the hub")?;
-        // No deadline for all of it: a model takes as long as it takes.
+        // There is no overall deadline, because a large model may take any time.
         let patience = RetryPolicy { total: Duration::MAX, ..RetryPolicy::new(SILENCE) };
         Ok(Self { endpoint, client, token: token.transpose()?, patience })
     }
 
-    /// What the hub has of the model `id` at `revision`: a branch, a tag or a commit.
+    /// Lists the files of the model `id` at `revision`: a branch, a tag or a commit.
     async fn listing(&self, id: &str, revision: &str) -> Result<Listing> {
         #[derive(Deserialize)]
         struct ModelResponse {
@@ -111,18 +110,20 @@ impl Hub {
             size: Option<u64>,
         }
         let mut url = self.url(&["api", "models"], id, &["revision", revision]);
-        // Without it there are no sizes and no hashes.
+        // Without this the answer has no sizes and no hashes.
         url.set_query(Some("blobs=true"));
         let what = format!("{id} at {revision}");
         let mut attempt = 0;
-        let told: ModelResponse = loop {
+        let found: ModelResponse = loop {
             attempt += 1;
             let reason = match self.get(url.clone()).send().await {
                 Err(e) => http::reason(&e),
                 Ok(response) => match StatusClass::of(response.status()) {
                     StatusClass::Answer => match response.json().await {
-                        Ok(told) => break told,
-                        Err(e) if e.is_decode() => bail!("{}: what answers for {what} is no model hub", self.endpoint),
+                        Ok(found) => break found,
+                        Err(e) if e.is_decode() => {
+                            bail!("{}: the answer for {what} is not that of a model hub; check HF_ENDPOINT", self.endpoint)
+                        }
                         Err(e) => http::reason(&e),
                     },
                     StatusClass::Again => format!("it answers {}", response.status()),
@@ -135,7 +136,7 @@ impl Hub {
             let (large_size, sha256) = sibling.lfs.map_or((None, None), |lfs| (lfs.size, lfs.sha256));
             HubFile { name: sibling.rfilename, size: large_size.or(sibling.size), sha256 }
         };
-        Ok(Listing { id: id.to_owned(), commit: told.sha, files: told.siblings.into_iter().map(file).collect() })
+        Ok(Listing { id: id.to_owned(), commit: found.sha, files: found.siblings.into_iter().map(file).collect() })
     }
 
     fn get(&self, url: Url) -> RequestBuilder {
@@ -146,7 +147,7 @@ impl Hub {
         }
     }
 
-    /// An address below the hub's. Parts may hold anything: they are escaped.
+    /// A URL below the hub's address. The parts are escaped.
     fn url(&self, before: &[&str], id: &str, after: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -155,13 +156,13 @@ impl Hub {
         url
     }
 
-    /// Waits before the next attempt, where there is to be one.
-    async fn pause(&self, attempt: u32, asked: Option<Duration>, what: &str, reason: &str) -> Result<()> {
-        let wait = self.patience.wait(attempt, asked).filter(|_| attempt < self.patience.attempts);
+    /// Waits before the next attempt, or fails if there have been enough.
+    async fn pause(&self, attempt: u32, requested_wait: Option<Duration>, what: &str, reason: &str) -> Result<()> {
+        let wait = self.patience.wait(attempt, requested_wait).filter(|_| attempt < self.patience.attempts);
         let Some(wait) = wait else {
-            bail!("cannot get {what} from {} ({attempt} attempts): {reason}; run the command again to go on", self.endpoint);
+            bail!("cannot get {what} from {} ({attempt} attempts): {reason}; run the command again to continue", self.endpoint);
         };
-        tracing::info!(attempt, reason, "asking the hub again");
+        tracing::info!(attempt, reason, "retrying the request to the hub");
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -169,7 +170,7 @@ impl Hub {
     fn refused(&self, status: reqwest::StatusCode, what: &str) -> String {
         let fix = match (status.as_u16(), &self.token) {
             (401 | 403, None) => {
-                "it does not exist, or needs a token: check the name, and set HF_TOKEN where the model is private or gated"
+                "it does not exist, or needs a token: check the name, and set HF_TOKEN if the model is private or gated"
             }
             (401 | 403, Some(_)) => "HF_TOKEN does not allow it: accept the model's terms on the hub, or use another token",
             (404, _) => "it does not exist: check the name and the revision",
@@ -185,7 +186,8 @@ impl std::fmt::Debug for Hub {
     }
 }
 
-/// Large files lie on other machines, where the hub sends us; the client leaves the token behind on the way. From TLS only to TLS.
+/// The hub redirects downloads of large files to other hosts. The client does not send the token to them. Redirects from TLS to
+/// plain HTTP are refused.
 fn redirect_policy() -> Policy {
     Policy::custom(|attempt| {
         let from_tls = attempt.previous().iter().any(|url| url.scheme() == "https");

@@ -1,16 +1,18 @@
 //! The model host: models in memory, token batches, and the threads that compute.
 //!
 //! ```text
-//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens ─────── TokenBatch ─┬ a device's thread
-//!   ▲                                                        ├ Job ─ Dispatch ─ Scheduler of a generator ───┘      │
-//!   │                                                        └ RemoteModel: a server ────────────────────┐         │
-//!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘
+//! run() ─ tokenize (blocking threads) ─ CallPlan: distinct ─┬ BatchQueue: bounded by tokens ───── TokenBatch ─┬ a device's thread
+//!   ▲                      work                             ├ GenerationJob ─ Dispatcher ─ Scheduler ─────────┘      │
+//!   │                                                       └ RemoteModel: a server ─────────────────────────┐       │
+//!   └─────────────────────── answers in the order of the requests ◀────── rows, completions, scores ─────────┴───────┘
 //! ```
 //!
-//! Models compute on the cores of this machine with the arithmetic of `kernels`, or with candle's tensors on a GPU: `tensors` has the same
-//! forward passes for that. Several devices take batches from one queue, and jobs are dispatched among them. Async code never touches a
-//! model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one arm in `decoder/config.rs`, and
-//! what is new about it in the two forward passes.
+//! Models compute on the cores of this machine with the functions of `kernels`, or on a GPU with candle's tensors; `gpu` has the
+//! same forward passes for that. Several devices take batches from one queue, and a dispatcher distributes generation jobs among
+//! them. Async code never touches a model.
+//!
+//! To add an encoder, add one file beside `encoder.rs` and one match arm in `folder.rs`. To add a decoder, add one match arm in
+//! `decoder/config.rs`, and extend the two forward passes where the architecture differs.
 
 mod activity;
 mod backend;
@@ -18,6 +20,8 @@ mod batch;
 mod budget;
 mod call_plan;
 mod capacity;
+mod completion;
+mod decode;
 mod decoder;
 mod device;
 mod dispatch;
@@ -30,8 +34,11 @@ mod gpu;
 pub mod hub;
 mod matrix;
 mod model;
+mod model_info;
+mod modules;
 mod prompt;
 mod queue;
+mod queued_sequence;
 mod remote;
 mod request;
 mod schema;
@@ -53,30 +60,31 @@ use tokio::sync::mpsc;
 
 pub use activity::IdleTime;
 pub use budget::BatchTuning;
+pub use completion::{Completion, Finish, GeneratedToken};
 pub use device::EngineStats;
 pub use error::EngineError;
-pub use model::{ModelInfo, ModelKind};
+pub use model_info::{ModelInfo, ModelKind};
 pub use remote::LEAST_SCORE;
 pub use request::{
-    Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
-    Prompt, Request, Role, Sampling, Score, TextKind, Work,
+    Answer, Chunking, EncodedChunk, EncodedText, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Score,
+    TextKind, Work,
 };
 pub use schema::Schema;
 pub use tensor_file::{TensorFile, TensorFileError};
 
 use activity::{ActivityTracker, PreparationGuard};
-use batch::EncoderRow;
 use call_plan::{CallPlan, WorkResults};
 use capacity::{FairQueue, TokenCapacity};
 use device::DeviceState;
 use dispatch::Dispatcher;
 use generation::TokenizedRequest;
 use model::{Model, ModelRuntime};
-use queue::{BatchQueue, QueuedSequence, SequenceGroup};
+use queue::{BatchQueue, SequenceGroup};
+use queued_sequence::{EncoderRow, QueuedSequence};
 use tidemill_base::failure::{Component, Failure, FailureClass, Poison, Transient};
 use tidemill_base::outcome::Span;
 
-/// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
+/// The model host. A clone is another handle on the same models; dropping the last handle stops the threads.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<EngineInner>,
@@ -84,25 +92,25 @@ pub struct Engine {
 }
 
 struct EngineInner {
-    /// As the first device has them; their tokenizers serve all devices.
+    /// The models as loaded on the first device. Their tokenizers serve all devices.
     models: Arc<[Model]>,
     queue: Arc<BatchQueue>,
-    watch: Arc<ActivityTracker>,
+    activity: Arc<ActivityTracker>,
     devices: Vec<Arc<DeviceState>>,
     dispatch: Dispatcher,
-    /// For encoders.
-    room: TokenCapacity,
-    turns: FairQueue,
-    /// For generators.
-    job_room: TokenCapacity,
-    /// Tokens of a batch of each model.
+    /// Tokens that may wait for encoders.
+    encoder_capacity: TokenCapacity,
+    encoder_turns: FairQueue,
+    /// Tokens that may wait for generators.
+    generator_capacity: TokenCapacity,
+    /// Tokens per batch, for each model.
     budgets: Vec<usize>,
-    /// What they are where nothing is known.
-    usual: usize,
+    /// Tokens per batch of a model that was neither configured nor measured.
+    default_budget: usize,
 }
 
 impl Engine {
-    /// A handle on the same models whose requests have another priority.
+    /// Another handle on the same models, whose requests have this priority.
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self { inner: self.inner.clone(), priority }
@@ -113,66 +121,69 @@ impl Engine {
         self.models().find(|info| &*info.name == name)
     }
 
-    /// Every model, by name.
+    /// All models, sorted by name.
     pub fn models(&self) -> impl Iterator<Item = &ModelInfo> {
         self.inner.models.iter().map(|model| &model.info)
     }
 
-    /// Tokens of a batch of the encoder that pipelines call `name`; none where there is no such model.
+    /// Tokens per batch of the encoder that pipelines call `name`; none if there is no such model.
     pub fn batch_tokens(&self, name: &str) -> Option<usize> {
         self.index(name).ok().map(|index| self.inner.budgets[index])
     }
 
-    /// The budgets of which a start measures which one is best, the smallest first.
+    /// The batch sizes, in tokens, that a measuring start compares, in ascending order.
     pub fn batch_tokens_measured(&self) -> Vec<usize> {
-        budget::candidates(self.inner.usual)
+        budget::candidates(self.inner.default_budget)
     }
 
-    /// Whether all devices compute; the first that does not and why. Work for a device that is out of order would wait in vain, and only
-    /// a new process has a new one: so one is enough for the engine to be out of order.
+    /// Whether all devices work; otherwise why the first failed one does not. Work queued for a failed device would wait forever,
+    /// and only a restart of the process brings a device back. So one failed device makes the whole engine unavailable.
     pub fn health(&self) -> Result<(), Transient> {
         self.inner.devices.iter().try_for_each(|device| device.health())
     }
 
-    /// What the devices have done since the engine started, all together.
+    /// The sum of what all devices have done since the engine started.
     pub fn stats(&self) -> EngineStats {
         let devices = self.inner.devices.iter().enumerate();
-        devices.map(|(place, device)| device.stats(self.inner.watch.device_time(place))).sum()
+        devices.map(|(place, device)| device.stats(self.inner.activity.device_time(place))).sum()
     }
 
-    /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
+    /// Does the work of the requests: one answer or failure for each, in order. Fails as a whole if a device or a server is
+    /// unavailable.
     ///
-    /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
+    /// Sequences of concurrent calls share batches and steps. Equal requests within a call are computed once.
     pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         self.health()?;
-        let preparing = self.inner.watch.begin_preparation();
+        let preparing = self.inner.activity.begin_preparation();
         let models = self.inner.models.clone();
         let mut plan = blocking(move || CallPlan::make(&models, &requests)).await?;
         let answers = plan.take_assembler();
         let (rows, generated, remote) = futures::try_join!(
             self.rows(&plan.sequences, preparing.clone()),
             self.generate(plan.jobs, preparing),
-            self.ask(&plan.remote)
+            self.ask_servers(&plan.remote)
         )?;
         Ok(answers.finish(&WorkResults { rows, generated, remote }))
     }
 
-    /// Tokens of each text as the model's tokenizer counts them: special tokens not counted, nothing cut off. Estimated for a server.
+    /// Tokens of each text as the model's tokenizer counts them, without special tokens and without truncation. An estimate for a
+    /// model behind a server.
     pub async fn count_tokens(&self, model: &str, texts: Vec<Arc<str>>) -> Result<Vec<usize>, Failure> {
         let (models, index) = (self.inner.models.clone(), self.index(model)?);
         blocking(move || texts.iter().map(|text| models[index].count(text)).collect()).await?
     }
 
-    /// What counts and cuts texts as the model's tokenizer does, on the caller's thread.
+    /// Counts and splits texts with the model's tokenizer, on the caller's thread.
     pub fn splitter(&self, model: &str) -> Option<TextSplitter> {
         let index = self.index(model).ok()?;
         Some(TextSplitter { models: self.inner.models.clone(), index })
     }
 
-    /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
+    /// Whether the model's answers of at most `max_tokens` tokens can be constrained to the schema. Compiles the schema, so call it
+    /// where blocking is fine.
     ///
     /// # Errors
-    /// One sentence where they cannot.
+    /// One sentence that says why not.
     pub fn check_schema(&self, model: &str, schema: &Schema, max_tokens: usize) -> Result<(), String> {
         let index = self.index(model).map_err(|failure| failure.to_string())?;
         self.inner.models[index].check_schema(schema, max_tokens)
@@ -184,7 +195,7 @@ impl Engine {
         })
     }
 
-    /// Hands the jobs to the devices and waits for what comes of them.
+    /// Sends the jobs to the devices and waits for their answers.
     async fn generate(
         &self,
         jobs: Vec<(usize, TokenizedRequest)>,
@@ -195,13 +206,13 @@ impl Engine {
         let mut loads = Vec::with_capacity(jobs.len());
         for (index, (model, prepared)) in jobs.into_iter().enumerate() {
             let tokens = prepared.weight();
-            let room = self.inner.job_room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
-            // Before a device is chosen, what is done already has to be off its account.
+            let permit = self.inner.generator_capacity.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
+            // Account for finished jobs first, so that the choice of a device sees its current load.
             while let Ok((index, answer)) = replies.try_recv() {
                 answers[index] = Some(answer);
                 loads[index] = None;
             }
-            let job = prepared.into_job(self.priority, index, reply.clone(), room);
+            let job = prepared.into_job(self.priority, index, reply.clone(), permit);
             let load = self.inner.dispatch.send(model, tokens, job).ok_or_else(|| self.stopped())?;
             loads.push(Some(load));
         }
@@ -210,16 +221,16 @@ impl Engine {
             answers[index] = Some(answer);
             loads[index] = None;
         }
-        // A job that was dropped on the way leaves a hole: the device has stopped.
+        // A job without an answer was dropped: its device has stopped.
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
-    /// Asks the servers. The first failure ends the call, for the batch is evaluated again as a whole. Answers that came before it are
-    /// kept for the next call.
-    async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
-        let remote = |index: usize| match &self.inner.models[index].host {
+    /// Asks the servers. The first failure ends the call, because the caller evaluates the whole batch again. Answers that arrived
+    /// before the failure are cached for that next call.
+    async fn ask_servers(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        let remote = |index: usize| match &self.inner.models[index].runtime {
             ModelRuntime::Remote(remote) => remote,
-            ModelRuntime::Encoder(_) | ModelRuntime::Generator(_) => unreachable!("only what servers answer is planned so"),
+            ModelRuntime::Encoder(_) | ModelRuntime::Generator(_) => unreachable!("only requests for servers are in this list"),
         };
         let ask = async |(index, request): &(usize, Request)| {
             let remote = remote(*index);
@@ -241,12 +252,12 @@ impl Engine {
         Ok(answers)
     }
 
-    /// Whether the model stands behind a server, which may be down.
+    /// Whether the model is behind a server, which may be down.
     pub fn is_remote(&self, model: &str) -> bool {
-        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].host, ModelRuntime::Remote(_)))
+        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].runtime, ModelRuntime::Remote(_)))
     }
 
-    /// Queues the sequences and waits for their rows.
+    /// Queues the sequences and waits for their results.
     async fn rows(
         &self,
         sequences: &[(usize, Arc<[u32]>)],
@@ -255,29 +266,30 @@ impl Engine {
         let inner = &*self.inner;
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut indexed: Vec<usize> = (0..sequences.len()).collect();
-        // By model, then the longest first, so that a batch's parts come out even.
+        // By model, and the longest first, so that the parts of a batch take equally long.
         indexed.sort_by_key(|i| (sequences[*i].0, std::cmp::Reverse(sequences[*i].1.len())));
         let mut rest = indexed.as_slice();
+        // The current model; for a large call also the guard that lets it queue all its sequences without a break.
         let mut turn = None;
         while let Some(first) = rest.first() {
             let model = sequences[*first].0;
             if turn.as_ref().is_none_or(|(of, _)| *of != model) {
                 let all = sequences.iter().filter(|sequence| sequence.0 == model).map(|sequence| sequence.1.len()).sum();
                 let is_small = queue::is_small(all, inner.budgets[model]);
-                turn = Some((model, if is_small { None } else { Some(inner.turns.wait(self.priority, model).await) }));
+                turn = Some((model, if is_small { None } else { Some(inner.encoder_turns.wait(self.priority, model).await) }));
             }
             let (mut count, mut tokens) = (0, 0);
-            // Room is asked for by the batch, so that callers with little to do slip in between.
+            // Capacity is acquired batch by batch, so that callers with little work get in between.
             while let Some(index) = rest.get(count).filter(|i| sequences[**i].0 == model && tokens < inner.budgets[model]) {
                 tokens += sequences[*index].1.len();
                 count += 1;
             }
-            let room = Arc::new(inner.room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
+            let permit = Arc::new(inner.encoder_capacity.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
             let wait = |index: &usize| QueuedSequence {
                 ids: sequences[*index].1.clone(),
                 index: *index,
                 reply: reply.clone(),
-                room: room.clone(),
+                permit: permit.clone(),
             };
             inner.queue.push(SequenceGroup { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];
@@ -287,7 +299,7 @@ impl Engine {
         while let Some((index, row)) = replies.recv().await {
             rows[index] = Some(row);
         }
-        // A batch that was dropped on the way leaves holes: the device has stopped.
+        // A sequence without a result was in a batch that was dropped: its device has stopped.
         rows.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
@@ -297,7 +309,7 @@ impl Engine {
     }
 }
 
-/// Counts and cuts texts as one model's tokenizer does; by estimate for a server.
+/// Counts and splits texts with one model's tokenizer, or by an estimate for a model behind a server.
 #[derive(Clone)]
 pub struct TextSplitter {
     models: Arc<[Model]>,
@@ -305,18 +317,18 @@ pub struct TextSplitter {
 }
 
 impl TextSplitter {
-    /// Tokens of the text, special tokens not counted.
+    /// Tokens of the text, without special tokens.
     ///
     /// # Errors
-    /// Where the text cannot be tokenized.
+    /// If the text cannot be tokenized.
     pub fn count(&self, text: &str) -> Result<usize, Failure> {
         self.models[self.index].count(text)
     }
 
-    /// Pieces of the text of at most `tokens` tokens, neighbours sharing `overlap` of them; at least one.
+    /// Splits the text into at least one piece of at most `tokens` tokens each. Neighbouring pieces share `overlap` tokens.
     ///
     /// # Errors
-    /// Where the text cannot be tokenized.
+    /// If the text cannot be tokenized.
     pub fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
         self.models[self.index].split(text, tokens, overlap)
     }
@@ -334,7 +346,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Runs work that takes long on a thread of its own.
+/// Runs long work on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Transient> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Transient::new(Component::Model, format!("tokenization stopped: {e}")))
 }

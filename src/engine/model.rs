@@ -1,82 +1,37 @@
-//! A model of the engine: loaded from its folder or file, or behind a server, ready to run.
+//! A model of the engine: loaded from a folder or file, or behind a server.
 
 use std::sync::Arc;
 
+use super::decode::DecoderWeights;
 use super::decoder::{Decoder, is_decoder};
 use super::encoder::{Encode, Encoder};
 use super::error::EngineError;
 use super::folder::ModelFolder;
-use super::generation::DecoderWeights;
 use super::gpu::{Accelerator, GpuDecoder, GpuEncoder};
+use super::model_info::{ModelInfo, ModelKind};
+use super::modules::MODULES;
 use super::prompt::{ChatTokenizer, TokenLimits};
 use super::remote::RemoteModel;
 use super::request::Chunking;
 use super::schema::Schema;
-use super::sentence_transformers::{self, MODULES};
+use super::sentence_transformers;
 use super::text_tokenizer::TextTokenizer;
 use super::tokenizer_settings::TokenizerSettings;
 use tidemill_base::config::{ModelConfig, ModelLocation};
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
 
-/// What the rest of the program may know about a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelInfo {
-    /// The name that pipelines use.
-    pub name: Arc<str>,
-    /// Where it is: the folder or file it was loaded from, or the address of its server.
-    pub origin: String,
-    /// What it can be asked for.
-    pub kind: ModelKind,
-    /// `model_type` of its `config.json`.
-    pub architecture: String,
-    /// A hash over the names and contents of the files that decide its answers.
-    pub revision: String,
-    /// Components of a vector. For a classifier: of the vectors it works with inside.
-    pub dimension: usize,
-    /// The longest sequence it takes, special tokens included.
-    pub max_tokens: usize,
-    /// A classifier's classes, in the order of its logits.
-    pub labels: Vec<String>,
-    /// Whether a classifier was trained to give a text several classes or none, each with odds of its own.
-    pub several_labels: bool,
-}
-
-/// What a model can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ModelKind {
-    /// [`Work::Encode`](super::Work::Encode).
-    Encoder,
-    /// [`Work::Classify`](super::Work::Classify).
-    Classifier,
-    /// [`Work::Generate`](super::Work::Generate) and [`Work::Score`](super::Work::Score).
-    Generator,
-}
-
-impl ModelKind {
-    /// The kind as commands print it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Encoder => "encoder",
-            Self::Classifier => "classifier",
-            Self::Generator => "generator",
-        }
-    }
-}
-
-/// A model of the engine.
 pub(super) struct Model {
     pub(super) info: ModelInfo,
-    pub(super) host: ModelRuntime,
+    pub(super) runtime: ModelRuntime,
 }
 
-/// What does a model's work.
+/// What computes the model's answers.
 pub(super) enum ModelRuntime {
     /// An encoder or classifier in memory.
     Encoder(Box<EncoderModel>),
     /// A decoder in memory.
     Generator(Box<GeneratorModel>),
-    /// A server.
     Remote(Box<RemoteModel>),
 }
 
@@ -93,13 +48,14 @@ pub(super) struct GeneratorModel {
 }
 
 impl Model {
-    /// Loads the model that pipelines call `name` onto the accelerator, or into memory where there is none; or prepares for its server.
+    /// Loads the model that pipelines call `name` onto the accelerator, or into memory if there is none. For a model behind a
+    /// server it only prepares the client.
     pub(super) fn load(name: &str, config: &ModelConfig, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let path = match config.place(name)? {
             ModelLocation::Local(path) => path,
             ModelLocation::Server(_) => {
                 let remote = RemoteModel::open(name, config)?;
-                return Ok(Self { info: remote.info.clone(), host: ModelRuntime::Remote(Box::new(remote)) });
+                return Ok(Self { info: remote.info.clone(), runtime: ModelRuntime::Remote(Box::new(remote)) });
             }
         };
         let mut folder = ModelFolder::open(name, path)?;
@@ -113,7 +69,9 @@ impl Model {
             return Self::generator(name, &mut folder, config, accelerator);
         }
         if let Some(adapter) = &config.adapter {
-            let reason = format!("is an adapter, and `models.{name}` is an encoder; merge it before, or remove the setting");
+            let reason = format!(
+                "is an adapter, and `models.{name}` is an encoder; merge the adapter into the model's weights, or remove the setting"
+            );
             return Err(EngineError::invalid(adapter, reason));
         }
         Self::encoder(name, &mut folder, accelerator)
@@ -150,7 +108,7 @@ impl Model {
             labels: Vec::new(),
             several_labels: false,
         };
-        Ok(Self { info, host: ModelRuntime::Generator(Box::new(GeneratorModel { tokenizer, decoder })) })
+        Ok(Self { info, runtime: ModelRuntime::Generator(Box::new(GeneratorModel { tokenizer, decoder })) })
     }
 
     fn encoder(name: &str, folder: &mut ModelFolder, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
@@ -162,11 +120,11 @@ impl Model {
         let kind = if shape.classifies() { ModelKind::Classifier } else { ModelKind::Encoder };
         let pooling = match kind {
             ModelKind::Encoder => {
-                let manner = sentence_transformers::read_settings(folder)?;
-                let prompted = tokenizer.with_prompts(manner.prompts);
+                let pooling_settings = sentence_transformers::read_settings(folder)?;
+                let prompted = tokenizer.with_prompts(pooling_settings.prompts);
                 tokenizer =
                     prompted.map_err(|reason| EngineError::invalid(folder.join_at(sentence_transformers::LIBRARY), reason))?;
-                Some(manner.pooling)
+                Some(pooling_settings.pooling)
             }
             ModelKind::Classifier | ModelKind::Generator => None,
         };
@@ -178,7 +136,7 @@ impl Model {
             let named = shape.named_classes();
             if named != 0 && named != encoder.dimension() {
                 let reason = format!(
-                    "id2label names {named} classes, and the weights have {}; the two are of different models",
+                    "id2label names {named} classes, and the weights have {}; take both files from the same model",
                     encoder.dimension()
                 );
                 return Err(EngineError::invalid(folder.join("config.json"), reason));
@@ -195,24 +153,25 @@ impl Model {
             labels: if kind == ModelKind::Classifier { shape.labels(encoder.dimension()) } else { Vec::new() },
             several_labels: kind == ModelKind::Classifier && shape.has_several_labels(),
         };
-        Ok(Self { info, host: ModelRuntime::Encoder(Box::new(EncoderModel { tokenizer, encoder })) })
+        Ok(Self { info, runtime: ModelRuntime::Encoder(Box::new(EncoderModel { tokenizer, encoder })) })
     }
 
-    /// Tokens of the text, special tokens not counted; an estimate where a server has the tokenizer.
+    /// Tokens of the text, without special tokens; an estimate for a model behind a server.
     pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
-        match &self.host {
-            ModelRuntime::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
+        match &self.runtime {
+            ModelRuntime::Encoder(encoder_model) => encoder_model.tokenizer.count(text).map_err(|e| untokenizable(&e)),
             ModelRuntime::Generator(generator) => Ok(generator.tokenizer.count(text)?),
             ModelRuntime::Remote(remote) => Ok(remote.count(text)),
         }
     }
 
-    /// Cuts the text into pieces of at most `tokens` tokens, neighbours sharing `overlap` of them; estimated where a server has the
-    /// tokenizer.
+    /// Splits the text into pieces of at most `tokens` tokens. Neighbouring pieces share `overlap` tokens. An estimate for a model
+    /// behind a server.
     pub(super) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
-        match &self.host {
-            ModelRuntime::Encoder(hosted) => {
-                let chunks = hosted.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
+        match &self.runtime {
+            ModelRuntime::Encoder(encoder_model) => {
+                let chunks =
+                    encoder_model.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
                 Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
             }
             ModelRuntime::Generator(generator) => Ok(generator.tokenizer.split(text, tokens, overlap)?),
@@ -220,13 +179,13 @@ impl Model {
         }
     }
 
-    /// Whether answers of at most `max_tokens` tokens can be held to the schema.
+    /// Whether answers of at most `max_tokens` tokens can be constrained to the schema.
     ///
     /// # Errors
-    /// One sentence where they cannot.
+    /// One sentence that says why not.
     pub(super) fn check_schema(&self, schema: &Schema, max_tokens: usize) -> Result<(), String> {
-        // A server says by its answers what it can follow.
-        let ModelRuntime::Generator(generator) = &self.host else { return Ok(()) };
+        // What a server supports shows only in its answers.
+        let ModelRuntime::Generator(generator) = &self.runtime else { return Ok(()) };
         generator.tokenizer.check_schema(schema)?;
         match generator.tokenizer.shortest_answer_tokens(schema) {
             Some(shortest) if shortest > max_tokens => Err(format!(

@@ -1,4 +1,4 @@
-//! From a conversation to tokens and back: chat templates, tokens that documents cannot forge, and answers held to a schema.
+//! Converts conversations to tokens and back: chat templates, protection of control tokens, and constraints by schema.
 
 mod added_tokens;
 mod chat_settings;
@@ -43,21 +43,21 @@ use tidemill_base::outcome::Span;
 pub(crate) struct ChatTokenizer {
     definition: TokenizerDefinition,
     template: ChatTemplate,
-    /// Characters that no control token can be written without.
+    /// Characters without which no control token can be written.
     control_characters: BTreeSet<char>,
-    /// Counts and cuts plain text.
+    /// Counts and splits plain text.
     text: TextTokenizer,
     end_ids: Arc<[u32]>,
     end_id: u32,
-    /// A token that begins every prompt, where the template does not write it.
+    /// The token that starts every prompt, if the template does not write it.
     begin: Option<u32>,
     grammars: GrammarCache,
 }
 
-/// How many tokens the model knows, and how many it takes.
+/// The model's token limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenLimits {
-    /// Tokens that the model weighs at every step.
+    /// The number of logits of a step, which may exceed the number of tokens.
     pub(crate) vocabulary: usize,
     /// The longest sequence.
     pub(crate) context: usize,
@@ -75,7 +75,7 @@ impl ChatTokenizer {
         Self::new(definition, settings, limits).map_err(|reason| EngineError::invalid(folder.join(FILE), reason))
     }
 
-    /// Reads the vocabulary and the template that a GGUF file carries.
+    /// Reads the vocabulary and the template of a GGUF file.
     pub(crate) fn from_gguf(
         path: &Path,
         metadata: &HashMap<String, gguf_file::Value>,
@@ -92,7 +92,7 @@ impl ChatTokenizer {
     fn new(definition: TokenizerDefinition, settings: ChatSettings, limits: TokenLimits) -> Result<Self, String> {
         if definition.pieces.len() > limits.vocabulary {
             return Err(format!(
-                "has token ids up to {} and the model has {} word vectors; tokenizer and weights are of different models",
+                "has token ids up to {} and the model has {} word vectors; take tokenizer and weights from the same model",
                 definition.pieces.len() - 1,
                 limits.vocabulary
             ));
@@ -110,7 +110,7 @@ impl ChatTokenizer {
         Ok(Self { definition, template, control_characters, text, end_ids, end_id, begin: settings.begin, grammars })
     }
 
-    /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
+    /// The prompt as text, as Hugging Face's `apply_chat_template` renders it with a generation prompt.
     #[cfg(test)]
     pub(crate) fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, Poison> {
         let turns: Vec<TemplateMessage<'_>> =
@@ -118,11 +118,11 @@ impl ChatTokenizer {
         self.template.render(&turns, true, thinking).map_err(|reason| refused(&reason))
     }
 
-    /// The prompt as tokens. The template's own control tokens count; what the messages say is plain text, whatever it looks like.
+    /// The prompt as tokens. Only the template can write control tokens; the messages' content is always plain text.
     pub(crate) fn encode(&self, messages: &[Message]) -> Result<Vec<u32>, Poison> {
         let Some(placeholders) = Placeholders::choose(&self.control_characters, messages.iter().map(|message| &*message.content))
         else {
-            return Err(refused("a message holds every character that Unicode sets aside for private use"));
+            return Err(refused("a message contains every character that Unicode sets aside for private use"));
         };
         let contents: Vec<String> = messages.iter().map(|message| placeholders.insert(&message.content)).collect();
         let turns: Vec<TemplateMessage<'_>> = messages
@@ -130,7 +130,7 @@ impl ChatTokenizer {
             .zip(&contents)
             .map(|(message, content)| TemplateMessage { role: message.role.as_str(), content })
             .collect();
-        // Thoughts are no part of what a task asks for, and would be paid for with every document.
+        // Reasoning is turned off: tasks do not use it, and it would cost tokens for every document.
         let rendered = self.template.render(&turns, true, Some(false)).map_err(|reason| refused(&reason))?;
         let (text, found) = placeholders.restore(&rendered, self.definition.added.find(&rendered));
         let mut ids = encoding::encode(&self.definition.plain, &text, &found).map_err(|e| untokenizable(&e))?;
@@ -140,27 +140,27 @@ impl ChatTokenizer {
         Ok(ids)
     }
 
-    /// The tokens of plain text where the model's turn begins.
+    /// The tokens of plain text at the start of the model's turn.
     pub(crate) fn encode_text(&self, text: &str) -> Result<Vec<u32>, Poison> {
         encoding::encode_after(&self.definition.plain, text).map_err(|e| untokenizable(&e))
     }
 
-    /// The bytes that a token stands for; none for control tokens.
+    /// The bytes that a token stands for; empty for control tokens.
     pub(crate) fn piece(&self, id: u32) -> &[u8] {
         self.definition.pieces.get(id)
     }
 
-    /// An empty text that grows by pieces.
+    /// An empty text for this model's tokens.
     pub(crate) fn incremental_text(&self) -> IncrementalText {
         IncrementalText::new(self.definition.drops_first_space)
     }
 
-    /// Every token that ends an answer.
+    /// All tokens that end an answer.
     pub(crate) fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
 
-    /// The token that the template puts after an answer.
+    /// The token that the template writes after an answer.
     pub(crate) fn end_id(&self) -> u32 {
         self.end_id
     }
@@ -170,33 +170,32 @@ impl ChatTokenizer {
         self.text.count(text).map_err(|e| untokenizable(&e))
     }
 
-    /// Cuts plain text into spans of at most `tokens` tokens, neighbours sharing `overlap` of them.
+    /// Splits plain text into spans of at most `tokens` tokens. Neighbouring spans share `overlap` tokens.
     pub(crate) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Poison> {
         let chunks = self.text.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
         Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
     }
 
-    /// What holds answers to schemas.
-    pub(crate) fn grammars(&self) -> &GrammarCache {
+    pub(crate) fn grammar_cache(&self) -> &GrammarCache {
         &self.grammars
     }
 
-    /// Whether answers can be held to `schema`.
+    /// Whether answers can be constrained to `schema`.
     ///
     /// # Errors
-    /// One sentence that names what of the schema cannot be followed.
+    /// One sentence that names the unsupported part of the schema.
     pub(crate) fn check_schema(&self, schema: &Schema) -> Result<(), String> {
         self.grammars.check(schema)
     }
 
-    /// Tokens of about the shortest answer that `schema` allows; none where there is none of a sensible length.
+    /// The approximate number of tokens of the shortest answer that `schema` allows; none if no answer is of a sensible length.
     pub(crate) fn shortest_answer_tokens(&self, schema: &Schema) -> Option<usize> {
         let text = shortest_answer::shortest_answer(schema.value())?;
         Some(self.encode_text(&text).ok()?.len())
     }
 }
 
-/// The token that closes an answer: what the template writes right after one, if it is a token that ends an answer.
+/// The control token that the template writes directly after an answer, if it is one that ends an answer.
 fn end_of_turn(definition: &TokenizerDefinition, template: &ChatTemplate, end_ids: &[u32]) -> Option<u32> {
     const ANSWER: &str = "answer";
     let turns = [TemplateMessage { role: "user", content: "question" }, TemplateMessage { role: "assistant", content: ANSWER }];

@@ -1,46 +1,29 @@
-//! The queue in front of the devices: bounded by tokens; what came first ends first, and who has little to do does not wait for that.
+//! The queue in front of the devices, bounded by tokens.
+//!
+//! Calls finish in order of arrival, except that small calls go ahead of large ones.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::activity::ActivityTracker;
-use super::batch::{EncoderRow, TokenBatch};
+use super::batch::TokenBatch;
+use super::queued_sequence::QueuedSequence;
 use super::request::Priority;
-use tidemill_base::failure::Poison;
 use tidemill_base::metrics::METRICS;
-
-/// A sequence and who waits for its row.
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct QueuedSequence {
-    /// Token ids, special tokens included.
-    pub(super) ids: Arc<[u32]>,
-    /// The sequence's place in its call.
-    pub(super) index: usize,
-    /// Where the row goes, or why there is none.
-    pub(super) reply: UnboundedSender<(usize, Result<EncoderRow, Poison>)>,
-    /// Room in the queue, given back when the last sequence of a [`SequenceGroup`] is done.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(super) room: Arc<OwnedSemaphorePermit>,
-}
 
 /// Sequences that one call queued together.
 pub(super) struct SequenceGroup {
-    /// The model's place in the engine's list.
+    /// The model's index in the engine's list.
     pub(super) model: usize,
-    /// Whether they go first.
     pub(super) priority: Priority,
-    /// The sequences.
     pub(super) waiting: VecDeque<QueuedSequence>,
 }
 
-/// The parts that wait: live ones before others, then in order of arrival.
+/// The waiting groups: live ones first, then in order of arrival.
 pub(super) struct BatchQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
-    watch: Arc<ActivityTracker>,
+    activity: Arc<ActivityTracker>,
 }
 
 #[derive(Default)]
@@ -50,64 +33,64 @@ struct QueueState {
     closed: bool,
 }
 
-/// Parts of one priority.
+/// The groups of one priority.
 #[derive(Default)]
 struct PriorityLevel(VecDeque<SequenceGroup>);
 
 impl BatchQueue {
-    /// An empty queue in front of the devices that are watched.
-    pub(super) fn new(watch: Arc<ActivityTracker>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), watch }
+    /// An empty queue that reports to `activity`.
+    pub(super) fn new(activity: Arc<ActivityTracker>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), activity }
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
-        // The state is whole between any two statements that can panic.
+        // The state is consistent between any two statements that can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a part. Where the queue is closed, the part is dropped, which its callers see.
-    pub(super) fn push(&self, part: SequenceGroup) {
+    /// Queues a group. If the queue is closed, the group is dropped and its caller sees the channel close.
+    pub(super) fn push(&self, group: SequenceGroup) {
         let mut state = self.lock();
         if !state.closed {
-            METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
-            state.lane(part.priority).0.push_back(part);
-            self.watch.set_queued(true);
-            // All of them: it may be another device's turn than that of the one who wakes first.
+            METRICS.queue_depth.add(group.waiting.iter().map(|w| w.ids.len() as i64).sum());
+            state.level(group.priority).0.push_back(group);
+            self.activity.set_queued(true);
+            // Wakes all devices: the one that wakes first may have to leave the batch to another.
             self.changed.notify_all();
         }
     }
 
-    /// Ends the queue: what waits is dropped and [`BatchQueue::take`] gives none.
+    /// Closes the queue: waiting groups are dropped, and [`BatchQueue::take`] returns none.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         for priority in [Priority::Live, Priority::Backfill] {
-            let dropped: usize = state.lane(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
+            let dropped: usize = state.level(priority).0.drain(..).flat_map(|group| group.waiting).map(|w| w.ids.len()).sum();
             METRICS.queue_depth.sub(dropped as i64);
         }
-        self.watch.set_queued(false);
+        self.activity.set_queued(false);
         self.changed.notify_all();
     }
 
-    /// Waits for work and takes a batch for the device at `place`, of about as many tokens as the model's place in `budgets` says; none
-    /// once the queue is closed. A device that computes takes a batch ahead only where no other one has nothing to do.
+    /// Waits for work and takes a batch for the device at `place`, of about as many tokens as `budgets` has for the batch's model.
+    /// None once the queue is closed. A device that is computing takes its next batch in advance only if no other device is idle.
     pub(super) fn take(&self, place: usize, budgets: &[usize]) -> Option<TokenBatch> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let drawn = match self.watch.should_yield(place) {
+            let formed = match self.activity.should_yield(place) {
                 true => None,
-                false => state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)),
+                false => state.live.form_batch(budgets).or_else(|| state.backfill.form_batch(budgets)),
             };
-            if let Some((model, waiting)) = drawn {
+            if let Some((model, waiting)) = formed {
                 let rest = !state.live.0.is_empty() || !state.backfill.0.is_empty();
                 if waiting.is_empty() {
-                    self.watch.set_queued(rest);
+                    self.activity.set_queued(rest);
                     continue;
                 }
-                self.watch.batch_formed(place, rest);
+                self.activity.batch_formed(place, rest);
                 if rest {
                     self.changed.notify_all();
                 }
@@ -121,7 +104,7 @@ impl BatchQueue {
 }
 
 impl QueueState {
-    fn lane(&mut self, priority: Priority) -> &mut PriorityLevel {
+    fn level(&mut self, priority: Priority) -> &mut PriorityLevel {
         match priority {
             Priority::Live => &mut self.live,
             Priority::Backfill => &mut self.backfill,
@@ -135,48 +118,48 @@ impl SequenceGroup {
     }
 }
 
-/// Whether so many tokens are little work: what has little to do goes before what has much.
+/// Whether a call with this many tokens is small, and goes ahead of large ones.
 pub(super) fn is_small(tokens: usize, budget: usize) -> bool {
     tokens <= budget / 8
 }
 
 impl PriorityLevel {
-    /// Draws sequences of the model that has waited longest: half of the budget for parts that are small, so that one sentence never waits
-    /// behind a book, and then all parts in order of arrival, so that what came first ends first.
-    fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<QueuedSequence>)> {
+    /// Takes sequences of the model that has waited longest. Half of the budget goes to small groups, so that one sentence never
+    /// waits behind a book. The rest is filled with all groups in order of arrival, so that calls finish in that order.
+    fn form_batch(&mut self, budgets: &[usize]) -> Option<(usize, Vec<QueuedSequence>)> {
         let model = self.0.front()?.model;
         let budget = budgets[model];
-        let mut drawn = Vec::new();
+        let mut formed = Vec::new();
         let mut left = 0;
         for (small_ones, share) in [(true, budget / 2), (false, budget - budget / 2)] {
             left += share;
-            for part in self.0.iter_mut().filter(|part| part.model == model) {
-                if small_ones && !part.is_small(budget) {
+            for group in self.0.iter_mut().filter(|group| group.model == model) {
+                if small_ones && !group.is_small(budget) {
                     continue;
                 }
-                while let Some(next) = part.waiting.front() {
+                while let Some(next) = group.waiting.front() {
                     let tokens = next.ids.len();
                     if next.reply.is_closed() {
-                        // Its caller has gone away.
+                        // Its caller has stopped waiting.
                         METRICS.queue_depth.sub(tokens as i64);
-                        part.waiting.pop_front();
+                        group.waiting.pop_front();
                         continue;
                     }
-                    // A sequence larger than the budget still has to go some time: alone.
-                    if tokens > left && !drawn.is_empty() {
+                    // A sequence larger than the budget forms a batch alone.
+                    if tokens > left && !formed.is_empty() {
                         break;
                     }
                     left = left.saturating_sub(tokens);
-                    drawn.extend(part.waiting.pop_front());
+                    formed.extend(group.waiting.pop_front());
                 }
             }
         }
-        self.0.retain(|part| !part.waiting.is_empty());
-        // The next batch belongs to another model, where one waits.
-        let others = self.0.iter().position(|part| part.model != model);
+        self.0.retain(|group| !group.waiting.is_empty());
+        // If another model has groups waiting, the next batch belongs to it.
+        let others = self.0.iter().position(|group| group.model != model);
         if let Some(other) = others.and_then(|at| self.0.remove(at)) {
             self.0.push_front(other);
         }
-        Some((model, drawn))
+        Some((model, formed))
     }
 }

@@ -1,14 +1,14 @@
 //! Models behind OpenAI-compatible servers: the same requests, answers and failures as for models in memory.
 //!
-//! What differs, because a server tells and takes less:
+//! A server reports less than a model in memory, and accepts fewer parameters. So some things differ:
 //!
 //! | | in memory | behind a server |
 //! |---|---|---|
-//! | revision | hash of the files | hash of address and name: what stands behind them may change without a word |
+//! | revision | hash of the files | hash of the address and the model's name; the server may change the model unnoticed |
 //! | tokens of a text | counted | estimated by [`RemoteModel::count`] |
-//! | special tokens in a document | stay text | stay text: marks are broken up by a space, see `escaping.rs` |
-//! | schema | cannot be broken | asked for, then judged; a broken answer is asked for once more with another seed |
-//! | label scores | exact | see `scores.rs` |
+//! | special tokens in a document | stay text | stay text: a space is inserted into each, see `escaping.rs` |
+//! | schema | always satisfied | requested, then validated; an invalid answer is requested once more with another seed |
+//! | label scores | exact | approximate, see `scores.rs` |
 //! | cost | device time | tokens, as the server counts them; device time is 0 |
 
 mod answer_cache;
@@ -35,9 +35,10 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use super::completion::Completion;
 use super::error::EngineError;
-use super::model::{ModelInfo, ModelKind};
-use super::request::{Answer, Completion, Generate, Prediction, Request, Sampling, Score, Work};
+use super::model_info::{ModelInfo, ModelKind};
+use super::request::{Answer, Generate, Prediction, Request, Sampling, Score, Work};
 use answer_cache::AnswerCache;
 use chat_request::ChatRequest;
 use dialect::Dialect;
@@ -51,28 +52,26 @@ use tidemill_base::metrics::METRICS;
 
 pub use scores::LEAST_SCORE;
 
-/// A model behind a server.
 pub(crate) struct RemoteModel {
-    /// What the rest of the program may know about it.
     pub(crate) info: ModelInfo,
     server_model: String,
-    /// The setting's own spelling, for messages.
+    /// The setting as it was written, for messages.
     base_url: String,
     completions: Url,
     client: Client,
     key: Option<ApiKey>,
     timeout: Duration,
     patience: RetryPolicy,
-    /// Calls that may be under way.
+    /// Limits concurrent calls.
     slots: Semaphore,
     gate: BackoffGate,
     dialect: Mutex<Dialect>,
     faults: FaultTracker,
-    /// Answers whose call came to nothing.
+    /// Answers of calls that failed as a whole.
     pub(crate) cache: AnswerCache,
 }
 
-/// What the server is shown to let us in. Never printed.
+/// The API key. It is never printed.
 struct ApiKey {
     variable: String,
     secret: String,
@@ -80,12 +79,12 @@ struct ApiKey {
 }
 
 impl RemoteModel {
-    /// Prepares the model that pipelines call `name`. The server is not spoken to: it may be down when the process starts.
+    /// Prepares the model that pipelines call `name`. It does not contact the server, which may be down when the process starts.
     pub(crate) fn open(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
         Self::open_with(name, config, |variable| std::env::var(variable).ok())
     }
 
-    /// [`RemoteModel::open`] with the environment given.
+    /// [`RemoteModel::open`] with the given environment variables.
     fn open_with(name: &str, config: &ModelConfig, environment: impl Fn(&str) -> Option<String>) -> Result<Self, EngineError> {
         let place = match config.place(name)? {
             ModelLocation::Server(place) => place,
@@ -133,7 +132,7 @@ impl RemoteModel {
         })
     }
 
-    /// Does the work of one request, with patience. It may be dropped at any time; the server then works in vain at most.
+    /// Does the work of one request, with retries. The future may be dropped at any time.
     pub(crate) async fn answer(&self, request: &Request) -> Result<Answer, Failure> {
         match &request.work {
             Work::Generate(generate) => self.generate(generate).await,
@@ -141,7 +140,7 @@ impl RemoteModel {
             Work::Encode { .. } | Work::Classify { .. } => Err(Failure::poison(
                 FailureClass::Model,
                 format!(
-                    "model {:?} stands behind a server, which is asked only for text and labels; use a model on disk",
+                    "model {:?} is behind a server, which can only generate text and score labels; use a model on disk",
                     self.info.name
                 ),
             )),
@@ -179,14 +178,18 @@ impl RemoteModel {
         };
         let read = |reply: &Reply| {
             let no_choice = || {
-                Failure::poison(FailureClass::Schema, "the server's model was to choose one of the labels and answers otherwise")
+                Failure::poison(
+                    FailureClass::Schema,
+                    "the server's model had to choose one of the labels, and its answer is none of them",
+                )
             };
             scores::read(reply, &score.answers).map(Prediction::Scores).ok_or_else(no_choice)
         };
         self.ask(&mut question, read).await
     }
 
-    /// Asks, and asks once more with another seed where the answer breaks its schema: chance may mend that, and nothing else would.
+    /// Sends the request, and sends it once more with another seed if the answer violates its schema: another random draw is the
+    /// only thing that could give a valid answer.
     async fn ask(
         &self,
         question: &mut ChatRequest<'_>,
@@ -217,14 +220,14 @@ impl RemoteModel {
         *self.dialect.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps to what a request was taken in, with a warning for each part that is new.
+    /// Adopts a dialect in which a request was accepted. Each parameter that is newly left out or replaced is logged as a warning.
     fn learn(&self, leaner: Dialect) {
         let mut dialect = self.dialect.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, common) = (*dialect, dialect.common(leaner));
         *dialect = common;
         drop(dialect);
-        for (parameter, instead) in common.lessons(before) {
-            tracing::warn!(model = &*self.info.name, parameter, instead, "the server refuses a parameter; going on without it");
+        for (parameter, instead) in common.changes_since(before) {
+            tracing::warn!(model = &*self.info.name, parameter, instead, "the server refuses a parameter; continuing without it");
         }
     }
 
@@ -239,7 +242,7 @@ impl ApiKey {
         let secret = environment(variable).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let secret = secret.ok_or_else(|| ConfigError(format!("{setting}, which is not set; set it to the server's key")))?;
         let mut header = HeaderValue::try_from(format!("Bearer {secret}"))
-            .map_err(|_| ConfigError(format!("{setting}, which holds characters that no key has; set it to the server's key")))?;
+            .map_err(|_| ConfigError(format!("{setting}, which has characters that no key has; set it to the server's key")))?;
         header.set_sensitive(true);
         Ok(Self { variable: variable.to_owned(), secret, header })
     }
@@ -257,7 +260,7 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// For models that are shared between threads.
+/// Fails to compile if the model cannot be shared between threads.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<Arc<RemoteModel>>();

@@ -1,51 +1,51 @@
-//! What the tasks ask of the model host, and what it answers.
+//! Requests to the model host, and its answers.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::completion::Completion;
 use super::schema::Schema;
 use tidemill_base::outcome::Span;
 
-/// One document's work for one model.
+/// The work of one document for one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The model's name in the configuration.
     pub model: Arc<str>,
-    /// What to do.
     pub work: Work,
 }
 
-/// The kinds of work. Serialized, it names everything in a request that decides the answer, save the model.
+/// The kinds of work. The serialized form holds everything in a request that decides the answer, except the model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Work {
     /// Encode each text into vectors.
     Encode {
-        /// The texts; may be several for one document (its sentences, say).
+        /// One or several texts of a document, for instance its sentences.
         texts: Vec<Arc<str>>,
-        /// What to do with a text longer than the model takes.
+        /// What to do with a text that is longer than the model's limit.
         chunking: Chunking,
-        /// What the texts are to the model. A task's are always the same, and what the model puts before them is part of its revision.
+        /// Selects the model's prompt for the texts. It is not serialized: a task always uses the same kind, and the prompts are
+        /// part of the model's revision.
         #[serde(skip)]
         kind: TextKind,
     },
-    /// Score the classes of a sequence-classification checkpoint, on as much of the text as the model takes.
+    /// Score the classes of a sequence classifier. A text longer than the model's limit is truncated.
     Classify {
-        /// The text.
         text: Arc<str>,
     },
-    /// Complete a prompt.
     Generate(Generate),
-    /// Weigh possible answers to a prompt against each other, without writing any.
+    /// Compute the probabilities of given answers to a prompt, without generating any.
     Score(Score),
 }
 
-/// A conversation that ends where the model is to go on.
+/// A conversation that the model is to continue.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prompt {
-    /// The messages, in order. Whatever they contain is text to the model: none of it becomes a special token.
+    /// The messages, in order. Their content is always plain text: no part of it becomes a special token.
     pub messages: Vec<Message>,
-    /// Who asks: prompts of one group begin alike, so their common prefix is kept, and groups share the device evenly.
+    /// The task that sends the prompt. Prompts of one group start alike, so their common prefix is cached; groups share the device
+    /// evenly.
     #[serde(skip)]
     pub group: Arc<str>,
 }
@@ -53,26 +53,21 @@ pub struct Prompt {
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Message {
-    /// Who speaks.
     pub role: Role,
-    /// What is said.
     pub content: Arc<str>,
 }
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Whoever set the model up.
     System,
-    /// Whoever asks.
     User,
-    /// The model.
     Assistant,
 }
 
 impl Role {
-    /// The name that chat templates and servers know.
+    /// The role's name in chat templates and in requests to servers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -82,157 +77,118 @@ impl Role {
     }
 }
 
-/// A prompt to complete.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Generate {
-    /// The prompt.
     pub prompt: Prompt,
-    /// Tokens that the completion may have at most.
+    /// The maximum number of tokens of the completion.
     pub max_tokens: usize,
-    /// How each token is chosen.
     pub sampling: Sampling,
-    /// Texts that end the completion where they come up; they are no part of it.
+    /// Texts that end the completion where they occur. They are not part of it.
     pub stop: Vec<String>,
-    /// What the completion must be: JSON that is valid under this. Any text where absent.
+    /// The JSON Schema that the completion must satisfy; none allows any text.
     pub schema: Option<Arc<Schema>>,
 }
 
-/// How each token is chosen. The same request gives the same completion, whatever it shares a batch with.
+/// How each token is chosen. The same request always gives the same completion, whatever else is in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Sampling {
-    /// 0 takes the likeliest token; larger values flatten the distribution that one is drawn from.
+    /// 0 takes the most probable token; larger values flatten the distribution that tokens are drawn from.
     pub temperature: f32,
-    /// Draw only from the fewest tokens that have this much probability together; 1 for all.
+    /// Draw only from the smallest set of most probable tokens whose probabilities sum to this; 1 for all tokens.
     pub top_p: f32,
-    /// Draw only from this many of the likeliest tokens; 0 for all.
+    /// Draw only from this many of the most probable tokens; 0 for all tokens.
     pub top_k: usize,
-    /// Decides the draws.
+    /// The seed of the random draws.
     pub seed: u64,
 }
 
 impl Default for Sampling {
-    /// Greedy.
+    /// Greedy decoding.
     fn default() -> Self {
         Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
     }
 }
 
-/// Answers to weigh.
+/// Answers whose probabilities are wanted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
-    /// The prompt.
     pub prompt: Prompt,
-    /// The whole answers that are possible, without the tokens that end a turn.
+    /// The complete possible answers, without the token that ends a turn.
     pub answers: Arc<[Arc<str>]>,
 }
 
-/// Whose work goes first where there is more than the device can do.
+/// Which work goes first if there is more than the devices can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Priority {
-    /// A stream or a person waits.
+    /// A stream or a person is waiting.
     #[default]
     Live,
-    /// Done when nothing live is left to do.
+    /// Done only when no live work is left.
     Backfill,
 }
 
-/// What a text is to an encoder: some are trained with other words before a query than before a document.
+/// What an encoder's text is for: some models expect different prompts before queries and documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TextKind {
-    /// Neither of the others: it takes the model's default prompt.
+    /// The text takes the model's default prompt.
     #[default]
     Plain,
-    /// What is to be found.
+    /// A text to be found.
     Document,
-    /// What is looked for.
+    /// A text to search with.
     Query,
 }
 
-/// How a text becomes sequences of tokens.
+/// How a text is turned into token sequences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Chunking {
-    /// One sequence: what the model takes, the rest cut off.
+    /// One sequence; tokens beyond the model's limit are cut off.
     Truncate,
-    /// As many sequences as needed, each of at most `tokens` tokens (special tokens not counted), neighbours sharing
-    /// `overlap` of them.
-    Split {
-        /// Tokens of a chunk.
-        tokens: usize,
-        /// Tokens that neighbours share.
-        overlap: usize,
-    },
+    /// As many sequences as needed, each of at most `tokens` tokens (without special tokens). Neighbouring sequences share
+    /// `overlap` tokens.
+    Split { tokens: usize, overlap: usize },
 }
 
 /// The answer to one [`Request`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// The result.
     pub prediction: Prediction,
-    /// Tokens the model read for it, special tokens included. What the same call already held, or a kept prefix, costs nothing twice.
+    /// Tokens that the model read for it, including special tokens. Tokens of an equal request in the same call, or of a cached
+    /// prefix, are not counted again.
     pub tokens: u32,
-    /// Tokens the model wrote.
+    /// Tokens that the model generated.
     pub generated: u32,
-    /// Device time, shared out over the batch by tokens, in microseconds.
+    /// The request's share of device time in microseconds. A batch's time is divided by tokens.
     pub device_micros: u64,
 }
 
-/// What the model made of a request.
+/// The model's result.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prediction {
-    /// For [`Work::Encode`]: one entry a text, in order.
+    /// For [`Work::Encode`]: one entry per text, in order.
     Vectors(Vec<EncodedText>),
-    /// For [`Work::Classify`]: one logit a class, in the checkpoint's order.
+    /// For [`Work::Classify`]: one logit per class, in the checkpoint's order.
     Logits(Vec<f32>),
-    /// For [`Work::Generate`].
     Completion(Completion),
-    /// For [`Work::Score`]: for each answer the logarithm of the probability that the model gives exactly it, end of turn included;
-    /// [`LEAST_SCORE`](super::LEAST_SCORE) where a server tells nothing of it.
+    /// For [`Work::Score`]: for each answer the natural logarithm of the probability that the model writes exactly this answer and
+    /// ends its turn; [`LEAST_SCORE`](super::LEAST_SCORE) where a server does not report it.
     Scores(Vec<f32>),
 }
 
-/// What a model wrote.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Completion {
-    /// The text; valid under the schema where one was given.
-    pub text: String,
-    /// The tokens of the text in order; empty where a server does not tell.
-    pub tokens: Vec<GeneratedToken>,
-    /// Why it ends.
-    pub finish: Finish,
-}
-
-/// One token of a completion.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GeneratedToken {
-    /// Bytes of the text up to and including this token.
-    pub end: usize,
-    /// The logarithm of its probability before anything was ruled out; none where the schema left no other choice.
-    pub log_probability: Option<f32>,
-}
-
-/// Why a completion ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended its turn, a stop text came up, or the schema allows nothing more.
-    Stop,
-    /// `max_tokens` was reached. With a schema that is a failure instead.
-    Length,
-}
-
-/// The vectors of one text; exactly one chunk under [`Chunking::Truncate`], at least one otherwise.
+/// The vectors of one text: exactly one chunk with [`Chunking::Truncate`], otherwise at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedText {
-    /// The chunks in order of the text.
+    /// The chunks, in the order of the text.
     pub chunks: Vec<EncodedChunk>,
 }
 
-/// One encoded sequence.
+/// The vector of one token sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedChunk {
-    /// The bytes of the text that the tokens cover.
+    /// The bytes of the text that the chunk's tokens cover.
     pub span: Span,
-    /// Tokens, special tokens included.
+    /// Tokens, including special tokens.
     pub tokens: u32,
-    /// The pooled vector, of length 1.
+    /// The pooled vector, normalised to length 1.
     pub vector: Arc<[f32]>,
 }

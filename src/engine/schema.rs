@@ -1,15 +1,15 @@
-//! What a completion must look like: a JSON Schema, and the judge of every answer to it, whoever gave the answer.
+//! JSON Schemas of completions. Every answer is validated here, from whichever model it comes.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::request::{Completion, Finish};
+use super::completion::{Completion, Finish};
 use tidemill_base::failure::{Failure, FailureClass};
 
-/// Faults of one value that are told.
+/// The maximum number of violations to report for one value.
 const MOST_FAULTS: usize = 20;
 
-/// A JSON Schema that is one, compiled for judging.
+/// A valid JSON Schema, compiled into a validator.
 pub struct Schema {
     value: Value,
     text: String,
@@ -17,10 +17,10 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Takes a schema of draft 2020-12, or of the draft that its `$schema` names. References must stay inside it.
+    /// Compiles a schema of draft 2020-12, or of the draft that its `$schema` names. References must stay inside it.
     ///
     /// # Errors
-    /// One sentence where it is no schema.
+    /// One sentence if it is not a valid schema.
     pub fn new(value: Value) -> Result<Self, String> {
         if value.get("type").and_then(Value::as_str) != Some("object") {
             return Err("the schema must be of `type: object`, so that every answer has named fields".into());
@@ -30,7 +30,7 @@ impl Schema {
         Ok(Self { text: value.to_string(), value, validator })
     }
 
-    /// The schema.
+    /// The schema as it was given.
     pub fn value(&self) -> &Value {
         &self.value
     }
@@ -40,16 +40,17 @@ impl Schema {
         &self.text
     }
 
-    /// Where `value` is not valid, as a JSON Pointer, and the rule that it breaks, in the schema; the first few.
+    /// The violations of `value`: for each, the JSON Pointer of the invalid place and the path of the violated rule in the schema.
+    /// At most the first 20.
     pub fn faults(&self, value: &Value) -> Vec<(String, String)> {
         let faults = self.validator.iter_errors(value).take(MOST_FAULTS);
         faults.map(|error| (error.instance_path().to_string(), error.schema_path().to_string())).collect()
     }
 
-    /// The object that `completion` is.
+    /// Parses the completion and validates it.
     ///
     /// # Errors
-    /// A poison failure where it was cut off, is no JSON, or is not valid.
+    /// A poison failure if the completion was truncated, is not JSON, or is not valid.
     pub fn judge(&self, completion: &Completion, max_tokens: usize) -> Result<Value, Failure> {
         let parsed: Result<Value, _> = serde_json::from_str(&completion.text);
         if completion.finish == Finish::Length && parsed.is_err() {
@@ -58,15 +59,15 @@ impl Schema {
             );
             return Err(Failure::poison(FailureClass::Truncated, reason));
         }
-        let value = parsed.map_err(|e| Failure::poison(FailureClass::Schema, format!("the answer is no JSON: {e}")))?;
-        // The error's own words would quote the value, which may be a whole document.
+        let value = parsed.map_err(|e| Failure::poison(FailureClass::Schema, format!("the answer is not JSON: {e}")))?;
+        // The error's own message would quote the value, which may be a whole document.
         let broken =
             self.validator.iter_errors(&value).next().map(|e| (e.instance_path().to_string(), e.schema_path().to_string()));
         let Some((place, rule)) = broken else { return Ok(value) };
         let place = if place.is_empty() { "the object itself".to_owned() } else { format!("`{place}`") };
         Err(Failure::poison(
             FailureClass::Schema,
-            format!("the answer is not valid under the schema at {place}: it breaks `{rule}`"),
+            format!("the answer is not valid under the schema at {place}: it violates `{rule}`"),
         ))
     }
 }
@@ -106,11 +107,11 @@ mod tests {
     #[test]
     fn an_answer_is_taken_only_if_it_is_valid() {
         assert_eq!(judged("{\"price\":3}", Finish::Stop), Ok(json!({"price": 3})));
-        assert_eq!(judged("{\"price\":3}", Finish::Length), Ok(json!({"price": 3})), "whole, if only just");
+        assert_eq!(judged("{\"price\":3}", Finish::Length), Ok(json!({"price": 3})), "complete at the last token");
         let refused = |text, finish| judged(text, finish).unwrap_err();
         assert!(refused("{\"price\":", Finish::Length).starts_with("truncated: the answer reached max_tokens (9)"));
-        assert!(refused("Sure! {", Finish::Stop).starts_with("schema: the answer is no JSON"));
-        assert!(refused("{\"price\":-1}", Finish::Stop).contains("at `/price`: it breaks `/properties/price/minimum`"));
+        assert!(refused("Sure! {", Finish::Stop).starts_with("schema: the answer is not JSON"));
+        assert!(refused("{\"price\":-1}", Finish::Stop).contains("at `/price`: it violates `/properties/price/minimum`"));
         assert!(refused("{}", Finish::Stop).contains("the object itself"));
     }
 
@@ -122,6 +123,9 @@ mod tests {
                 .contains("/properties/a")
         );
         assert!(Schema::new(json!({"type": "string"})).unwrap_err().contains("type: object"));
-        assert!(Schema::new(json!({"type": "object", "$ref": "https://example.com/s.json"})).is_err(), "nothing is fetched");
+        assert!(
+            Schema::new(json!({"type": "object", "$ref": "https://example.com/s.json"})).is_err(),
+            "references are not fetched"
+        );
     }
 }

@@ -1,32 +1,28 @@
-//! What sentence-transformers keeps beside a model: its modules, how the vectors of tokens become one, and what stands before a text.
+//! Reads the files that sentence-transformers keeps beside a model: its modules, its pooling and its prompts.
 //!
 //! | file | key | here |
 //! |---|---|---|
-//! | `modules.json` | `type`, `path` | the library's own Transformer, Pooling and perhaps Normalize, wherever they lie; others are refused |
-//! | the Pooling's `config.json` | `pooling_mode`, `pooling_mode_*` | `mean` or `cls`; `mean_sqrt_len_tokens` points where `mean` does; others are refused |
-//! | | `include_prompt` | `false` is refused where a text has a prompt |
+//! | `modules.json` | `type`, `path` | the library's own Transformer, Pooling and optionally Normalize, in any folder; others are refused |
+//! | the Pooling's `config.json` | `pooling_mode`, `pooling_mode_*` | `mean` or `cls`; `mean_sqrt_len_tokens` has the same direction as `mean`; others are refused |
+//! | | `include_prompt` | `false` is refused if the model has prompts |
 //! | `config_sentence_transformers.json` | `prompts`, `default_prompt_name` | put before texts, as the library does |
-//! | | `similarity_fn_name` | vectors here have length 1: another than `cosine` needs a Normalize, `manhattan` is refused |
+//! | | `similarity_fn_name` | vectors here have length 1: any other than `cosine` needs a Normalize, `manhattan` is refused |
 //! | | `model_type`, `truncate_dim` | another kind of model, or shorter vectors, are refused |
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::EngineError;
 use super::folder::{ModelFolder, Pooling};
+use super::modules::{MODULES, Module, inside};
 use super::request::TextKind;
 
-/// The file that lists the modules.
-pub(super) const MODULES: &str = "modules.json";
-
-/// The file of the library's own settings.
+/// The library's own settings.
 pub(super) const LIBRARY: &str = "config_sentence_transformers.json";
 
-/// Where the pooling of a folder lies that lists no modules.
+/// The pooling's folder in a model that lists no modules.
 const POOLING: &str = "1_Pooling";
 
 /// How texts become vectors.
@@ -36,7 +32,7 @@ pub(super) struct SentenceSettings {
     pub(super) prompts: PromptPrefixes,
 }
 
-/// What stands before a text of each kind.
+/// The prompt before a text of each kind; often empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PromptPrefixes {
     plain: String,
@@ -45,7 +41,6 @@ pub(super) struct PromptPrefixes {
 }
 
 impl PromptPrefixes {
-    /// What stands before a text of this kind; often nothing.
     pub(super) fn of(&self, kind: TextKind) -> &str {
         match kind {
             TextKind::Plain => &self.plain,
@@ -54,23 +49,8 @@ impl PromptPrefixes {
         }
     }
 
-    /// All of them.
     pub(super) fn all(&self) -> [&str; 3] {
         [&self.plain, &self.document, &self.query]
-    }
-}
-
-#[derive(Deserialize)]
-struct Module {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    path: String,
-}
-
-impl Module {
-    fn name(&self) -> &str {
-        self.kind.rsplit('.').next().unwrap_or_default()
     }
 }
 
@@ -83,37 +63,10 @@ struct LibraryConfig {
     truncate_dim: Option<Value>,
 }
 
-/// Where in the folder at `path` the model itself lies: nothing, or a name with a slash at its end.
+/// Reads how texts become vectors. Without settings it is the mean of their token vectors.
 ///
 /// # Errors
-/// Where the folder lists modules and the list cannot be read, or leads out of the folder.
-pub(super) fn transformer_folder(path: &Path) -> Result<String, EngineError> {
-    let file = path.join(MODULES);
-    let bytes = match fs::read(&file) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(source) => return Err(EngineError::Unreadable { path: file, source }),
-    };
-    let modules: Vec<Module> = serde_json::from_slice(&bytes).map_err(|e| {
-        let reason = format!("cannot be read as a model's {MODULES}: {e}; take the file from the model's publisher");
-        EngineError::invalid(&file, reason)
-    })?;
-    let place = modules.iter().find(|module| module.name() == "Transformer").map_or("", |module| module.path.trim_matches('/'));
-    if place.is_empty() || place == "." {
-        return Ok(String::new());
-    }
-    inside(place).map_err(|reason| EngineError::invalid(&file, reason))?;
-    if !path.join(place).is_dir() {
-        let reason = format!("says that the model is in {place}, which is not there; fetch that folder, too");
-        return Err(EngineError::invalid(&file, reason));
-    }
-    Ok(format!("{place}/"))
-}
-
-/// Reads how the folder says that texts become vectors: the mean of their tokens where it says nothing.
-///
-/// # Errors
-/// Where it asks for what is not done here.
+/// If the settings ask for something unsupported.
 pub(super) fn read_settings(folder: &mut ModelFolder) -> Result<SentenceSettings, EngineError> {
     let Some(modules) = folder.read_json_at::<Vec<Module>>(MODULES)? else {
         let file = format!("{POOLING}/config.json");
@@ -128,7 +81,7 @@ pub(super) fn read_settings(folder: &mut ModelFolder) -> Result<SentenceSettings
     let normalizes = modules.len() == 3;
     let file = format!("{place}/config.json");
     let Some(settings) = folder.read_json_at::<Map<String, Value>>(&file)? else {
-        let reason = format!("says that the pooling is in {place}, and {file} is not there; fetch that folder, too");
+        let reason = format!("says that the pooling is in {place}, and {file} does not exist; fetch that folder too");
         return Err(EngineError::invalid(folder.join_at(MODULES), reason));
     };
     let invalid = |reason: String| EngineError::invalid(folder.join_at(&file), reason);
@@ -142,48 +95,41 @@ pub(super) fn read_settings(folder: &mut ModelFolder) -> Result<SentenceSettings
             );
             return Err(EngineError::invalid(folder.join_at(&file), reason));
         }
-        // The prompts alone: most models have the file and no prompts, and their vectors are what they were.
+        // Only the prompts are hashed. Most models have the file and no prompts, and their revisions must not change.
         folder.count("prompts", prompts.all().join("\0").as_bytes());
     }
     Ok(SentenceSettings { pooling, prompts })
 }
 
-/// The pooling among the modules, which are none but what is computed here, in the order in which it is computed.
+/// The Pooling module. Returns an error unless all modules are supported and in the supported order.
 fn checked(modules: &[Module]) -> Result<&Module, String> {
-    // A module that is left out would give wrong vectors without a word.
+    // Leaving out a module would silently give wrong vectors.
     for module in modules {
         if !["Transformer", "Pooling", "Normalize"].contains(&module.name()) {
             let name = module.name();
-            return Err(format!("the module {name} is not supported; use a model of Transformer, Pooling and Normalize only"));
+            return Err(format!(
+                "the module {name} is not supported; use a model that has only Transformer, Pooling and Normalize"
+            ));
         }
         if !module.kind.starts_with("sentence_transformers.") {
             let kind = &module.kind;
-            return Err(format!("the module {kind} is code of the model's own, which is not run; use a model of the library's"));
+            return Err(format!(
+                "the module {kind} is the model's own code, which is not run; use a model with the library's modules"
+            ));
         }
     }
     let names: Vec<&str> = modules.iter().map(Module::name).collect();
     match names.as_slice() {
         ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"] => Ok(&modules[1]),
         _ => Err(format!(
-            "lists {}; use a model of a Transformer, a Pooling and perhaps a Normalize, in this order",
+            "lists {}; use a model with a Transformer, a Pooling and optionally a Normalize, in this order",
             if names.is_empty() { "no modules".to_owned() } else { names.join(", ") }
         )),
     }
 }
 
-/// Whether a name that the model's publisher gave leads to something inside the folder.
-fn inside(place: &str) -> Result<(), String> {
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    match !place.is_empty() && Path::new(place).components().all(plain) && !place.contains('\\') {
-        true => Ok(()),
-        false => {
-            Err(format!("the path {place:?} does not lead to a folder of the model; take the file from the model's publisher"))
-        }
-    }
-}
-
 fn pooling(settings: &Map<String, Value>) -> Result<Pooling, String> {
-    // In the library's order. Without any of them it takes the mean.
+    // In the library's order. If none is set, the library takes the mean.
     const FLAGS: [(&str, &str); 6] = [
         ("pooling_mode_cls_token", "cls"),
         ("pooling_mode_max_tokens", "max"),
@@ -199,10 +145,10 @@ fn pooling(settings: &Map<String, Value>) -> Result<Pooling, String> {
         }
         Some(Value::String(mode)) => vec![mode],
         Some(Value::Array(modes)) => modes.iter().map(|mode| mode.as_str().unwrap_or("?")).collect(),
-        Some(other) => return Err(format!("pooling_mode {other} is no word; take the file from the model's publisher")),
+        Some(other) => return Err(format!("pooling_mode {other} is not a text; take the file from the model's publisher")),
     };
     match modes.as_slice() {
-        // The length is made 1 afterwards, so that what a sum is divided by changes nothing.
+        // Vectors are normalised to length 1 afterwards, so the divisor of the sum does not matter.
         [] | ["mean" | "mean_sqrt_len_tokens"] => Ok(Pooling::Mean),
         ["cls"] => Ok(Pooling::First),
         modes => {
@@ -217,7 +163,7 @@ impl LibraryConfig {
             return Err(format!("model_type {kind:?} is not supported; use a SentenceTransformer"));
         }
         if let Some(dimension) = self.truncate_dim.filter(|dimension| !dimension.is_null()) {
-            return Err(format!("truncate_dim {dimension} is not supported; remove it to have whole vectors"));
+            return Err(format!("truncate_dim {dimension} is not supported; remove it to have complete vectors"));
         }
         match self.similarity_fn_name.as_deref() {
             None | Some("cosine") => {}
@@ -257,8 +203,8 @@ mod tests {
         assert_eq!(pooled(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})), Ok(Pooling::First));
         assert_eq!(pooled(json!({"pooling_mode": "cls", "embedding_dimension": 32})), Ok(Pooling::First));
         assert_eq!(pooled(json!({"pooling_mode": ["mean"]})), Ok(Pooling::Mean));
-        assert_eq!(pooled(json!({"pooling_mode_mean_sqrt_len_tokens": true})), Ok(Pooling::Mean), "it points the same way");
-        assert_eq!(pooled(json!({"word_embedding_dimension": 32})), Ok(Pooling::Mean), "what the library takes");
+        assert_eq!(pooled(json!({"pooling_mode_mean_sqrt_len_tokens": true})), Ok(Pooling::Mean), "it has the same direction");
+        assert_eq!(pooled(json!({"word_embedding_dimension": 32})), Ok(Pooling::Mean), "the library's default");
         for (settings, named) in [
             (json!({"pooling_mode": "lasttoken"}), "lasttoken"),
             (json!({"pooling_mode": ["cls", "mean"]}), "cls + mean"),
@@ -302,6 +248,6 @@ mod tests {
         assert!(prompts(json!({"truncate_dim": 64})).unwrap_err().contains("truncate_dim 64"));
         assert!(prompts(json!({"model_type": "SparseEncoder"})).unwrap_err().contains("SparseEncoder"));
         let normalized: LibraryConfig = serde_json::from_value(json!({"similarity_fn_name": "dot"})).unwrap();
-        assert!(normalized.prompts(true).is_ok(), "of vectors of length 1 the product is the cosine");
+        assert!(normalized.prompts(true).is_ok(), "for vectors of length 1 the product is the cosine");
     }
 }

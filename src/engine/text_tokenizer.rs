@@ -1,4 +1,4 @@
-//! Text to sequences of token ids, with the place of each token in the text.
+//! Converts text to sequences of token ids, and maps each token to its place in the text.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use tidemill_base::outcome::Span;
 /// A model's tokenizer and the limits of its input.
 pub(super) struct TextTokenizer {
     tokenizer: Arc<Tokenizer>,
-    /// The shorter way, where the tokenizer is of the family that has one.
+    /// The faster tokenizer for plain words, if the model's is of the BERT family.
     words: Option<WordPieceTokenizer>,
     /// Special tokens before and after every sequence.
     before: Vec<u32>,
     after: Vec<u32>,
-    /// Tokens of text that the model takes in one sequence.
+    /// Tokens of one sequence, without special tokens.
     capacity: usize,
     prompts: PromptPrefixes,
 }
@@ -29,15 +29,15 @@ pub(super) struct TextTokenizer {
 /// One sequence for the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TextChunk {
-    /// What of the text the sequence stands for.
+    /// The part of the text that the sequence covers.
     pub(super) span: Span,
-    /// Token ids, special tokens included.
+    /// Token ids, including special tokens.
     pub(super) ids: Arc<[u32]>,
-    /// Whether any of them is the text's own.
+    /// Whether any token comes from the text, rather than from the prompt or the special tokens.
     pub(super) has_text: bool,
 }
 
-/// Tokens of a text without special ones, and where each stands.
+/// Tokens of a text without special tokens, and the place of each.
 #[derive(Default)]
 struct TextTokens {
     ids: Vec<u32>,
@@ -47,10 +47,10 @@ struct TextTokens {
 }
 
 impl TextTokens {
-    /// What of the text the tokens in `range` stand for.
+    /// The part of the text that the tokens in `range` cover.
     ///
-    /// Characters that give no token (a joiner, a variation selector) belong to the token before them, or to the first one, so that only
-    /// white space is ever left out between two spans.
+    /// Characters without a token (a joiner, a variation selector) belong to the token before them, or else to the first one, so
+    /// that only white space is left out between two spans.
     fn span(&self, text: &str, range: Range<usize>) -> Span {
         if range.is_empty() {
             return Span { start: 0, end: 0 };
@@ -71,8 +71,8 @@ impl TextTokens {
 const FILE: &str = "tokenizer.json";
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`, with what goes over it, for a model with `vocabulary` word vectors that takes `max_tokens` tokens, special
-    /// tokens included.
+    /// Reads `tokenizer.json`, with the settings that override it, for a model with `vocabulary` word vectors and sequences of up
+    /// to `max_tokens` tokens, including special tokens.
     pub(super) fn load(
         folder: &mut ModelFolder,
         settings: &TokenizerSettings,
@@ -87,15 +87,16 @@ impl TextTokenizer {
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(malformed)?;
         let changed = settings.apply(&mut tokenizer).map_err(invalid)?;
         if !changed.is_empty() {
-            // Both files count already; that one goes over the other counts, too, for vectors once were those of the other.
+            // The hash already covers both files. It must also differ from revisions of this program that ignored the overriding
+            // file.
             folder.count("over tokenizer.json", changed.as_bytes());
         }
-        // The limits that count are the model's, applied below; some publishers leave those of their own training runs in the file.
+        // Only the model's limits, applied below, are used: some publishers leave the limits of a training run in the file.
         tokenizer.with_truncation(None).map_err(malformed)?.with_padding(None);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         if largest >= vocabulary {
             return Err(invalid(format!(
-                "has token ids up to {largest} and the model has {vocabulary} word vectors; tokenizer and weights are of different models"
+                "has token ids up to {largest} and the model has {vocabulary} word vectors; take tokenizer and weights from the same model"
             )));
         }
         let sample = tokenizer.encode("a", true).map_err(malformed)?;
@@ -112,7 +113,7 @@ impl TextTokenizer {
         let capacity = max_tokens.saturating_sub(leading + trailing);
         if capacity == 0 {
             return Err(invalid(format!(
-                "adds {} special tokens and the model takes {max_tokens}; no text fits",
+                "adds {} special tokens and the model accepts {max_tokens}, so that no text fits; use another model",
                 leading + trailing
             )));
         }
@@ -120,27 +121,29 @@ impl TextTokenizer {
         Ok(Self { tokenizer: Arc::new(tokenizer), words, before, after, capacity, prompts: PromptPrefixes::default() })
     }
 
-    /// The tokenizer that puts these before texts.
+    /// The same tokenizer with prompts before the texts.
     ///
     /// # Errors
-    /// One sentence without its subject, the prompts, where one leaves no place for a text.
+    /// One sentence without its subject, the prompts, if one leaves no space for a text.
     pub(super) fn with_prompts(self, prompts: PromptPrefixes) -> Result<Self, String> {
         for prompt in prompts.all() {
             let tokens = self.count(prompt).map_err(|e| format!("cannot be tokenized: {e}"))?;
             if tokens >= self.capacity {
                 let most = self.capacity;
-                return Err(format!("have one of {tokens} tokens, and the model takes {most}; no text fits"));
+                return Err(format!(
+                    "have one of {tokens} tokens and the model accepts {most}, so that no text fits; shorten it"
+                ));
             }
         }
         Ok(Self { prompts, ..self })
     }
 
-    /// A tokenizer that adds no special tokens, for a model that takes `capacity` tokens.
+    /// A tokenizer that adds no special tokens, for a model with sequences of `capacity` tokens.
     pub(super) fn bare(tokenizer: Arc<Tokenizer>, capacity: usize) -> Self {
         Self { tokenizer, words: None, before: Vec::new(), after: Vec::new(), capacity, prompts: PromptPrefixes::default() }
     }
 
-    /// Tokens of the text, special tokens not counted.
+    /// Tokens of the text, without special tokens.
     pub(super) fn count(&self, text: &str) -> Result<usize, tokenizers::Error> {
         let mut count = 0;
         for segment in segments(text, self.segment_bytes()) {
@@ -152,8 +155,8 @@ impl TextTokenizer {
         Ok(count)
     }
 
-    /// The sequences of a text with what the model wants before a text of this kind. Of a chunk, as of a text, the tokens are those of
-    /// both together.
+    /// The sequences of a text, each starting with the model's prompt for this kind of text. Prompt and text are tokenized
+    /// together.
     pub(super) fn prompted(&self, text: &str, chunking: Chunking, kind: TextKind) -> Result<Vec<TextChunk>, tokenizers::Error> {
         let prompt = self.prompts.of(kind);
         if prompt.is_empty() {
@@ -173,7 +176,7 @@ impl TextTokenizer {
         }
     }
 
-    /// What the model takes of prompt and text.
+    /// One sequence of the prompt and as much of the text as fits.
     fn chunk_after(&self, prompt: &str, text: &str) -> Result<TextChunk, tokenizers::Error> {
         let both = format!("{prompt}{text}");
         let tokens = self.tokens(&both, self.capacity)?;
@@ -187,7 +190,7 @@ impl TextTokenizer {
         Ok(TextChunk { span, ids, has_text: own < count })
     }
 
-    /// The sequences of a text: at least one. A text without any token gives one sequence of special tokens alone.
+    /// The sequences of a text: at least one. A text without tokens gives one sequence of special tokens.
     pub(super) fn chunks(&self, text: &str, chunking: Chunking) -> Result<Vec<TextChunk>, tokenizers::Error> {
         match chunking {
             Chunking::Truncate => {
@@ -239,8 +242,8 @@ impl TextTokenizer {
         Ok(tokens)
     }
 
-    /// Bytes of a piece of text that is tokenized at once. Even text without a space in it, in any script, makes more tokens of so many
-    /// bytes than the model takes, so that a truncated text is cut by the model's limit and never by this one.
+    /// Bytes of text that are tokenized at once. In any script, even without spaces, this many bytes give more tokens than a
+    /// sequence holds. So a truncated text is always cut by the model's limit and never by this one.
     fn segment_bytes(&self) -> usize {
         (16 << 10).max(32 * self.capacity)
     }
@@ -253,7 +256,7 @@ fn whole_characters(text: &str, start: usize, end: usize) -> Span {
 
 /// Cuts a long text before white space, which no token of these tokenizers spans, so that memory stays bounded.
 ///
-/// A word longer than `bytes` is cut where it must be.
+/// A word longer than `bytes` is cut inside.
 fn segments(text: &str, bytes: usize) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = 0;
     std::iter::from_fn(move || {

@@ -1,20 +1,20 @@
-//! What a folder says of a text before it becomes tokens: how long it may be, and what becomes of its letters.
+//! A folder's settings for tokenizing a text: its maximum length and how its characters are normalised.
 //!
-//! transformers puts some keys of `tokenizer_config.json` over what `tokenizer.json` says, and sentence-transformers puts
-//! `sentence_bert_config.json` over both.
+//! Some keys of `tokenizer_config.json` override `tokenizer.json`, as in transformers, and `sentence_bert_config.json` overrides
+//! both, as in sentence-transformers.
 //!
 //! | file | key | here |
 //! |---|---|---|
-//! | `tokenizer_config.json` | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | of a tokenizer of BERT's class, over `tokenizer.json` |
-//! | | `add_prefix_space` | of RoBERTa's class, over `tokenizer.json` |
-//! | | `split_special_tokens` | special tokens in a text are text |
-//! | | `model_max_length` | a limit, where the file below tells none |
+//! | `tokenizer_config.json` | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | for tokenizers of BERT's class, override `tokenizer.json` |
+//! | | `add_prefix_space` | for RoBERTa's class, overrides `tokenizer.json` |
+//! | | `split_special_tokens` | special tokens in a text are plain text |
+//! | | `model_max_length` | the limit, unless the file below has one |
 //! | | `added_tokens_decoder` | must be in `tokenizer.json` |
 //! | | `truncation_side` | `left` is refused |
 //! | `sentence_bert_config.json` | `max_seq_length` | the limit |
-//! | | `do_lower_case` | letters become small first |
-//! | | `processor_kwargs`, `tokenizer_args` | as keys of `tokenizer_config.json`; others are refused |
-//! | | the rest | refused where it changes a vector |
+//! | | `do_lower_case` | the text is lower-cased first |
+//! | | `processor_kwargs`, `tokenizer_args` | like keys of `tokenizer_config.json`; others are refused |
+//! | | the rest | refused if it changes a vector |
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -26,7 +26,7 @@ use super::folder::{EncoderConfig, ModelFolder};
 
 const TOKENIZER: &str = "tokenizer_config.json";
 
-/// The names that the library's file has had, in the order in which it is looked for.
+/// The names that the file of sentence-transformers has had, in the order in which they are tried.
 pub(super) const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -37,14 +37,14 @@ pub(super) const SENTENCE_CONFIGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Classes that read BERT's three keys.
+/// Classes that read the three keys of BERT.
 const BERT_CLASSES: [&str; 10] =
     ["Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "LayoutLM", "Lxmert", "MobileBert", "RoFormer", "SqueezeBert"];
 
 /// Classes that do not read `tokenizer.json`.
 const CLASSES_WITHOUT_TOKENIZER_JSON: [&str; 3] = ["BertJapanese", "Bertweet", "Phobert"];
 
-/// Arguments that change where files come from or how they are computed, and no vector.
+/// Arguments that change how files are found or computed, and never a vector.
 const IGNORED_ARGUMENTS: [&str; 16] = [
     "trust_remote_code",
     "use_fast",
@@ -64,9 +64,8 @@ const IGNORED_ARGUMENTS: [&str; 16] = [
     "use_cache",
 ];
 
-/// The settings.
 pub(super) struct TokenizerSettings {
-    /// The tokenizer's class, without `Tokenizer` and what follows.
+    /// The tokenizer's class, without the suffix `Tokenizer` and what follows.
     class: String,
     told: Option<usize>,
     lowercases: bool,
@@ -75,7 +74,7 @@ pub(super) struct TokenizerSettings {
 
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
-    // A float: publishers write 1e30 for "no limit".
+    // A float, because publishers write 1e30 for "no limit".
     model_max_length: Option<f64>,
     do_lower_case: Option<bool>,
     strip_accents: Option<bool>,
@@ -88,10 +87,10 @@ struct TokenizerConfig {
 }
 
 impl TokenizerSettings {
-    /// Reads them for a model of this shape.
+    /// Reads the settings for a model of this configuration.
     ///
     /// # Errors
-    /// Where a file asks for what is not done here.
+    /// If a file asks for something unsupported.
     pub(super) fn read(folder: &mut ModelFolder, shape: &EncoderConfig) -> Result<Self, EngineError> {
         let mut sentence = Map::new();
         let mut file = SENTENCE_CONFIGS[0];
@@ -106,7 +105,8 @@ impl TokenizerSettings {
         let told = match arguments.get("model_max_length").or_else(|| sentence.get("max_seq_length")) {
             None | Some(Value::Null) => None,
             Some(length) => Some(length.as_f64().filter(|length| *length >= 0.0).ok_or_else(|| {
-                let reason = format!("max_seq_length {length} is no number of tokens; take the file from the model's publisher");
+                let reason =
+                    format!("max_seq_length {length} is not a number of tokens; take the file from the model's publisher");
                 EngineError::invalid(folder.join(file), reason)
             })? as usize),
         };
@@ -125,32 +125,33 @@ impl TokenizerSettings {
         let class = class.split_once("Tokenizer").map_or(class, |(class, _)| class).to_owned();
         if CLASSES_WITHOUT_TOKENIZER_JSON.contains(&class.as_str()) {
             return Err(invalid(format!(
-                "tokenizer_class {class}Tokenizer does not read tokenizer.json, so that its tokens would be others; use a model with a fast tokenizer"
+                "tokenizer_class {class}Tokenizer does not read tokenizer.json, so its tokens would be different; use a model with a fast tokenizer"
             )));
         }
         Ok(Self { class, told, lowercases, keys })
     }
 
-    /// The longest sequence, special tokens included, given the positions that the table has, and what `config.json` says of them.
+    /// The maximum length of a sequence, including special tokens, for a model with `table` positions.
     ///
-    /// What the library is told goes over the tokenizer's limit, be it larger or smaller.
+    /// The limit of sentence-transformers overrides the tokenizer's, whether it is larger or smaller.
     pub(super) fn max_tokens(&self, folder: &mut ModelFolder, table: usize) -> usize {
         let limit = self.keys.model_max_length.map(|length| length as usize);
         if let (Some(told), Some(limit)) = (self.told, limit)
             && limit < told.min(table)
         {
-            // Both files count already; that they are read so counts, too, for vectors once were those of shorter texts.
+            // The hash already covers both files. It must also differ from revisions of this program that used the smaller limit.
             folder.count("limit", b"max_seq_length over model_max_length");
         }
         table.min(self.told.or(limit).unwrap_or(usize::MAX))
     }
 
-    /// Whether the first token type is the only one that the tokenizer may give.
+    /// Whether every token must have type 0.
     pub(super) fn has_types(&self) -> bool {
         BERT_CLASSES.contains(&self.class.as_str())
     }
 
-    /// Sets what goes over `tokenizer.json`; what was changed, in words that stay the same.
+    /// Applies the settings that override `tokenizer.json`. Returns what has changed, in a text that stays the same between
+    /// versions because it is hashed.
     ///
     /// # Errors
     /// One sentence without its subject, `tokenizer.json`.
@@ -180,7 +181,7 @@ impl TokenizerSettings {
             };
             if told(&wanted) != told(found) {
                 changed.push(format!("normalizer {:?}", told(&wanted)));
-                tokenizer.with_normalizer(Some(wanted)).map_err(|e| format!("has a normalizer that cannot be set: {e}"))?;
+                tokenizer.with_normalizer(Some(wanted)).map_err(|e| format!("has a normalizer that cannot be changed: {e}"))?;
             }
         }
         let spaced = self.keys.add_prefix_space.unwrap_or(false);
@@ -200,7 +201,7 @@ impl TokenizerSettings {
                 let mut all = vec![NormalizerWrapper::Lowercase(Lowercase)];
                 all.extend(found);
                 let together = NormalizerWrapper::Sequence(Sequence::new(all));
-                tokenizer.with_normalizer(Some(together)).map_err(|e| format!("has a normalizer that cannot be set: {e}"))?;
+                tokenizer.with_normalizer(Some(together)).map_err(|e| format!("has a normalizer that cannot be changed: {e}"))?;
                 changed.push("lowercase".into());
             }
         }
@@ -220,13 +221,13 @@ fn has_lowercase(normalizer: Option<&NormalizerWrapper>) -> bool {
     }
 }
 
-/// What the library's file gives the tokenizer.
+/// The tokenizer arguments in the file of sentence-transformers.
 ///
 /// # Errors
-/// One sentence without its subject, the file, where it asks for what is not done here.
+/// One sentence without its subject, the file, if it asks for something unsupported.
 fn arguments(sentence: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let unsupported = |key: &str, value: &Value| {
-        Err(format!("{key} {value} is not supported; use a model of the library's usual Transformer, or remove the key"))
+        Err(format!("{key} {value} is not supported; use a model with the standard Transformer module, or remove the key"))
     };
     let object = |key: &str| sentence.get(key).and_then(Value::as_object).into_iter().flatten();
     for group in ["model_args", "model_kwargs", "config_args", "config_kwargs"] {

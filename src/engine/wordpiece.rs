@@ -1,8 +1,8 @@
-//! BERT's tokenizer on plain words, without a detour.
+//! A faster BERT tokenizer for plain words.
 //!
-//! The library takes five passes over a text and keeps the place of each character through all of them, because accents, Han characters
-//! and the like may shift places. A word of printable ASCII shifts nothing: here it is lower-cased and looked up. What lies between such
-//! words goes to the library, by whole words, so that tokens and places are the same.
+//! The tokenizers library takes five passes over a text and maps every character through all of them, because normalising accents,
+//! Han characters and the like may move characters. A word of printable ASCII moves nothing, so here it is lower-cased and looked
+//! up directly. The text between such words goes to the library, in whole words, so that tokens and places are the same.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,17 +10,17 @@ use std::ops::Range;
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Model, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
-/// The vocabulary of a tokenizer of BERT's family.
+/// The vocabulary of a tokenizer of the BERT family.
 pub(super) struct WordPieceTokenizer {
-    /// Tokens that begin a word.
+    /// Tokens that start a word.
     first: HashMap<Box<[u8]>, u32>,
-    /// Tokens that go on with one, without the sign of that.
+    /// Tokens that continue a word, without their continuation prefix.
     further: HashMap<Box<[u8]>, u32>,
     unknown: u32,
     lowercase: bool,
-    /// Bytes beyond which a word is unknown.
+    /// A word with more bytes than this is unknown.
     longest: usize,
-    /// Looked for before words are: a text that holds one is the library's.
+    /// Tokens that are matched before words are split. A text that contains one goes to the library.
     added: Vec<String>,
 }
 
@@ -28,13 +28,13 @@ pub(super) struct WordPieceTokenizer {
 pub(super) type Piece = (u32, Range<usize>);
 
 impl WordPieceTokenizer {
-    /// The vocabulary, where the tokenizer is of this family.
+    /// The vocabulary, if the tokenizer is of this family.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else { return None };
         let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() else { return None };
         let Some(PreTokenizerWrapper::BertPreTokenizer(_)) = tokenizer.get_pre_tokenizer() else { return None };
         let added = tokenizer.get_added_tokens_decoder();
-        // What is looked for in normalized text may be written in more ways than one.
+        // A token that is matched in normalised text can be written in several ways.
         if !normalizer.clean_text || added.values().any(|token| token.normalized) {
             return None;
         }
@@ -67,7 +67,7 @@ impl WordPieceTokenizer {
             Ok::<_, tokenizers::Error>(())
         };
         let (mut pieces, mut lower) = (Vec::with_capacity(text.len() / 4), Vec::new());
-        // Where words begin that are not plain; neighbours go to the library together.
+        // The start of a run of words that are not plain. The library tokenizes the run at once.
         let mut odd = None;
         for word in words(text) {
             let bytes = &text.as_bytes()[word.clone()];
@@ -91,7 +91,7 @@ impl WordPieceTokenizer {
         Ok(pieces)
     }
 
-    /// Each sign of punctuation stands for itself.
+    /// Each punctuation character is a word of its own.
     fn split(&self, word: &[u8], start: usize, pieces: &mut Vec<Piece>) {
         let mut from = 0;
         while from < word.len() {
@@ -102,7 +102,7 @@ impl WordPieceTokenizer {
         }
     }
 
-    /// The longest token that begins what is left, time and again. Where there is none, the word as a whole is unknown.
+    /// Takes the longest matching token repeatedly. If nothing matches, the whole word is unknown.
     fn look_up(&self, word: &[u8], start: usize, pieces: &mut Vec<Piece>) {
         let known = pieces.len();
         let mut from = 0;
@@ -120,7 +120,8 @@ impl WordPieceTokenizer {
     }
 }
 
-/// What lies between white space. Other control characters are none: the tokenizer drops them, which joins what they stand between.
+/// The words between white space. Other control characters do not separate words: the tokenizer drops them, which joins the
+/// characters around them.
 fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     let bytes = text.as_bytes();
@@ -132,7 +133,7 @@ fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The tokens of the text by way of the library.
+/// The tokens of the text as the library computes them.
 pub(super) fn by_library(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Piece>, tokenizers::Error> {
     let encoding = tokenizer.encode(text, false)?;
     let places = encoding.get_offsets().iter().map(|(from, to)| *from..*to);
@@ -182,7 +183,7 @@ mod tests {
         assert!(WordPieceTokenizer::of(&Tokenizer::from_file(file).unwrap()).is_none());
     }
 
-    /// Pieces in which words, accents, scripts, control characters and the names of special tokens meet.
+    /// Text fragments that combine words, accents, scripts, control characters and names of special tokens.
     const PARTS: &str = "a|The|water|ing|Zz|12| |  |\n|\t|\r\n|\u{b}|\0|\u{1}|\u{7f}|\u{85}|\u{a0}|\u{3000}|\u{301}|\u{200d}|\u{fe0f}|é|É|ß|İ|\
                          水|물이|ちると|.|,|#|##|[|]|[CLS]|[MASK]|[PAD|“|—|$|~|😀|\u{fffd}|\u{ad}|\u{2028}|ﬁ|Σ";
 

@@ -1,4 +1,4 @@
-//! A document's outputs of all times, from the Parquet files of its pipeline: the newest files first, and no more than is bearable.
+//! Reads a document's outputs of all times from the Parquet files of its pipeline.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::store::OutputSummary;
 
-/// The columns that are read; a vector is worth nothing here and is most of the file.
+/// The columns that are read. Vectors are most of a file, and are not needed here.
 const COLUMNS: [&str; 17] = [
     "document_id",
     "version",
@@ -36,31 +36,28 @@ const COLUMNS: [&str; 17] = [
     "offset",
 ];
 
-/// When a row was written; of its own type, and so read apart.
+/// The column with the time when a row was written. It has a type of its own and is read separately.
 const PROCESSED_AT: &str = "processed_at";
 
-/// Rows of a document that are told.
-pub(super) const ROWS: usize = 200;
+/// The maximum number of outputs of a document.
+pub(super) const MAX_OUTPUTS: usize = 200;
 
-/// One output as it was when it was computed.
+/// An output, when it was computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PastOutput {
-    /// What it said, and what it took.
     #[serde(flatten)]
     pub computed: OutputSummary,
-    /// The topic of the record, or that of a job's unit.
+    /// The topic of the record, or of the job's unit.
     pub topic: String,
-    /// Its partition.
     pub partition: i32,
-    /// Its offset.
     pub offset: i64,
     /// When it was computed, in Unix milliseconds.
     pub processed_at_ms: i64,
-    /// The file; over HTTP its name alone.
+    /// The path of the file; over HTTP only its name.
     pub file: String,
 }
 
-/// The rows of the document in the file, an embedding as one; none where the file's own figures rule them out.
+/// The outputs of the document in the file, an embedding as one. A file whose statistics exclude the document is not read further.
 pub(super) fn read(path: &str, document: &str, deadline: Instant) -> Result<Vec<PastOutput>> {
     let file = File::open(Path::new(path)).map_err(|error| ParquetError::External(Box::new(error)))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
@@ -81,20 +78,20 @@ pub(super) fn read(path: &str, document: &str, deadline: Instant) -> Result<Vec<
     let mut found: Vec<PastOutput> = Vec::new();
     for batch in rows.build()? {
         append(&batch?, path, &mut found)?;
-        if found.len() > ROWS || Instant::now() > deadline {
+        if found.len() > MAX_OUTPUTS || Instant::now() > deadline {
             break;
         }
     }
     Ok(found)
 }
 
-/// Whether the document may be in the group, by the least and the greatest id in it.
+/// Whether the document may be in the row group, by the least and the greatest id in its statistics.
 fn may_hold(metadata: &parquet::file::metadata::ParquetMetaData, group: usize, document: &str) -> bool {
     let columns = metadata.row_group(group).columns();
     let ids = columns.iter().find(|column| column.column_path().string() == "document_id");
     match ids.and_then(|ids| ids.statistics()) {
         Some(Statistics::ByteArray(range)) => {
-            // Bounds that are cut short hold still: the greatest is raised where it is cut.
+            // Truncated bounds are still bounds: a truncated maximum is rounded up.
             range.min_opt().is_none_or(|least| least.data() <= document.as_bytes())
                 && range.max_opt().is_none_or(|greatest| greatest.data() >= document.as_bytes())
         }
@@ -105,7 +102,7 @@ fn may_hold(metadata: &parquet::file::metadata::ParquetMetaData, group: usize, d
 fn append(batch: &RecordBatch, path: &str, found: &mut Vec<PastOutput>) -> Result<()> {
     let column =
         |name: &str| batch.column_by_name(name).ok_or_else(|| ParquetError::General(format!("{path} has no column `{name}`")));
-    let wrong = |name: &str| ParquetError::General(format!("the column `{name}` of {path} is of another type"));
+    let wrong = |name: &str| ParquetError::General(format!("the column `{name}` of {path} has another type"));
     let text = |name: &'static str| column(name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
     let (task, kind, label, words) = (text("task")?, text("kind")?, text("label")?, text("text")?);
     let (model, revision, prompt, topic) = (text("model")?, text("model_revision")?, text("prompt")?, text("topic")?);
@@ -119,8 +116,8 @@ fn append(batch: &RecordBatch, path: &str, found: &mut Vec<PastOutput>) -> Resul
     let processed = column(PROCESSED_AT)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong(PROCESSED_AT))?;
     debug_assert!(matches!(processed.data_type(), arrow::datatypes::DataType::Timestamp(TimeUnit::Microsecond, _)));
     for row in 0..batch.num_rows() {
-        let said = |column: &arrow::array::StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
-        // The further chunks of an embedding: what the whole took stands in each.
+        let value = |column: &arrow::array::StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
+        // Each further chunk of an embedding repeats the device time of the whole, so only its tokens are added.
         if chunk.is_valid(row)
             && chunk.value(row) > 0
             && let Some(first) = found.iter_mut().rev().find(|past| {
@@ -137,12 +134,12 @@ fn append(batch: &RecordBatch, path: &str, found: &mut Vec<PastOutput>) -> Resul
                 task: task.value(row).to_owned(),
                 kind: kind.value(row).to_owned(),
                 version: version.value(row),
-                label: said(label),
+                label: value(label),
                 confidence: confidence.is_valid(row).then(|| confidence.value(row)),
-                text: said(words),
-                model: said(model),
-                model_revision: said(revision),
-                prompt_version: said(prompt),
+                text: value(words),
+                model: value(model),
+                model_revision: value(revision),
+                prompt_version: value(prompt),
                 tokens: tokens.value(row).into(),
                 generated_tokens: generated.value(row).into(),
                 device_micros: device.value(row),

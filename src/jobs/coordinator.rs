@@ -1,7 +1,9 @@
-//! The one of a fleet who moves jobs on: takes queued ones up, watches limits, tells when one has come to its end, and asks for
-//! those that schedules ask for.
+//! Moves jobs from state to state: starts queued jobs, plans their units, enforces limits, ends finished jobs, and fires schedules.
 //!
-//! Whoever holds the lease is the foreman; if it dies, another one goes on from what the ledger says.
+//! One process of a fleet holds the coordinator lease at a time. If it dies, another process takes the lease and continues from the
+//! state in the ledger.
+
+mod schedules;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,63 +23,61 @@ use crate::metrics::METRICS;
 use crate::source::Archive;
 use crate::store::{JobProgress, JobRow, JobState, LOCAL_JOB_KIND};
 
-/// Moves jobs on.
+/// Moves jobs from state to state.
 pub struct JobCoordinator {
-    /// The ledger, the pipelines and the datasets.
+    /// Has the ledger, the pipelines and the datasets.
     pub topics: Arc<JobTopics>,
-    /// Topics and bounds.
     pub config: JobsConfig,
-    /// Whether units go out on their topic; otherwise somebody takes them from the ledger.
+    /// Whether units are published to their topic; otherwise their processor reads them from the ledger.
     pub publishes_units: bool,
-    /// Asked for by the clock.
     pub schedules: Vec<Schedule>,
 }
 
-/// How often a foreman looks at the jobs.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long a process that is not the foreman waits before it asks again.
+/// How often the coordinator looks at the jobs.
+const POLL: Duration = Duration::from_millis(500);
+/// How often another process tries to take the lease.
 const STANDBY: Duration = Duration::from_secs(2);
 
 impl JobCoordinator {
-    /// Works until dropped. Of all processes on one ledger, one does at a time.
+    /// Runs until dropped. Of all processes on one ledger, only the one with the lease moves jobs.
     pub async fn run(self) {
         loop {
             match self.topics.worker.store.coordinator_lease().await {
                 Ok(Some(mut lease)) => loop {
-                    let looked = async {
+                    let round = async {
                         lease.check().await?;
-                        self.look().await
+                        self.run_once().await
                     };
-                    if let Err(failure) = looked.await {
+                    if let Err(failure) = round.await {
                         self.topics.worker.health.blame(&failure);
                         break;
                     }
-                    sleep(LOOK).await;
+                    sleep(POLL).await;
                 },
                 Ok(None) => sleep(STANDBY).await,
-                // The walk itself reports a database that is down.
+                // The pipelines report a database that is unavailable.
                 Err(_) => sleep(STANDBY).await,
             }
         }
     }
 
-    /// Moves every open job on by what can be done at once.
+    /// Moves every open job as far as possible without waiting.
     ///
     /// # Errors
     /// Where the ledger is unavailable.
-    pub async fn look(&self) -> Result<(), Transient> {
+    pub async fn run_once(&self) -> Result<(), Transient> {
         self.run_once_at(Timestamp::now()).await
     }
 
-    /// [`JobCoordinator::look`] at a given time.
+    /// [`JobCoordinator::run_once`] at a given time.
     ///
     /// # Errors
-    /// As [`JobCoordinator::look`].
+    /// As [`JobCoordinator::run_once`].
     pub async fn run_once_at(&self, now: Timestamp) -> Result<(), Transient> {
         let mut jobs = self.topics.worker.store.open_jobs().await?;
-        // Those are moved on by the process that was started for them.
+        // A local backfill is moved by its own process.
         jobs.retain(|job| job.kind != LOCAL_JOB_KIND);
-        self.keep_schedules(now, &jobs).await;
+        self.fire_schedules(now, &jobs).await;
         for state in JobState::ALL {
             let count = jobs.iter().filter(|job| job.state == state).count();
             METRICS.jobs.with_label_values(&[state.as_str()]).set(count as i64);
@@ -87,49 +87,49 @@ impl JobCoordinator {
             jobs.iter().filter(|job| job.state != JobState::Queued).filter_map(|job| job.schedule.as_deref()).collect();
         let mut unavailable = None;
         for job in &jobs {
-            let begins = match job.state {
-                // Of the jobs of one schedule, one is under way at a time.
+            let starts = match job.state {
+                // Of the jobs of one schedule, one runs at a time.
                 JobState::Queued if job.schedule.as_deref().is_some_and(|schedule| under_way.contains(schedule)) => Ok(false),
                 JobState::Queued if running < self.config.jobs_at_a_time => {
                     under_way.extend(job.schedule.as_deref());
-                    self.take_up(job).await
+                    self.start(job).await
                 }
-                // A foreman died over it.
+                // An earlier coordinator ended while it planned the job.
                 JobState::Planning => self.plan(job).await,
-                JobState::Running => self.watch(job).await.map(|()| false),
+                JobState::Running => self.check_running(job).await.map(|()| false),
                 JobState::Cancelling => self.end_cancelled(job).await.map(|()| false),
                 _ => Ok(false),
             };
-            match begins {
-                Ok(begins) => running += usize::from(begins),
-                Err(failure) => unavailable = unavailable.or(self.set_aside(job, failure).await?),
+            match starts {
+                Ok(starts) => running += usize::from(starts),
+                Err(failure) => unavailable = unavailable.or(self.handle_failure(job, failure).await?),
             }
         }
         unavailable.map_or(Ok(()), Err)
     }
 
-    /// Handles the failure of one job, so that the others go on. A value that the ledger refuses ends the job; anything else is tried
-    /// again at the next look.
+    /// Handles the failure of one job, so that the others go on. A value that the ledger refuses ends the job; anything else is
+    /// retried in the next round.
     ///
     /// # Errors
-    /// Where the ledger is unavailable, so that no other job can be looked at either.
-    async fn set_aside(&self, job: &JobRow, failure: Transient) -> Result<Option<Transient>, Transient> {
+    /// Where the ledger is unavailable, so that no other job can be moved either.
+    async fn handle_failure(&self, job: &JobRow, failure: Transient) -> Result<Option<Transient>, Transient> {
         if failure.is_refusal {
-            let reason = format!("a value of the job is refused: {}", failure.reason);
-            self.move_on(job, &JobState::OPEN, (JobState::Failed, Some(&reason))).await?;
+            let reason = format!("the database refuses a value of the job: {}", failure.reason);
+            self.set_state(job, &JobState::OPEN, (JobState::Failed, Some(&reason))).await?;
             return Ok(None);
         }
         self.topics.worker.store.ping().await?;
-        tracing::warn!(job = job.id, reason = failure.to_string(), "the job waits");
+        tracing::warn!(job = job.id, reason = failure.to_string(), "the job is retried later");
         Ok(Some(failure))
     }
 
-    async fn take_up(&self, job: &JobRow) -> Result<bool, Transient> {
+    async fn start(&self, job: &JobRow) -> Result<bool, Transient> {
         let now = jiff::Timestamp::now().as_millisecond();
         if job.deadline_ms.is_some_and(|deadline| deadline <= now) {
-            return self.fail(job, JobState::Queued, "its deadline passed before it could begin").await;
+            return self.fail(job, JobState::Queued, "its deadline passed before it could start").await;
         }
-        let moved = self.move_on(job, &[JobState::Queued], (JobState::Planning, None)).await?;
+        let moved = self.set_state(job, &[JobState::Queued], (JobState::Planning, None)).await?;
         if moved { self.plan(job).await } else { Ok(false) }
     }
 
@@ -153,7 +153,7 @@ impl JobCoordinator {
             job_pipeline,
             archive: archive.as_ref(),
             unit_seconds: self.config.unit_seconds,
-            asked_ms: job.created_ms,
+            created_ms: job.created_ms,
         };
         match planner.units(&spec).await {
             Ok(units) => {
@@ -166,8 +166,8 @@ impl JobCoordinator {
         }
     }
 
-    /// Stops a job at its limits, and ends one of which no unit waits any more.
-    async fn watch(&self, job: &JobRow) -> Result<(), Transient> {
+    /// Ends a job whose units have all ended, and stops a job that has reached a limit.
+    async fn check_running(&self, job: &JobRow) -> Result<(), Transient> {
         let store = &self.topics.worker.store;
         if !store.has_waiting_units(&job.id).await? {
             let (mut state, mut reason) = ending(job, &store.job_progress(job).await?);
@@ -179,10 +179,10 @@ impl JobCoordinator {
                     (state, reason) = (JobState::Failed, Some(empty));
                 }
             }
-            self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
+            self.set_state(job, &[JobState::Running], (state, reason.as_deref())).await?;
             return Ok(());
         }
-        // Adding up what was spent takes longer the longer a job runs, so it is done only where there is a limit to it.
+        // Adding up the device time takes longer the longer a job runs, so it is done only for jobs with a budget.
         let spent = match job.budget_micros {
             Some(_) => store.job_progress(job).await?.work.device_micros,
             None => 0,
@@ -197,20 +197,20 @@ impl JobCoordinator {
 
     async fn end_cancelled(&self, job: &JobRow) -> Result<(), Transient> {
         if !self.topics.worker.store.has_waiting_units(&job.id).await? {
-            self.move_on(job, &[JobState::Cancelling], (JobState::Cancelled, None)).await?;
+            self.set_state(job, &[JobState::Cancelling], (JobState::Cancelled, None)).await?;
         }
         Ok(())
     }
 
     async fn fail(&self, job: &JobRow, from: JobState, reason: &str) -> Result<bool, Transient> {
-        self.move_on(job, &[from], (JobState::Failed, Some(reason))).await.map(|_| false)
+        self.set_state(job, &[from], (JobState::Failed, Some(reason))).await.map(|_| false)
     }
 
-    async fn move_on(&self, job: &JobRow, from: &[JobState], to: (JobState, Option<&str>)) -> Result<bool, Transient> {
-        // A reason may quote what the ledger cannot keep.
+    async fn set_state(&self, job: &JobRow, from: &[JobState], to: (JobState, Option<&str>)) -> Result<bool, Transient> {
+        // A reason may quote a value, and Postgres cannot store U+0000.
         let reason = to.1.map(|reason| reason.replace('\0', "\u{fffd}"));
         let to = (to.0, reason.as_deref());
-        let moved = self.topics.worker.store.move_job(&job.id, from, to, &self.config.events_topic).await?;
+        let moved = self.topics.worker.store.move_job(&job.id, from, to.0, to.1, &self.config.events_topic).await?;
         if moved {
             tracing::info!(job = job.id, state = %to.0, reason = to.1, "job");
         }
@@ -218,15 +218,15 @@ impl JobCoordinator {
     }
 }
 
-/// How a job ends of which no unit waits any more, and why.
+/// The final state of a job whose units have all ended, and the reason for it.
 pub(super) fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
     let JobProgress { units, units_done, units_failed, units_stopped, rows, rows_done, .. } = *progress;
     if units == units_done {
-        let nothing = (units == 0).then(|| "there was nothing to do".to_owned());
-        return (JobState::Succeeded, nothing);
+        let empty = (units == 0).then(|| "there was nothing to do".to_owned());
+        return (JobState::Succeeded, empty);
     }
     if units == units_failed {
-        return (JobState::Failed, Some(format!("all of its {units} units failed; `tidemill jobs show` says why")));
+        return (JobState::Failed, Some(format!("all of its {units} units failed; `tidemill jobs show` shows why")));
     }
     let mut parts: Vec<String> = job.reason.clone().into_iter().collect();
     if units_failed > 0 {
@@ -238,7 +238,7 @@ pub(super) fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<
     (JobState::Partial, Some(parts.join("; ")))
 }
 
-/// Why an evaluation says nothing, where it does.
+/// Why an evaluation has no meaning, if it has none.
 fn emptiness(spec: &JobSpec, counts: &evaluate::EvaluationCounts) -> Option<String> {
     match &spec.kind {
         JobKind::Evaluate { expected, .. } => counts.emptiness(expected),
@@ -249,13 +249,13 @@ fn emptiness(spec: &JobSpec, counts: &evaluate::EvaluationCounts) -> Option<Stri
 /// The limit that the job has reached, if it has.
 fn limit_reached(job: &JobRow, spent_micros: i64, now_ms: i64) -> Option<String> {
     if job.deadline_ms.is_some_and(|deadline| deadline <= now_ms) {
-        return Some("its deadline has come".into());
+        return Some("its deadline has passed".into());
     }
     let budget = job.budget_micros.filter(|budget| spent_micros >= *budget)?;
     Some(format!("its budget of {:?} of device time is spent", Duration::from_micros(budget.unsigned_abs())))
 }
 
-/// A job for tests: it runs since the beginning of time.
+/// A running job for tests, which started at the Unix epoch.
 #[cfg(test)]
 pub(super) fn running_job(deadline_ms: Option<i64>, budget_micros: Option<i64>) -> JobRow {
     JobRow {
@@ -297,9 +297,9 @@ mod tests {
         assert_eq!(ending(&job, &progress(0, 0, 0)).0, JobState::Succeeded);
         assert_eq!(ending(&job, &progress(0, 2, 0)).0, JobState::Failed);
         assert_eq!(ending(&job, &progress(1, 1, 0)), (JobState::Partial, Some("1 of 2 units failed".into())));
-        let (state, reason) = ending(&JobRow { reason: Some("its deadline has come".into()), ..job }, &progress(1, 0, 2));
+        let (state, reason) = ending(&JobRow { reason: Some("its deadline has passed".into()), ..job }, &progress(1, 0, 2));
         assert_eq!(state, JobState::Partial);
-        assert_eq!(reason.as_deref(), Some("its deadline has come; 2 of 3 units are left to do, with about 40 rows"));
+        assert_eq!(reason.as_deref(), Some("its deadline has passed; 2 of 3 units are left to do, with about 40 rows"));
     }
 
     #[test]

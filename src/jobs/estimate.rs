@@ -1,19 +1,21 @@
-//! What a job will take, before it is paid for.
+//! Predicts the cost of a job before it runs.
 //!
-//! Some rows of the job, chosen by a seed from all of its files, are run for real, models included, and nothing of it is committed. What
-//! they took is what the others will take; `interval.rs` says how sure that is.
+//! Some rows of the job, chosen at random from all of its files, are evaluated with their models, and nothing is committed. Their
+//! cost is extrapolated to all rows; `interval.rs` computes the confidence intervals.
 //!
-//! | of a row that brings a document which … | is taken |
+//! | the row's document | the row's expected cost |
 //! |---|---|
-//! | no other row of the job repeats | what it took |
-//! | `m` rows of the job bring alike | the `m`-th part, and the rest is reused: one of them is computed |
-//! | the ledger has the results of | nothing, it is reused |
+//! | occurs in no other row of the job | what the evaluation cost |
+//! | occurs in `m` rows of the job | the `m`-th part, because one of them is computed and the others are reused |
+//! | has results in the ledger | nothing, because they are reused |
 //!
-//! An evaluation takes nothing over, neither from the ledger nor from its other rows: each takes what it took.
+//! Jobs of kind `evaluate` reuse nothing, neither from the ledger nor from other rows, so that each row costs what its evaluation
+//! cost.
 //!
-//! Copies cannot be told from a sample, so that the job's rows are read for them without asking a model: all of them up to
-//! [`READ`], of larger jobs some units, from which the number of copies is extrapolated. The time is that of evaluation on this machine,
-//! one batch after the other; writing results comes on top, and a fleet divides it.
+//! A sample cannot show how often a document occurs, so the job's rows are read to count that, without calling a model: all of them
+//! up to [`READ`]; of larger jobs only some units, from which the counts are extrapolated. The predicted time is that of evaluation
+//! on this machine, one batch after the other. Writing the results takes further time, and a fleet divides the time among its
+//! processes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -29,7 +31,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::interval::{Bootstrap, ConfidenceInterval, FigureRange};
 use super::job_pipeline::JobPipeline;
 use super::plan::{PlanError, Planner, choose, take_below};
-use super::row_cost::{ContentHash, ContentHasher, EvaluatedRow, RowCost, device_micros, facts};
+use super::row_cost::{ContentHash, ContentHasher, EvaluatedRow, RowCost, device_micros, row_costs};
 use super::source::{RecordSender, UnitSource, deliver};
 use super::spec::{JobKind, JobSpec};
 use crate::checkpoint::PartitionClaim;
@@ -41,98 +43,87 @@ use crate::record::Partition;
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{NewUnit, Store, UnitFault, UnitRow};
 
-/// Predicts what jobs of one pipeline will take.
+/// Predicts the cost of jobs of one pipeline.
 pub struct Estimator<'a> {
     /// The ledger, which is only read.
     pub store: &'a Store,
-    /// The pipeline.
     pub job_pipeline: &'a JobPipeline,
-    /// The job's dataset, where it has one.
+    /// The job's dataset, if it has one.
     pub archive: Option<&'a Archive>,
-    /// Seconds that a unit is to take.
+    /// The planned seconds of a unit.
     pub unit_seconds: u64,
-    /// What an hour of a device costs.
     pub price_per_device_hour: Option<f64>,
 }
 
-/// Which rows are run.
+/// Which rows are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampling {
-    /// How many.
     pub size: usize,
-    /// Chooses which, and draws the intervals.
+    /// Seeds the choice of rows and the bootstrap.
     pub seed: u64,
 }
 
-/// What a job will take.
+/// The predicted cost of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The job.
     pub job: String,
-    /// The pipeline.
     pub pipeline: String,
-    /// Units.
     pub units: usize,
-    /// Rows that it reads.
     pub rows: i64,
-    /// Files that cannot be read, and why. They are no part of what is predicted.
+    /// Files that cannot be read, and why. The prediction leaves them out.
     pub faults: Vec<String>,
-    /// Rows that were run.
+    /// Rows that were evaluated.
     pub sampled: usize,
-    /// Chose them.
     pub seed: u64,
-    /// The share of the rows that was read to find copies.
+    /// The share of the rows that was read to count equal documents.
     pub read_share: f64,
-    /// Rows that bring a document.
+    /// Rows with a document.
     pub documents: ConfidenceInterval,
     /// Tokens that models read.
     pub tokens: ConfidenceInterval,
-    /// Tokens that they write.
+    /// Tokens that models write.
     pub generated_tokens: ConfidenceInterval,
-    /// Device time.
     pub device_seconds: ConfidenceInterval,
-    /// How long the evaluation takes on this machine.
+    /// The time of the evaluation on this machine.
     pub wall_seconds: ConfidenceInterval,
-    /// What the device time costs, where an hour has a price.
+    /// The price of the device time, where an hour has a price.
     pub cost: Option<ConfidenceInterval>,
-    /// The share of rows and tasks that is reused.
+    /// The share of task outputs that are reused.
     pub reused_share: ConfidenceInterval,
-    /// The share of rows and tasks that is dead.
+    /// The share of task outputs that become dead letters.
     pub dead_share: ConfidenceInterval,
-    /// Dead letters.
     pub dead_letters: ConfidenceInterval,
-    /// Of each class that the sample holds.
+    /// Dead letters of each class that occurs in the sample.
     pub dead_letters_by_class: BTreeMap<&'static str, ConfidenceInterval>,
-    /// What the job's limits let through.
     pub limits: Vec<LimitEstimate>,
 }
 
-/// A limit of the job, and what it cuts off.
+/// A limit of the job, and how much of the job it cuts off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LimitEstimate {
     /// `budget` or `deadline`.
     pub limit: &'static str,
-    /// Seconds that it allows: of device time for a budget, from now on for a deadline.
+    /// The allowed seconds: device time for a budget, time from now for a deadline.
     pub allows_seconds: f64,
-    /// Seconds that the job needs.
+    /// The seconds that the whole job needs.
     pub needs_seconds: ConfidenceInterval,
-    /// Documents that are left to do when it is reached.
+    /// Documents that are not processed when the limit is reached.
     pub documents_left: ConfidenceInterval,
 }
 
-/// Rows read to find copies of the sampled ones, about: a minute's worth.
+/// About how many rows are read to count equal documents, which takes about a minute.
 pub const READ: i64 = 200_000;
 /// Bytes of rows that are read ahead.
 const AHEAD: usize = 8 << 20;
 
 impl Estimator<'_> {
-    /// Runs the sample and predicts the rest.
+    /// Evaluates the sample and predicts the whole job.
     ///
     /// # Errors
-    /// Where the job has no plan, or the ledger, the dataset or a model is out of order.
+    /// Where the job cannot be planned, or the ledger, the dataset or a model is unavailable.
     pub async fn estimate(&self, spec: &JobSpec, sampling: Sampling) -> Result<Estimate, PlanError> {
         if matches!(spec.kind, JobKind::Delete { .. }) {
-            return Err(PlanError::Refused("a job of kind delete asks no model; there is nothing to predict".into()));
+            return Err(PlanError::Refused("a job of kind delete calls no model, so there is nothing to predict".into()));
         }
         let budget = spec.budget_micros(self.price_per_device_hour).map_err(|e| PlanError::Refused(e.0))?;
         let now = Timestamp::now();
@@ -141,14 +132,14 @@ impl Estimator<'_> {
             job_pipeline: self.job_pipeline,
             archive: self.archive,
             unit_seconds: self.unit_seconds,
-            asked_ms: now.as_millisecond(),
+            created_ms: now.as_millisecond(),
         };
         let plan = planner.plan(spec).await?;
         let units = plan.units.len();
-        let sound = |unit: &NewUnit| !plan.faults.iter().any(|(id, _)| *id == unit.id);
+        let is_readable = |unit: &NewUnit| !plan.faults.iter().any(|(id, _)| *id == unit.id);
         let readable: Vec<UnitRow> =
-            plan.units.iter().filter(|unit| sound(unit)).zip(0..).map(|(unit, n)| self.row(spec, unit, n)).collect();
-        let counts: Vec<i64> = plan.units.iter().filter(|unit| sound(unit)).map(|unit| unit.rows).collect();
+            plan.units.iter().filter(|unit| is_readable(unit)).zip(0..).map(|(unit, n)| self.row(spec, unit, n)).collect();
+        let counts: Vec<i64> = plan.units.iter().filter(|unit| is_readable(unit)).map(|unit| unit.rows).collect();
         let mut faults: Vec<String> = plan.faults.iter().map(|(_, fault)| fault.to_string()).collect();
         let rows: i64 = counts.iter().sum();
         let chosen = choose(rows, sampling.size, sampling.seed);
@@ -159,19 +150,19 @@ impl Estimator<'_> {
         let contents = ContentHasher::new(&self.job_pipeline.definition);
         let (copies, read_share) = match afresh {
             true => (HashMap::new(), 0.0),
-            false => self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?,
+            false => self.copies(&readable, &counts, &evaluated, &contents, sampling.seed).await?,
         };
-        let facts = facts(&evaluated, &copies, &contents, sampled);
-        let say = Bootstrap::new(sampled, rows, sampling.seed);
-        let column = |figure: fn(&RowCost) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
-        let weights = column(|f| f.counts);
-        let documents = say.sum(&column(|f| f.document), FigureRange::Share);
-        let device_seconds = say.sum(&column(|f| f.cost[2] / 1e6), FigureRange::Amount);
-        let wall_seconds = say.sum(&column(|f| f.wall), FigureRange::Amount);
-        let classes: BTreeSet<&'static str> = facts.iter().flat_map(|f| f.letters.keys().copied()).collect();
+        let costs = row_costs(&evaluated, &copies, &contents, sampled);
+        let bootstrap = Bootstrap::new(sampled, rows, sampling.seed);
+        let column = |figure: fn(&RowCost) -> f64| costs.iter().map(figure).collect::<Vec<_>>();
+        let weights = column(|row| row.counts);
+        let documents = bootstrap.sum(&column(|row| row.document), FigureRange::Share);
+        let device_seconds = bootstrap.sum(&column(|row| row.cost[2] / 1e6), FigureRange::Amount);
+        let wall_seconds = bootstrap.sum(&column(|row| row.wall), FigureRange::Amount);
+        let classes: BTreeSet<&'static str> = costs.iter().flat_map(|row| row.dead_letters.keys().copied()).collect();
         let of_class = |class: &'static str| {
-            let figures: Vec<f64> = facts.iter().map(|f| f.letters.get(class).copied().unwrap_or(0.0)).collect();
-            (class, say.sum(&figures, FigureRange::Amount))
+            let figures: Vec<f64> = costs.iter().map(|row| row.dead_letters.get(class).copied().unwrap_or(0.0)).collect();
+            (class, bootstrap.sum(&figures, FigureRange::Amount))
         };
         let limit =
             |limit, allows: Option<f64>, needs: ConfidenceInterval| Some(LimitEstimate::of(limit, allows?, needs, documents));
@@ -190,20 +181,20 @@ impl Estimator<'_> {
             seed: sampling.seed,
             read_share,
             documents,
-            tokens: say.sum(&column(|f| f.cost[0]), FigureRange::Amount),
-            generated_tokens: say.sum(&column(|f| f.cost[1]), FigureRange::Amount),
+            tokens: bootstrap.sum(&column(|row| row.cost[0]), FigureRange::Amount),
+            generated_tokens: bootstrap.sum(&column(|row| row.cost[1]), FigureRange::Amount),
             device_seconds,
             wall_seconds,
             cost: self.price_per_device_hour.map(|price| device_seconds.times(price / 3600.0)),
-            reused_share: say.ratio(&column(|f| f.reused), &weights, FigureRange::Share),
-            dead_share: say.ratio(&column(|f| f.dead), &weights, FigureRange::Share),
-            dead_letters: say.sum(&column(|f| f.letters.values().sum()), FigureRange::Share),
+            reused_share: bootstrap.ratio(&column(|row| row.reused), &weights, FigureRange::Share),
+            dead_share: bootstrap.ratio(&column(|row| row.dead), &weights, FigureRange::Share),
+            dead_letters: bootstrap.sum(&column(|row| row.dead_letters.values().sum()), FigureRange::Share),
             dead_letters_by_class: classes.into_iter().map(of_class).collect(),
             limits: limits.into_iter().flatten().collect(),
         })
     }
 
-    /// The planned unit as it would stand in the ledger.
+    /// The planned unit as the ledger would store it.
     fn row(&self, spec: &JobSpec, unit: &NewUnit, ordinal: i32) -> UnitRow {
         UnitRow {
             id: unit.id.clone(),
@@ -218,7 +209,8 @@ impl Estimator<'_> {
         }
     }
 
-    /// Evaluates the chosen rows of each unit, in batches as the pipeline makes them. Those that are no records are missing.
+    /// Evaluates the chosen rows of each unit, in batches like those of the pipeline. Rows that are left out because of their time
+    /// are missing in the result.
     async fn run(
         &self,
         units: &[UnitRow],
@@ -231,7 +223,7 @@ impl Estimator<'_> {
         for (unit, part) in &parts {
             places.insert(units[*unit].ordinal, *unit);
             let (sender, mut delivered) = unbounded_channel();
-            // The sample is small enough to be held as a whole.
+            // The sample is small enough to be held in memory as a whole.
             match self.read(part, sender, usize::MAX).await {
                 Ok(()) => {}
                 Err(ArchiveError::Fault(fault)) => faults.push(fault.to_string()),
@@ -249,17 +241,17 @@ impl Estimator<'_> {
         while let Some(batch) = batcher.next(false).await {
             let started = Instant::now();
             let evaluator = &self.job_pipeline.runtime.evaluator;
-            let record_outcomes = match afresh {
+            let outcomes = match afresh {
                 true => evaluator.evaluate_afresh(&batch.records).await?,
                 false => evaluator.evaluate(&batch).await?,
             };
             let elapsed = started.elapsed().as_secs_f64();
-            // Every row takes a little, and those take most that a device worked on for long.
-            let shares: Vec<f64> = record_outcomes.iter().map(|record_outcome| 1.0 + device_micros(record_outcome)).collect();
+            // The time of the batch is divided by device time, plus a microsecond a row for rows without any.
+            let shares: Vec<f64> = outcomes.iter().map(|outcome| 1.0 + device_micros(outcome)).collect();
             let sum: f64 = shares.iter().sum();
-            for ((record_outcome, share), record) in record_outcomes.into_iter().zip(shares).zip(&batch.records) {
+            for ((outcome, share), record) in outcomes.into_iter().zip(shares).zip(&batch.records) {
                 let unit = places.get(&record.place.partition.number).copied().unwrap_or_default();
-                evaluated.push(EvaluatedRow { unit, record_outcome, wall: elapsed * share / sum });
+                evaluated.push(EvaluatedRow { unit, outcome, wall: elapsed * share / sum });
             }
         }
         Ok(evaluated)
@@ -273,14 +265,16 @@ impl Estimator<'_> {
     ) -> Result<(), ArchiveError> {
         let in_flight = InFlight::new(ahead, METRICS.in_flight_bytes.with_label_values(&["@plan"]));
         let sender = RecordSender { records, in_flight, yields: &|| false };
-        deliver((self.store, self.archive), self.job_pipeline, (unit, unit.from_row), sender).await
+        deliver(self.store, self.archive, self.job_pipeline, unit, unit.from_row, sender).await
     }
 
-    /// How many rows of the job bring the content of each sampled document, and the share of the rows that was read for it.
+    /// How many rows of the job have the content of each sampled document, and the share of the rows that was read to count that.
     async fn copies(
         &self,
-        (units, counts): (&[UnitRow], &[i64]),
-        (evaluated, contents): (&[EvaluatedRow], &ContentHasher),
+        units: &[UnitRow],
+        counts: &[i64],
+        evaluated: &[EvaluatedRow],
+        contents: &ContentHasher,
         seed: u64,
     ) -> Result<(HashMap<ContentHash, f64>, f64), PlanError> {
         let decoder = Decoder::new(&self.job_pipeline.definition.source.document);
@@ -300,7 +294,7 @@ impl Estimator<'_> {
             let (sender, receiver) = unbounded_channel();
             let count = count(receiver, &decoder, contents, &mut found);
             match join(self.read(unit, sender, AHEAD), count).await.0 {
-                // What is wrong with the rest of a file is told when it is run.
+                // Other problems of the file are reported when the job runs.
                 Ok(()) | Err(ArchiveError::Fault(UnitFault { .. })) => {}
                 Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
             }
@@ -329,7 +323,8 @@ impl LimitEstimate {
     }
 }
 
-/// The chosen rows by their units, each a unit of its own: `chosen` counts through all of them, the greatest first.
+/// For each unit with chosen rows, its index and a unit with only these rows. `chosen` numbers the rows of all units together, the
+/// greatest first.
 fn spread(units: &[UnitRow], counts: &[i64], mut chosen: Vec<i64>) -> Result<Vec<(usize, UnitRow)>, PlanError> {
     let (mut parts, mut before) = (Vec::new(), 0);
     for (index, (unit, count)) in units.iter().zip(counts).enumerate() {

@@ -1,5 +1,4 @@
-//! How often a task is right: labelled rows go through the pipeline, nothing is committed, and what it said is compared with what
-//! stands in a column.
+//! Measures how often a task is right: evaluates labelled rows without committing anything, and compares the outputs with a column.
 
 use std::collections::BTreeMap;
 
@@ -17,23 +16,21 @@ use crate::record::Record;
 use crate::source::Delivery;
 use crate::task::TaskSpec;
 
-/// What a unit has counted. Counts of units add up to those of their job.
+/// The counts of a unit. Those of all units add up to the counts of the job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EvaluationCounts {
-    /// Rows.
     rows: u64,
-    /// Rows of which the column says nothing.
+    /// Rows without a value in the column.
     unlabelled: u64,
-    /// Rows for which the task has no output: skipped or dead.
+    /// Rows without an output of the task, because it was skipped or failed.
     silent: u64,
-    /// What is right, what was said, and how often.
+    /// For each expected value, how often the task gave which value. The ledger stores it under this name.
     said: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Device time.
     device_micros: u64,
 }
 
 impl EvaluationCounts {
-    /// Adds those of another unit.
+    /// Adds the counts of another unit.
     pub(super) fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.unlabelled += other.unlabelled;
@@ -47,16 +44,14 @@ impl EvaluationCounts {
         }
     }
 
-    /// Why the figures say nothing, where they do.
+    /// Why the figures have no meaning, if they have none.
     pub(super) fn emptiness(&self, column: &str) -> Option<String> {
         let is_empty = self.rows > 0 && self.unlabelled == self.rows;
-        is_empty.then(|| {
-            format!("column `{column}` holds nothing in any of the {} rows, so that nothing could be compared", self.rows)
-        })
+        is_empty.then(|| format!("column `{column}` is empty in all {} rows, so nothing could be compared", self.rows))
     }
 
-    /// The figures: accuracy over labelled rows, those without an output counted as wrong; precision, recall and F1 of each value,
-    /// and the mean of the latter.
+    /// The figures: accuracy over the labelled rows, where rows without an output count as wrong; precision, recall and F1 of each
+    /// value; and the mean of F1.
     pub(super) fn report(&self) -> Value {
         let total = |said: &BTreeMap<String, u64>| said.values().sum::<u64>();
         let hits = |value: &str| self.said.get(value).and_then(|said| said.get(value)).copied().unwrap_or(0);
@@ -100,20 +95,20 @@ pub(super) fn sum(reports: Vec<Value>) -> EvaluationCounts {
     sum
 }
 
-/// Evaluates the unit's records as they come, and counts.
+/// Evaluates the unit's records as they arrive, and counts.
 ///
 /// # Errors
 /// Where the model host or the ledger is unavailable.
 pub(super) async fn measure(
     job_pipeline: &JobPipeline,
-    measured: &EvaluationTarget,
+    target: &EvaluationTarget,
     mut records: UnboundedReceiver<Delivery>,
 ) -> Result<EvaluationCounts, Transient> {
     let mut counts = EvaluationCounts::default();
     loop {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        // The holds end with the batch, as anywhere: reading goes on while it is evaluated only as far as fits.
+        // The guards live as long as the batch, so that no more is read in the meantime than may be in flight.
         let mut guards = Vec::new();
         while !job_pipeline.runtime.budget.is_spent(batch.len(), bytes) {
             let Some(Delivery { record, guard }) = records.recv().await else { break };
@@ -124,17 +119,17 @@ pub(super) async fn measure(
         if batch.is_empty() {
             return Ok(counts);
         }
-        counts.add(evaluate(job_pipeline, measured, &batch).await?);
+        counts.add(evaluate(job_pipeline, target, &batch).await?);
     }
 }
 
 async fn evaluate(
     job_pipeline: &JobPipeline,
-    measured: &EvaluationTarget,
+    target: &EvaluationTarget,
     records: &[Record],
 ) -> Result<EvaluationCounts, Transient> {
     let evaluator = &job_pipeline.runtime.evaluator;
-    let task = evaluator.graph().tasks().position(|task| **task == *measured.task);
+    let task = evaluator.graph().tasks().position(|task| **task == *target.task);
     let mut counts = EvaluationCounts { rows: records.len() as u64, ..EvaluationCounts::default() };
     for record_outcome in evaluator.evaluate_afresh(records).await? {
         let RecordOutcome::Document(document, outcomes) = record_outcome else {
@@ -142,11 +137,11 @@ async fn evaluate(
             continue;
         };
         for outcome in &outcomes {
-            if let Outcome::Computed(product) = outcome {
-                counts.device_micros += product.cost.device_micros;
+            if let Outcome::Computed(computed) = outcome {
+                counts.device_micros += computed.cost.device_micros;
             }
         }
-        let Some(expected) = expected(&document, &measured.expected) else {
+        let Some(expected) = expected(&document, &target.expected) else {
             counts.unlabelled += 1;
             continue;
         };
@@ -172,13 +167,13 @@ fn expected(document: &Document, column: &str) -> Option<String> {
 
 fn output(outcome: &Outcome) -> Option<&Output> {
     match outcome {
-        Outcome::Computed(product) => Some(&product.output),
+        Outcome::Computed(computed) => Some(&computed.output),
         Outcome::Reused(reuse) => reuse.output(),
         Outcome::Skipped(_) | Outcome::Dead(_) => None,
     }
 }
 
-/// Whether what the task makes has a label or a text to compare with a column. Of lists and objects nothing would ever be right.
+/// Whether the task's outputs have one label or one text to compare with a column. Lists and objects do not.
 pub(super) fn is_comparable(spec: &TaskSpec) -> bool {
     match spec {
         TaskSpec::Classify(_) | TaskSpec::Summarize(_) | TaskSpec::Render(_) | TaskSpec::Answer(_) | TaskSpec::Compose(_) => true,
@@ -187,7 +182,7 @@ pub(super) fn is_comparable(spec: &TaskSpec) -> bool {
     }
 }
 
-/// What is compared: the first label, else the text.
+/// The value to compare: the first label, or else the text.
 fn answer(output: &Output) -> Option<String> {
     output.label().or(output.text()).map(str::to_owned)
 }
@@ -235,9 +230,6 @@ mod tests {
         assert_eq!(EvaluationCounts::default().report()["accuracy"], Value::Null);
         assert_eq!(sum.emptiness("said"), None);
         let nothing = EvaluationCounts { rows: 3, unlabelled: 3, ..EvaluationCounts::default() }.emptiness("said");
-        assert_eq!(
-            nothing.as_deref(),
-            Some("column `said` holds nothing in any of the 3 rows, so that nothing could be compared")
-        );
+        assert_eq!(nothing.as_deref(), Some("column `said` is empty in all 3 rows, so nothing could be compared"));
     }
 }

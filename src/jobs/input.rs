@@ -1,32 +1,33 @@
-//! The files that a backfill without a configured dataset reads: those that patterns match, below one folder.
+//! The input files of a local backfill: all files that match some patterns, below one folder.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::ConfigError;
 use crate::source::{WalkError, find_files};
 
-/// Files below a folder, which is opened as a dataset: no link and no `..` leads out of it.
+/// Files below a folder that is opened as a dataset. No link and no `..` leads out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputFiles {
-    /// The patterns, from the root of the file system on: the same ones name the same input wherever they are typed.
+    /// The patterns as absolute paths, so that they identify the input whatever the working directory is.
     pub patterns: Vec<String>,
-    /// The folder that holds what any of them can match. It depends on the patterns alone, not on the files that are there today.
+    /// The folder that contains everything that the patterns can match. It depends only on the patterns, not on the files that
+    /// exist.
     pub folder: PathBuf,
     /// The keys of the files below it, in order.
     pub keys: Vec<String>,
 }
 
-/// A pattern, cut before its first part that holds a wildcard.
+/// A pattern, split before its first part with a wildcard.
 struct SplitPattern {
     base: PathBuf,
     rest: String,
 }
 
 impl InputFiles {
-    /// Finds what the patterns match; a path without a wildcard is one, too.
+    /// Finds the files that match the patterns. A path without a wildcard is a pattern too.
     ///
     /// # Errors
-    /// Where a pattern is none, matches nothing, or matches something else than Parquet files.
+    /// Where a pattern is invalid, matches no file, or matches a file that is not Parquet.
     pub fn find(patterns: &[String]) -> Result<Self, ConfigError> {
         let cuts = patterns.iter().map(|pattern| cut(pattern)).collect::<Result<Vec<_>, _>>()?;
         let bases: Vec<&Path> = cuts.iter().map(|cut| cut.base.as_path()).collect();
@@ -38,19 +39,21 @@ impl InputFiles {
             let found = find_files(&folder, below, rest).map_err(fault)?;
             let hidden = match found.hidden {
                 0 => String::new(),
-                count => format!("{count} whose names begin with `.` or `_` are no data to any engine and were left out; "),
+                count => {
+                    format!("not counting {count} with names that start with `.` or `_`, which query engines ignore; ")
+                }
             };
             if !hidden.is_empty() {
-                tracing::info!(pattern, "{hidden}name them in the pattern to read them");
+                tracing::info!(pattern, "{hidden}write the `.` or `_` in the pattern to read them");
             }
             if found.keys.is_empty() {
                 return Err(ConfigError(format!(
-                    "no file matches --input {pattern:?}; {hidden}the shell may have to leave it in quotes"
+                    "no file matches --input {pattern:?}; {hidden}the pattern may need quotes in the shell"
                 )));
             }
             if let Some(other) = found.keys.iter().find(|key| !key.ends_with(".parquet")) {
                 let shown = folder.join(other);
-                let message = format!("{} is no .parquet file; write a pattern that leaves it out", shown.display());
+                let message = format!("{} is not a .parquet file; write a pattern that does not match it", shown.display());
                 return Err(ConfigError(message));
             }
             keys.extend(found.keys);
@@ -67,14 +70,14 @@ fn cut(pattern: &str) -> Result<SplitPattern, ConfigError> {
     let fault = |what: &dyn std::fmt::Display| ConfigError(format!("--input {pattern:?}: {what}"));
     let whole = std::path::absolute(pattern).map_err(|e| fault(&e))?;
     if whole.is_dir() {
-        return Err(fault(&"it is a folder; write which of its files, as in `folder/*.parquet`"));
+        return Err(fault(&"it is a folder; name files, such as `folder/*.parquet`"));
     }
     let parts: Vec<Component<'_>> = whole.components().collect();
     let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let end = parts.iter().position(is_pattern).unwrap_or(parts.len() - 1);
     let (base, rest) = parts.split_at(end);
     if rest.contains(&Component::ParentDir) {
-        return Err(fault(&"`..` stands behind a wildcard; write the pattern without it"));
+        return Err(fault(&"`..` follows a wildcard; write the pattern without it"));
     }
     let base: PathBuf = base.iter().collect();
     let base = base.canonicalize().map_err(|e| fault(&format!("cannot find the folder {}: {e}", base.display())))?;
@@ -82,7 +85,7 @@ fn cut(pattern: &str) -> Result<SplitPattern, ConfigError> {
     Ok(SplitPattern { base, rest: rest.to_string_lossy().into_owned() })
 }
 
-/// The folder that all of them lie in.
+/// The deepest folder that contains all of them.
 fn common(folders: &[&Path]) -> Option<PathBuf> {
     let mut folder = folders.first()?.to_path_buf();
     while !folders.iter().all(|other| other.starts_with(&folder)) {
@@ -142,17 +145,17 @@ mod tests {
         let keys = find(&files, &["t/**/*.parquet"]).unwrap().keys;
         assert_eq!(keys, ["1.parquet", "caf\u{fffd}.parquet", "gone.parquet"], "what cannot be read fails for itself");
         let error = find(&files, &["u/**/*.parquet"]).unwrap_err();
-        assert!(error.contains("1 whose names begin with `.` or `_` are no data"), "{error}");
+        assert!(error.contains("not counting 1 with names that start with `.` or `_`"), "{error}");
         assert_eq!(find(&files, &["u/_temporary/*.parquet"]).unwrap().keys, ["4.parquet"]);
     }
 
     #[test]
     fn what_cannot_be_an_input_is_refused_in_a_sentence() {
         let files = folder(&["a/1.parquet", "a/notes.txt"]);
-        assert!(find(&files, &["a"]).unwrap_err().contains("it is a folder; write which of its files"));
+        assert!(find(&files, &["a"]).unwrap_err().contains("it is a folder; name files"));
         assert!(find(&files, &["b/*.parquet"]).unwrap_err().contains("cannot find the folder"));
         assert!(find(&files, &["a/*.csv"]).unwrap_err().starts_with("no file matches"));
-        assert!(find(&files, &["a/*"]).unwrap_err().contains("notes.txt is no .parquet file"));
-        assert!(find(&files, &["*/../a/*.parquet"]).unwrap_err().contains("`..` stands behind a wildcard"));
+        assert!(find(&files, &["a/*"]).unwrap_err().contains("notes.txt is not a .parquet file"));
+        assert!(find(&files, &["*/../a/*.parquet"]).unwrap_err().contains("`..` follows a wildcard"));
     }
 }

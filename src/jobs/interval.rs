@@ -1,32 +1,32 @@
-//! How sure a figure is that was measured on a sample.
+//! Confidence intervals of figures that are measured on a sample.
 //!
-//! A figure is the mean over the sampled rows, times the rows that there are. Its interval of 95 % is the bootstrap's: of
-//! [`RESAMPLES`] samples drawn from the sample with replacement, the means between the 2.5th and the 97.5th percentile. It is drawn
-//! in by `√(1 − n/N)`, because a sample of all rows leaves nothing to guess. Where every row of the sample says the same, resampling
-//! it says nothing; what was not seen in `n` rows has then, with the same confidence, a share of at most `3.7/n` (the solution of
-//! `(1 − p)ⁿ = 2.5 %`), and so has what was not seen missing.
+//! A figure is the mean over the sampled rows, times the number of all rows. Its 95 % interval is that of the bootstrap: of
+//! [`RESAMPLES`] samples drawn from the sample with replacement, the means between the 2.5th and the 97.5th percentile. The
+//! interval is narrowed by `√(1 − n/N)`, the correction for a finite population, because a sample of all rows leaves no
+//! uncertainty.
+//!
+//! Where all rows of the sample have the same figure, the bootstrap gives an interval of width zero. For shares, a bound is used
+//! instead: with the same confidence, what occurs in none of `n` rows has a share of at most `3.7/n`, the solution of `(1 − p)ⁿ =
+//! 2.5 %`. The same holds for what occurs in all of them.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-/// Samples drawn from the sample.
+/// The number of samples drawn from the sample.
 pub const RESAMPLES: usize = 2_000;
-/// What is left out at each end.
+/// The fraction of the resampled means beyond each bound.
 const TAIL: f64 = 0.025;
 
-/// A figure, and between which bounds it lies with 95 % confidence.
+/// A predicted figure with its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct ConfidenceInterval {
-    /// The best guess.
     pub expected: f64,
-    /// The lower bound.
     pub low: f64,
-    /// The upper bound.
     pub high: f64,
 }
 
-/// Samples drawn from a sample of rows, to be used for every figure of theirs: what goes together stays together.
+/// Samples drawn from a sample of rows. The same draws are used for all figures, so that figures of a row stay together.
 #[derive(Debug)]
 pub(super) struct Bootstrap {
     draws: Vec<Vec<u32>>,
@@ -34,7 +34,7 @@ pub(super) struct Bootstrap {
     total: f64,
 }
 
-/// What a figure of one row can be.
+/// The possible values of one row's figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FigureRange {
     /// Anything from 0 on.
@@ -44,19 +44,19 @@ pub(super) enum FigureRange {
 }
 
 impl ConfidenceInterval {
-    /// The same in another unit.
+    /// The interval in another unit of measurement.
     pub fn times(self, factor: f64) -> Self {
         Self { expected: self.expected * factor, low: self.low * factor, high: self.high * factor }
     }
 
-    /// Whether the figure lies within.
+    /// Whether the figure lies within the interval.
     pub fn holds(&self, figure: f64) -> bool {
         (self.low..=self.high).contains(&figure)
     }
 }
 
 impl Bootstrap {
-    /// Draws, as the seed decides, for `sampled` rows of `total`.
+    /// Draws for `sampled` rows of `total`, which the seed determines.
     pub(super) fn new(sampled: usize, total: i64, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let draw = |random: &mut StdRng| (0..sampled).map(|_| random.random_range(0..sampled as u32)).collect();
@@ -64,30 +64,30 @@ impl Bootstrap {
         Self { draws, sampled, total: total as f64 }
     }
 
-    /// The sum over all rows.
+    /// The predicted sum over all rows.
     pub(super) fn sum(&self, figures: &[f64], range: FigureRange) -> ConfidenceInterval {
         self.ratio(figures, &vec![1.0; figures.len()], range).times(self.total)
     }
 
-    /// The mean of the rows' figures, where a row counts as much as its weight says: what is above the line holds the weight already.
+    /// The weighted mean: the sum of `figures`, which are multiplied by their weights already, divided by the sum of `weights`.
     pub(super) fn ratio(&self, figures: &[f64], weights: &[f64], range: FigureRange) -> ConfidenceInterval {
         if self.sampled == 0 || figures.len() != self.sampled || weights.len() != self.sampled {
             return ConfidenceInterval::default();
         }
         let of = |rows: &mut dyn Iterator<Item = usize>| {
-            let (above, below) = rows.fold((0.0, 0.0), |(above, below), row| (above + figures[row], below + weights[row]));
-            if below > 0.0 { above / below } else { 0.0 }
+            let (sum, weight) = rows.fold((0.0, 0.0), |(sum, weight), row| (sum + figures[row], weight + weights[row]));
+            if weight > 0.0 { sum / weight } else { 0.0 }
         };
         let expected = of(&mut (0..self.sampled));
         let mut drawn: Vec<f64> = self.draws.iter().map(|draw| of(&mut draw.iter().map(|&row| row as usize))).collect();
         drawn.sort_by(f64::total_cmp);
         let at = |share: f64| drawn[((drawn.len() - 1) as f64 * share).round() as usize];
-        let drawn_in = (1.0 - self.sampled as f64 / self.total).max(0.0).sqrt();
-        let mut low = expected - (expected - at(TAIL)) * drawn_in;
-        let mut high = expected + (at(1.0 - TAIL) - expected) * drawn_in;
+        let narrowing = (1.0 - self.sampled as f64 / self.total).max(0.0).sqrt();
+        let mut low = expected - (expected - at(TAIL)) * narrowing;
+        let mut high = expected + (at(1.0 - TAIL) - expected) * narrowing;
         if range == FigureRange::Share {
             let counted = weights.iter().filter(|weight| **weight > 0.0).count().max(1);
-            let unseen = (1.0 - TAIL.powf(1.0 / counted as f64)) * drawn_in;
+            let unseen = (1.0 - TAIL.powf(1.0 / counted as f64)) * narrowing;
             let all = |value: f64| figures.iter().zip(weights).all(|(figure, weight)| *figure == value * weight);
             if all(0.0) {
                 high = high.max(unseen);
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::jobs::plan::choose;
 
-    /// How often of 200 samples the truth lies within what is said of them.
+    /// How many of the intervals of 200 samples contain the true value.
     fn coverage(population: &[f64], sampled: usize, range: FigureRange) -> usize {
         let truth = population.iter().sum::<f64>();
         let is_within = |seed: &u64| {
@@ -125,8 +125,8 @@ mod tests {
             [("rare", rare, FigureRange::Share), ("even", even, FigureRange::Share), ("skewed", skewed, FigureRange::Amount)]
         {
             let within = coverage(&population, 200, range);
-            assert!(within >= 180, "{name}: {within} of 200 intervals hold the truth, where 190 are promised");
-            assert!(within < 200, "{name}: every interval holds the truth: they are wider than they say");
+            assert!(within >= 180, "{name}: {within} of 200 intervals contain the true value, 190 are expected");
+            assert!(within < 200, "{name}: every interval contains the true value: they are too wide");
         }
     }
 

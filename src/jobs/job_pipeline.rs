@@ -1,4 +1,4 @@
-//! A pipeline as jobs use it: its works with the priority of backfills, and what it reads.
+//! A pipeline as jobs run it: with the priority of backfills, and with the columns that it reads of a file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,19 +10,18 @@ use crate::pipeline::{Dependencies, PipelineRuntime};
 use crate::source::RequestedColumns;
 use crate::template::{PrintMode, Template};
 
-/// A pipeline as jobs use it.
+/// A pipeline as jobs run it.
 pub struct JobPipeline {
-    /// The pipeline.
     pub definition: Definition,
-    /// Its works; what they ask of models stands behind live work.
+    /// Its model requests have a lower priority than those of live records.
     pub runtime: Arc<PipelineRuntime>,
-    /// Columns that it reads.
+    /// The columns that it reads.
     pub needs: RequestedColumns,
     live_is_late: AtomicBool,
 }
 
 impl JobPipeline {
-    /// Makes the pipeline ready for jobs. Their rows are JSON objects, whatever the stream's records are.
+    /// Builds the pipeline for jobs, whose rows are JSON objects, whatever the format of the stream.
     ///
     /// # Errors
     /// Where a model, a template or the source does not fit.
@@ -34,24 +33,24 @@ impl JobPipeline {
         Ok(Self { definition, runtime, needs, live_is_late: AtomicBool::new(false) })
     }
 
-    /// Whether backfills wait, because the live records of this process are too far behind.
+    /// Whether backfills wait because this process lags too far behind its live topic.
     pub fn yields(&self) -> bool {
         self.live_is_late.load(Ordering::Relaxed)
     }
 
-    /// Looks how far the live records are behind.
-    pub fn look(&self) {
+    /// Compares the lag of the live topic with the pipeline's limit.
+    pub fn check_live_lag(&self) {
         let late = METRICS.lag_of(&self.definition.name) > self.definition.backfill.yield_at_lag;
         if self.live_is_late.swap(late, Ordering::Relaxed) != late {
-            tracing::info!(pipeline = %self.definition.name, late, "live records decide over backfills");
+            tracing::info!(pipeline = %self.definition.name, late, "the lag of live records has changed whether backfills wait");
         }
     }
 }
 
-/// What the pipeline reads of a row.
+/// The columns that the pipeline reads of a row.
 pub fn needs(definition: &Definition) -> RequestedColumns {
     let document = &definition.source.document;
-    // The definition was checked with this very template.
+    // The template compiles: the definition was checked with it.
     let template = Template::new(document.text.as_deref().unwrap_or("{{ text }}"), PrintMode::Strings, usize::MAX);
     let (mut text, mut optional) = (BTreeSet::new(), BTreeSet::new());
     if let Ok(template) = template {

@@ -1,14 +1,14 @@
-//! A backfill that one process plans and works off by itself, without Kafka.
+//! A local backfill, which one process plans and processes by itself, without Kafka.
 //!
-//! It is a job like others, save that no topic hands its units out and no event tells of it. Its id is made of the pipeline, the
-//! patterns of its input and its output, so that the same command goes on where it was left:
+//! It is a job like others, but its units are not published to a topic, and no events report its changes. Its id depends on the
+//! pipeline, the patterns of its input, and its output, so that the same command continues the same job:
 //!
-//! | since the last run, a file | then |
+//! | since the last run, a file | its units |
 //! |---|---|
-//! | is as it was | its finished units stay, the others go on from their positions |
-//! | came | it gets units |
-//! | changed | its new version gets units, and finished ones of the old version stay; rows that are the same are reused |
-//! | went | its finished units stay, the others go |
+//! | is unchanged | finished units stay, the others continue from their positions |
+//! | is new | are added |
+//! | has changed | those of the new version are added, finished units of the old version stay; equal rows are reused |
+//! | is gone | finished units stay, the others are removed |
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -34,53 +34,48 @@ use crate::sink::Dataset;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
 use crate::store::{CommitError, JobProgress, JobState, LOCAL_JOB_KIND, LocalLease, NewJob, NewUnit, UnitOutcome, UnitRow};
 
-/// A backfill that this process plans and works off by itself.
+/// A backfill that this process plans and processes by itself.
 pub struct LocalBackfill {
-    /// Works off its units; [`INPUT`] is among its datasets.
+    /// Processes its units; [`INPUT`] is among its datasets.
     pub worker: UnitWorker,
-    /// The pipeline.
     pub job_pipeline: Arc<JobPipeline>,
-    /// The job.
     pub job: NewJob,
-    /// Where its files go.
+    /// Where its Parquet files are written.
     pub output: Dataset,
-    /// Units that it works on at a time.
+    /// The most units that are processed at a time.
     pub units_at_a_time: usize,
-    /// Seconds that a unit is to take.
+    /// The planned seconds of a unit.
     pub unit_seconds: u64,
-    /// How long what is under way may take to end once it is told to stop.
+    /// How long the units under way may take to end once the process is asked to stop.
     pub drain: Duration,
 }
 
-/// What a local backfill came to.
+/// The result of a local backfill.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LocalBackfillReport {
-    /// The job's id.
     pub job: String,
-    /// The pipeline.
     pub pipeline: String,
-    /// How it ended.
     pub state: JobState,
-    /// Why, where there is more to say.
+    /// Why it is in this state, where there is a reason.
     pub reason: Option<String>,
-    /// Everything that was done, by this run and those before.
+    /// Counts over this run and all earlier ones.
     #[serde(flatten)]
     pub progress: JobProgress,
     /// Rows committed by this run.
     pub rows_of_this_run: i64,
-    /// How long this run took.
+    /// The duration of this run.
     pub elapsed_seconds: f64,
-    /// Documents a second of this run.
+    /// Of this run.
     pub documents_per_second: f64,
-    /// Device time of all runs.
+    /// Of all runs.
     pub device_seconds: f64,
 }
 
-/// The name under which the input is opened as a dataset; no configuration can give it.
+/// The dataset name of the input, which no configuration can use.
 pub const INPUT: &str = "@input";
 
-/// How often progress is told.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often progress is reported.
+const POLL: Duration = Duration::from_millis(250);
 
 /// The job that reads `input` into `output`.
 pub fn local_job(pipeline: &str, input: &InputFiles, output: &Path) -> NewJob {
@@ -105,24 +100,24 @@ pub fn local_job(pipeline: &str, input: &InputFiles, output: &Path) -> NewJob {
 }
 
 impl LocalBackfill {
-    /// Works until every unit has ended or `stop` turns true; `tell` hears how far it is.
+    /// Runs until every unit has ended or `stop` turns true, and calls `report` with the progress.
     ///
     /// # Errors
-    /// Where another process works on the job, the input cannot be read, or the process is of no use any more.
+    /// Where another process works on the job, the input cannot be read, or the process cannot go on.
     pub async fn run(
         &self,
         input: &InputFiles,
         stop: watch::Receiver<bool>,
-        tell: impl FnMut(&JobProgress),
+        report: impl FnMut(&JobProgress),
     ) -> Result<LocalBackfillReport> {
         let lease = self.lease().await?;
-        self.sweep().await?;
+        self.delete_orphans().await?;
         self.open(input).await?;
         let store = &self.worker.store;
         let started = Instant::now();
         let before = self.progress().await?.rows_done;
-        let worked = self.work_off(stop, tell).await;
-        let stopped = match &worked {
+        let processed = self.process_units(stop, report).await;
+        let stopped = match &processed {
             Ok(true) => None,
             Ok(false) => Some("it was stopped; run the same command again to go on".to_owned()),
             Err(error) => Some(format!("{error:#}")),
@@ -131,12 +126,12 @@ impl LocalBackfill {
         let row = store.job(&self.job.id).await?.with_context(|| format!("job {} is gone from the ledger", self.job.id))?;
         let (state, reason) = match stopped {
             Some(reason) => (JobState::Partial, Some(reason)),
-            None if row.state == JobState::Cancelling => (JobState::Cancelled, Some("somebody cancelled it".to_owned())),
+            None if row.state == JobState::Cancelling => (JobState::Cancelled, Some("it was cancelled".to_owned())),
             None => ending(&row, &progress),
         };
-        store.end_local_job(&self.job.id, (state, reason.as_deref())).await?;
+        store.end_local_job(&self.job.id, state, reason.as_deref()).await?;
         drop(lease);
-        worked?;
+        processed?;
         let (elapsed, rows) = (started.elapsed().as_secs_f64(), progress.rows_done - before);
         Ok(LocalBackfillReport {
             job: self.job.id.clone(),
@@ -154,12 +149,12 @@ impl LocalBackfill {
     async fn lease(&self) -> Result<LocalLease> {
         match self.worker.store.local_lease(&self.job.id).await? {
             Some(lease) => Ok(lease),
-            None => bail!("another process works on backfill {}; wait for its end", self.job.id),
+            None => bail!("another process works on backfill {}; wait until it ends", self.job.id),
         }
     }
 
-    /// Removes files that a run which was killed had written and not committed: whoever reads the folder takes all of it for results.
-    async fn sweep(&self) -> Result<()> {
+    /// Deletes files that an earlier run wrote and did not commit, because readers of the folder would take them for results.
+    async fn delete_orphans(&self) -> Result<()> {
         let store = &self.worker.store;
         let orphans = store.condemn_files(self.output.name(), 0.0).await?;
         for path in &orphans {
@@ -168,16 +163,16 @@ impl LocalBackfill {
         Ok(store.forget_files(&orphans).await?)
     }
 
-    /// Brings the job's units up to the files as they are now.
+    /// Updates the job's units to the current files.
     async fn open(&self, input: &InputFiles) -> Result<()> {
         let store = &self.worker.store;
-        let config = self.worker.datasets.get(INPUT).context("the workshop has no input")?;
+        let config = self.worker.datasets.get(INPUT).context("the worker has no input dataset")?;
         let archive = Archive::open(INPUT, config)?;
         let mut files = Vec::with_capacity(input.keys.len());
         for key in &input.keys {
             files.push(match archive.file(key).await {
                 Ok(file) => file,
-                // It is a unit that will fail, so that the job tells of it and goes on with the others.
+                // The file becomes a unit that fails, so that the job reports it and goes on with the others.
                 Err(ArchiveError::Fault(_)) => ArchiveFile::unreadable(key.clone()),
                 Err(error) => return Err(error.into()),
             });
@@ -199,10 +194,10 @@ impl LocalBackfill {
             job_pipeline: &self.job_pipeline,
             archive: Some(archive),
             unit_seconds: self.unit_seconds,
-            asked_ms: 0,
+            created_ms: 0,
         };
         let rows = Rows { dataset: INPUT.to_owned(), prefix: String::new(), since: None, until: None, sample: None, seed: 0 };
-        Ok(planner.of_files(&self.job.id, (&rows, None), (archive, files)).await?.units)
+        Ok(planner.of_files(&self.job.id, &rows, None, archive, files).await?.units)
     }
 
     async fn progress(&self) -> Result<JobProgress> {
@@ -211,39 +206,39 @@ impl LocalBackfill {
         Ok(store.job_progress(&row).await?)
     }
 
-    /// Works on the units side by side. Tells whether all have ended.
-    async fn work_off(&self, stop: watch::Receiver<bool>, mut tell: impl FnMut(&JobProgress)) -> Result<bool> {
+    /// Processes the units side by side. Returns whether all have ended.
+    async fn process_units(&self, stop: watch::Receiver<bool>, mut report: impl FnMut(&JobProgress)) -> Result<bool> {
         let mut units = self.worker.store.local_units(&self.job.id).await?;
         units.retain(|unit| unit.waits);
-        let work = |unit: UnitRow| {
+        let process = |unit: UnitRow| {
             let stop = stop.clone();
-            async move { self.one(&unit, stop).await }
+            async move { self.process_unit(&unit, stop).await }
         };
-        let mut working = iter(units).map(work).buffer_unordered(self.units_at_a_time.max(1));
-        let (mut all, mut look) = (true, interval(LOOK));
-        let mut told = stop.clone();
-        let given_up = async {
-            match told.wait_for(|stop| *stop).await {
+        let mut processing = iter(units).map(process).buffer_unordered(self.units_at_a_time.max(1));
+        let (mut all, mut poll) = (true, interval(POLL));
+        let mut stop_signal = stop.clone();
+        let drained = async {
+            match stop_signal.wait_for(|stop| *stop).await {
                 Ok(_) => {}
                 Err(_) => std::future::pending().await,
             }
             sleep(self.drain).await;
         };
-        tokio::pin!(given_up);
+        tokio::pin!(drained);
         loop {
             tokio::select! {
-                () = &mut given_up => {
-                    tracing::warn!(seconds = self.drain.as_secs(), "what was under way did not end, and is left to be done again");
+                () = &mut drained => {
+                    tracing::warn!(seconds = self.drain.as_secs(), "some units did not end in time; they will be processed again");
                     return Ok(false);
                 }
-                ended = working.next() => match ended {
+                ended = processing.next() => match ended {
                     Some(ended) => all &= ended?,
                     None => break,
                 },
-                _ = look.tick() => {
-                    // A ledger that does not answer is told by the lanes' own commits.
+                _ = poll.tick() => {
+                    // The workers' commits report a ledger that is unavailable.
                     if let Ok(progress) = self.progress().await {
-                        tell(&progress);
+                        report(&progress);
                     }
                 }
             }
@@ -251,15 +246,15 @@ impl LocalBackfill {
         Ok(all)
     }
 
-    /// Tells whether the unit has ended.
-    async fn one(&self, unit: &UnitRow, stop: watch::Receiver<bool>) -> Result<bool> {
+    /// Processes one unit. Returns whether it has ended.
+    async fn process_unit(&self, unit: &UnitRow, stop: watch::Receiver<bool>) -> Result<bool> {
         let end = match self.worker.work(unit, stop).await {
             UnitExit::Ended(end) => end,
             UnitExit::Open | UnitExit::Fenced => return Ok(false),
-            UnitExit::Held => {
+            UnitExit::PipelineStopped => {
                 let pipeline = &unit.pipeline;
                 bail!(
-                    "pipeline `{pipeline}` is stopped: too many rows died, or somebody stopped it; see `tidemill pipelines list`"
+                    "pipeline `{pipeline}` is stopped, manually or because of too many dead letters; see `tidemill pipelines list`"
                 )
             }
             UnitExit::Wedged(reason) => bail!("{reason}; run the same command again to go on"),
@@ -282,7 +277,7 @@ fn named(file: &ArchiveFile) -> (String, String) {
     (file.key.clone(), file.version.clone())
 }
 
-/// The file of the unit, as it was planned.
+/// Key and version of the unit's file, as it was planned.
 fn version(unit: &UnitRow) -> Option<(String, String)> {
     match UnitSource::of(unit) {
         Ok(UnitSource::Rows { file, .. }) => Some(named(&file)),

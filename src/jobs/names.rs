@@ -1,4 +1,4 @@
-//! What jobs may name, and whose it is.
+//! The pipelines and datasets that jobs may name, with their tenants.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::config::DatasetConfig;
 use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
 
-/// Pipelines and datasets that jobs may name, and whose each is.
+/// The pipelines and datasets that jobs may name, with their tenants.
 #[derive(Debug, Clone, Default)]
 pub struct KnownNames {
     pipelines: BTreeMap<String, KnownPipeline>,
     datasets: BTreeMap<String, String>,
 }
 
-/// What is known of a pipeline.
+/// The tenant and the tasks of a pipeline.
 #[derive(Debug, Clone)]
 struct KnownPipeline {
     tenant: String,
@@ -30,25 +30,25 @@ impl KnownPipeline {
 }
 
 impl KnownNames {
-    /// The pipelines, and the datasets of the configuration.
+    /// The pipelines, and the configured datasets.
     pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Definition>, datasets: &BTreeMap<String, DatasetConfig>) -> Self {
         let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), KnownPipeline::of(definition)));
         let datasets = datasets.iter().map(|(name, dataset)| (name.clone(), dataset.tenant().to_owned()));
         Self { pipelines: pipelines.collect(), datasets: datasets.collect() }
     }
 
-    /// What a tenant may name.
+    /// What jobs of the tenant may name.
     pub(super) fn of(&self, tenant: &Tenant) -> Self {
-        let mut theirs = self.clone();
-        theirs.pipelines.retain(|name, known| tenant.owns(name, &known.tenant));
-        theirs.datasets.retain(|_, owner| **owner == *tenant.name);
-        theirs
+        let mut own = self.clone();
+        own.pipelines.retain(|name, known| tenant.owns(name, &known.tenant));
+        own.datasets.retain(|_, owner| **owner == *tenant.name);
+        own
     }
 
-    /// Refuses a job that names what there is not, or what two tenants have. Gives back whose job it is.
+    /// Checks that everything the job names exists and belongs to one tenant. Returns the tenant.
     ///
     /// # Errors
-    /// A sentence with the nearest name that there is.
+    /// One sentence, with the nearest name that exists.
     pub fn check(&self, spec: &JobSpec) -> Result<&str, SpecError> {
         let Some(KnownPipeline { tenant, tasks }) = self.pipelines.get(&spec.pipeline) else {
             let near = suggestion(&spec.pipeline, self.pipelines.keys().map(String::as_str));
@@ -62,13 +62,13 @@ impl KnownNames {
         match self.datasets.get(&rows.dataset) {
             Some(owner) if owner == tenant => Ok(tenant),
             Some(owner) => Err(SpecError(format!(
-                "dataset `{}` is tenant `{owner}`'s and pipeline `{}` is tenant `{tenant}`'s; a job reads what its pipeline's tenant \
-                 has, so name another dataset, or mend `tenant` of one of the two",
+                "dataset `{}` belongs to tenant `{owner}`, but pipeline `{}` to tenant `{tenant}`; a job can read only datasets of \
+                 its pipeline's tenant, so name another dataset, or fix `tenant` of one of the two",
                 rows.dataset, spec.pipeline
             ))),
             None => {
                 let near = suggestion(&rows.dataset, self.datasets.keys().map(String::as_str));
-                Err(SpecError(format!("the configuration names no dataset `{}`; {near}", rows.dataset)))
+                Err(SpecError(format!("dataset `{}` is not configured; {near}", rows.dataset)))
             }
         }
     }
@@ -93,9 +93,9 @@ mod tests {
         assert_eq!(names().check(&spec("news", "archive")), Ok("acme"));
         let told = |pipeline, dataset| names().check(&spec(pipeline, dataset)).unwrap_err().0;
         assert_eq!(told("new", "archive"), "no pipeline is named `new`; did you mean `news`?");
-        assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
+        assert_eq!(told("news", "archives"), "dataset `archives` is not configured; did you mean `archive`?");
         let none = KnownNames { datasets: BTreeMap::new(), ..names() };
-        assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
+        assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "dataset `a` is not configured; there are none");
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         );
         let borrowed = KnownNames { datasets: [("archive".into(), "globex".into())].into(), ..names() }.of(&"acme".into());
         let refused = borrowed.check(&spec("news", "archive")).unwrap_err().0;
-        assert_eq!(refused, "the configuration names no dataset `archive`; there are none");
+        assert_eq!(refused, "dataset `archive` is not configured; there are none");
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
         let mixed = KnownNames { datasets: [("archive".into(), "globex".into())].into(), ..names() };
         let refused = mixed.check(&spec("news", "archive")).unwrap_err().0;
         assert!(
-            refused.starts_with("dataset `archive` is tenant `globex`'s and pipeline `news` is tenant `acme`'s"),
+            refused.starts_with("dataset `archive` belongs to tenant `globex`, but pipeline `news` to tenant `acme`"),
             "{refused}"
         );
     }

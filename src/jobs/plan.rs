@@ -1,5 +1,5 @@
-//! A job is cut into units, each of about as much work as fits into a minute: few enough rows that a unit which is done again, or
-//! waits behind live records, does not matter; enough that handing it out costs nothing.
+//! Splits a job into units of about a minute of work each. Units are small enough that repeating one, or letting one wait behind
+//! live records, does not matter, and large enough that publishing them costs next to nothing.
 
 use std::collections::BTreeSet;
 
@@ -19,60 +19,59 @@ use crate::source::{Archive, ArchiveError, ArchiveFile};
 use crate::store::{NewUnit, Store, UnitFault};
 use crate::task::TaskSpec;
 
-/// Why a job has no plan.
+/// Why a job cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// It can never have one as it is.
+    /// The job is wrong as it is.
     #[error("{0}")]
     Refused(String),
-    /// It cannot have one for now.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
-/// Rows of a unit of a pipeline that nothing is known of yet.
+/// Rows of a unit while the pipeline's throughput is unknown.
 const ROWS: i64 = 2_000;
 /// The fewest rows of a unit.
 const FEWEST: i64 = 100;
-/// The most: their numbers are held in memory.
+/// The most rows of a unit, whose numbers are held in memory.
 const MOST: i64 = 100_000;
-/// Ids of a unit that reads documents of the ledger: they stand in its row.
+/// Documents of a unit that reads them from the ledger. Their ids are stored in the unit's row.
 const IDS: usize = 500;
 
-/// Plans jobs.
+/// Plans the jobs of one pipeline.
 pub(super) struct Planner<'a> {
     pub store: &'a Store,
     pub job_pipeline: &'a JobPipeline,
     pub archive: Option<&'a Archive>,
-    /// Seconds that a unit is to take.
+    /// The planned seconds of a unit.
     pub unit_seconds: u64,
-    /// When the job was asked for.
-    pub asked_ms: i64,
+    /// When the job was created.
+    pub created_ms: i64,
 }
 
-/// What a job is to do.
+/// The units of a job.
 #[derive(Debug, Default)]
 pub(super) struct JobPlan {
     pub units: Vec<NewUnit>,
-    /// Units that are bound to fail, and why: their files cannot even be opened.
+    /// Ids of units that will fail because their files cannot be opened, and why.
     pub faults: Vec<(String, UnitFault)>,
 }
 
 impl Planner<'_> {
-    /// The units of the job. There may be none, where there is nothing to do.
+    /// The units of the job; none where there is nothing to do.
     pub(super) async fn units(&self, spec: &JobSpec) -> Result<Vec<NewUnit>, PlanError> {
         self.plan(spec).await.map(|plan| plan.units)
     }
 
-    /// What the job is to do.
+    /// The units of the job, including those that will fail.
     pub(super) async fn plan(&self, spec: &JobSpec) -> Result<JobPlan, PlanError> {
         let units = match &spec.kind {
             JobKind::Backfill(rows) => return self.rows(&spec.id, rows, None).await,
             JobKind::Evaluate { rows, task, expected } => {
                 self.check_task(task)?;
                 self.check_comparable(task)?;
-                let measured = EvaluationTarget { task: task.clone(), expected: expected.clone() };
-                return self.rows(&spec.id, rows, Some(measured)).await;
+                let target = EvaluationTarget { task: task.clone(), expected: expected.clone() };
+                return self.rows(&spec.id, rows, Some(target)).await;
             }
             JobKind::Rerun { tasks } => {
                 for task in tasks {
@@ -83,7 +82,7 @@ impl Planner<'_> {
             JobKind::Reembed => self.outdated(&spec.id, |_, spec| matches!(spec, TaskSpec::Embed(_))).await?,
             JobKind::Delete { documents } => {
                 let units =
-                    documents.chunks(IDS).map(|ids| UnitSource::Deletes { documents: ids.to_vec(), at_ms: self.asked_ms });
+                    documents.chunks(IDS).map(|ids| UnitSource::Deletes { documents: ids.to_vec(), at_ms: self.created_ms });
                 units.zip(0..).map(|(source, number)| whole(&spec.id, source, number)).collect()
             }
         };
@@ -99,41 +98,44 @@ impl Planner<'_> {
         Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`; {near}")))
     }
 
-    /// Before anything is asked of a model: of what cannot be compared, nothing would be right.
+    /// Refuses to evaluate a task whose outputs cannot be compared with a column, before any model is called.
     fn check_comparable(&self, task: &str) -> Result<(), PlanError> {
         let spec = self.job_pipeline.definition.tasks.iter().find(|known| &*known.name == task).map(|known| &known.spec);
         let Some(spec) = spec.filter(|spec| !is_comparable(spec)) else { return Ok(()) };
         Err(PlanError::Refused(format!(
-            "what task `{task}` makes ({}) cannot be compared with a column: `evaluate` compares one label or one text a document; name \
-             a task that gives one, as `classify` does, or `render` with a single field",
+            "the outputs of task `{task}` (kind `{}`) cannot be compared with a column: `evaluate` compares one label or one text \
+             a document; name a `classify` task, or a `render` task with a single field",
             spec.kind()
         )))
     }
 
-    async fn rows(&self, job: &str, rows: &Rows, measured: Option<EvaluationTarget>) -> Result<JobPlan, PlanError> {
+    async fn rows(&self, job: &str, rows: &Rows, target: Option<EvaluationTarget>) -> Result<JobPlan, PlanError> {
         let Some(archive) = self.archive else {
-            return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
+            return Err(PlanError::Refused(format!("dataset `{}` is not configured", rows.dataset)));
         };
         if self.job_pipeline.definition.source.document.format == Format::Text {
             let name = &self.job_pipeline.definition.name;
-            let message =
-                format!("pipeline `{name}` reads plain text, and rows are objects; give it a source of format json or avro");
+            let message = format!(
+                "pipeline `{name}` reads plain text, but rows are objects; use a pipeline with a source of format json or avro"
+            );
             return Err(PlanError::Refused(message));
         }
         let files = archive.list(&rows.prefix).await.map_err(refused)?;
         if files.is_empty() {
-            let message = format!("dataset `{}` has no Parquet file whose key begins with `{}`", rows.dataset, rows.prefix);
+            let message = format!("dataset `{}` has no Parquet file whose key starts with `{}`", rows.dataset, rows.prefix);
             return Err(PlanError::Refused(message));
         }
-        self.of_files(job, (rows, measured.as_ref()), (archive, files)).await
+        self.of_files(job, rows, target.as_ref(), archive, files).await
     }
 
-    /// Units for the wanted rows of the files, and what is measured on them, if anything.
+    /// Units for the wanted rows of the files. With a `target`, its task is evaluated on them.
     pub(super) async fn of_files(
         &self,
         job: &str,
-        (rows, measured): (&Rows, Option<&EvaluationTarget>),
-        (archive, files): (&Archive, Vec<ArchiveFile>),
+        rows: &Rows,
+        target: Option<&EvaluationTarget>,
+        archive: &Archive,
+        files: Vec<ArchiveFile>,
     ) -> Result<JobPlan, PlanError> {
         let has_versions = self.job_pipeline.definition.source.document.version.is_some();
         let (since, until) = (rows.since.map(|t| t.as_microsecond()), rows.until.map(|t| t.as_microsecond()));
@@ -150,17 +152,17 @@ impl Planner<'_> {
                     ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range)));
                     columns.extend(shape.columns);
                 }
-                // It is a unit that will fail, so that the job tells of it as of any other.
+                // The file becomes a unit that fails, so that the job reports it like any other failure.
                 Err(ArchiveError::Fault(fault)) => {
                     tracing::warn!(job, key = file.key, %fault, "a file cannot be planned");
-                    faults.push((unit_id(job, &[&file.key, &file.version], (0, 1)), fault));
+                    faults.push((unit_id(job, &[&file.key, &file.version], 0, 1), fault));
                     ranges.push((file, (0, 1)));
                 }
                 Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
             }
         }
-        if let Some(measured) = measured {
-            check_column(&measured.expected, &columns, &rows.dataset)?;
+        if let Some(target) = target {
+            check_column(&target.expected, &columns, &rows.dataset)?;
         }
         let total: i64 = ranges.iter().map(|(_, (from, to))| to - from).sum();
         let mut chosen = rows.sample.map(|size| choose(total, size, rows.seed));
@@ -172,7 +174,7 @@ impl Planner<'_> {
             if count == 0 {
                 continue;
             }
-            let id = unit_id(job, &[&file.key, &file.version], (from, to));
+            let id = unit_id(job, &[&file.key, &file.version], from, to);
             let window = if has_versions { (since, until) } else { (None, None) };
             let source = UnitSource::Rows {
                 dataset: rows.dataset.clone(),
@@ -180,14 +182,14 @@ impl Planner<'_> {
                 wanted,
                 since: window.0,
                 until: window.1,
-                measured: measured.cloned(),
+                measured: target.cloned(),
             };
             units.push(NewUnit { id, source: source.to_json(), from_row: from, to_row: to, rows: count });
         }
         Ok(JobPlan { units, faults })
     }
 
-    /// By what the pipeline has taken of late.
+    /// The rows of a unit, by the pipeline's recent throughput.
     async fn rows_of_a_unit(&self) -> Result<i64, Transient> {
         let (records, micros) = self.store.recent_throughput(&self.job_pipeline.definition.name).await?;
         if records == 0 || micros == 0 {
@@ -209,12 +211,12 @@ impl Planner<'_> {
             }
         }
         if tasks.is_empty() {
-            return Err(PlanError::Refused(format!("pipeline `{}` makes no vectors", self.job_pipeline.definition.name)));
+            return Err(PlanError::Refused(format!("pipeline `{}` has no `embed` task", self.job_pipeline.definition.name)));
         }
         let (mut units, mut after) = (Vec::new(), String::new());
         loop {
             let name = &self.job_pipeline.definition.name;
-            let ids = self.store.outdated_documents(name, (&tasks, &wanted_lineages), &after, IDS as i64).await?;
+            let ids = self.store.outdated_documents(name, &tasks, &wanted_lineages, &after, IDS as i64).await?;
             let Some(last) = ids.last() else { return Ok(units) };
             after = last.clone();
             units.push(whole(job, UnitSource::Documents(ids), units.len()));
@@ -222,27 +224,27 @@ impl Planner<'_> {
     }
 }
 
-/// Before anything is asked of a model: what is right must stand in some file. Of files that cannot be read nothing is known.
+/// Checks that some file has the column of expected outputs, before any model is called. Unreadable files have no known columns.
 fn check_column(expected: &str, columns: &BTreeSet<String>, dataset: &str) -> Result<(), PlanError> {
     let mut roots = std::iter::once(expected).chain(expected.match_indices('.').map(|(dot, _)| &expected[..dot]));
     if columns.is_empty() || roots.any(|root| columns.contains(root)) {
         return Ok(());
     }
-    let mend = suggestion(expected, columns.iter().map(String::as_str));
-    Err(PlanError::Refused(format!("no file of dataset `{dataset}` has a column `{expected}`, which `expected` names; {mend}")))
+    let near = suggestion(expected, columns.iter().map(String::as_str));
+    Err(PlanError::Refused(format!("no file of dataset `{dataset}` has a column `{expected}`, which `expected` names; {near}")))
 }
 
-/// A unit of all that its source names.
+/// A unit of all documents of its source.
 fn whole(job: &str, source: UnitSource, number: usize) -> NewUnit {
     let rows = match &source {
         UnitSource::Documents(ids) | UnitSource::Deletes { documents: ids, .. } => ids.len() as i64,
         UnitSource::Rows { .. } => 0,
     };
-    let id = unit_id(job, &[&number.to_string()], (0, rows));
+    let id = unit_id(job, &[&number.to_string()], 0, rows);
     NewUnit { id, source: source.to_json(), from_row: 0, to_row: rows, rows }
 }
 
-fn unit_id(job: &str, source: &[&str], (from, to): (i64, i64)) -> String {
+fn unit_id(job: &str, source: &[&str], from: i64, to: i64) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in [job].iter().chain(source) {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -253,7 +255,7 @@ fn unit_id(job: &str, source: &[&str], (from, to): (i64, i64)) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-/// Ranges of at most about `most` rows: whole row groups together where they are small, parts of one where it is large.
+/// Ranges of at most `most` rows. Small row groups share a range, and a large row group is cut into several.
 fn cut(groups: &[i64], most: i64) -> Vec<(i64, i64)> {
     let (mut ranges, mut from, mut to) = (Vec::new(), 0, 0);
     for &rows in groups {
@@ -274,7 +276,7 @@ fn cut(groups: &[i64], most: i64) -> Vec<(i64, i64)> {
     ranges
 }
 
-/// `size` of the numbers below `total`, the same for the same seed, the greatest first.
+/// A random choice of `size` numbers below `total`, the greatest first. The same seed gives the same choice.
 pub(super) fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
     let total = total.max(0) as usize;
     let chosen = sample(&mut StdRng::seed_from_u64(seed), total, size.min(total));
@@ -283,7 +285,7 @@ pub(super) fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
     chosen
 }
 
-/// Takes those below `limit` off the end, as numbers of rows in their file.
+/// Removes the numbers below `limit` from the end, and returns them with `offset` subtracted, as row numbers of their file.
 pub(super) fn take_below(chosen: &mut Vec<i64>, limit: i64, offset: i64) -> Vec<i64> {
     let mut taken = Vec::new();
     while chosen.last().is_some_and(|row| *row < limit) {
@@ -346,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_units_id_depends_on_everything_that_it_reads() {
-        let id = unit_id("job", &["key", "version"], (0, 10));
+        let id = unit_id("job", &["key", "version"], 0, 10);
         for other in [
-            unit_id("job2", &["key", "version"], (0, 10)),
-            unit_id("job", &["keyv", "ersion"], (0, 10)),
-            unit_id("job", &["key", "version"], (0, 11)),
+            unit_id("job2", &["key", "version"], 0, 10),
+            unit_id("job", &["keyv", "ersion"], 0, 10),
+            unit_id("job", &["key", "version"], 0, 11),
         ] {
             assert_ne!(id, other);
         }

@@ -1,4 +1,4 @@
-//! What sampled rows came to, as figures.
+//! The expected cost of rows, from the outcomes of sampled rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,47 +10,46 @@ use crate::pipeline::RecordOutcome;
 use crate::pipeline::definition::Definition;
 use crate::template::Condition;
 
-/// What one sampled row came to, and is expected to take.
+/// The expected cost and outcome of one sampled row.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RowCost {
-    /// Whether it is a record at all: rows of another time are none.
+    /// 1 if it is a record, 0 if it is left out because of its time.
     pub counts: f64,
-    /// Whether it brings a document.
+    /// 1 if it contains a document.
     pub document: f64,
     /// Tokens read, tokens written, microseconds of device time.
     pub cost: [f64; 3],
-    /// Seconds.
+    /// Seconds of evaluation.
     pub wall: f64,
-    /// The share of its tasks that is reused.
+    /// The share of its tasks whose outputs are reused.
     pub reused: f64,
-    /// The share of its tasks that is dead.
+    /// The share of its tasks that become dead letters.
     pub dead: f64,
-    /// Dead letters by class.
-    pub letters: BTreeMap<&'static str, f64>,
+    pub dead_letters: BTreeMap<&'static str, f64>,
 }
 
 /// A sampled row after its evaluation.
 pub(super) struct EvaluatedRow {
-    /// Which of the units it is of.
+    /// The index of its unit.
     pub unit: usize,
-    /// What became of it.
-    pub record_outcome: RecordOutcome,
-    /// Its part of the time that its batch took.
+    pub outcome: RecordOutcome,
+    /// Its share of the seconds that its batch took.
     pub wall: f64,
 }
 
-/// Names what the outputs of a document depend on.
+/// A hash of everything that the outputs of a document depend on.
 pub(super) type ContentHash = [u8; 32];
 
-/// What a pipeline reads of documents.
+/// Hashes what a pipeline reads of documents.
 pub(super) struct ContentHasher {
+    /// Paths that tasks and conditions read.
     paths: BTreeSet<String>,
 }
 
 impl EvaluatedRow {
-    /// The document that the row brings.
+    /// The document of the row.
     pub(super) fn document(&self) -> Option<&Document> {
-        match &self.record_outcome {
+        match &self.outcome {
             RecordOutcome::Document(document, _) => Some(document),
             _ => None,
         }
@@ -58,7 +57,7 @@ impl EvaluatedRow {
 }
 
 impl ContentHasher {
-    /// Everything that the tasks and conditions of the pipeline read.
+    /// A hasher of everything that the tasks and conditions of the pipeline read.
     pub(super) fn new(definition: &Definition) -> Self {
         let mut paths = BTreeSet::new();
         for task in &definition.tasks {
@@ -69,7 +68,7 @@ impl ContentHasher {
         Self { paths }
     }
 
-    /// Equal where outputs are: of the text, and of all else that is read of a document.
+    /// The hash of the text and of everything else that is read of a document: equal where the outputs are equal.
     pub(super) fn of(&self, document: &Document) -> ContentHash {
         let mut hasher = blake3::Hasher::new();
         let mut add = |part: &[u8]| {
@@ -80,7 +79,7 @@ impl ContentHasher {
         let value = |value: Option<&Value>| value.map(Value::to_string).unwrap_or_default();
         for path in &self.paths {
             let read = match path.strip_prefix("document.") {
-                // Another task's output, which depends on what that one reads.
+                // The output of another task, which depends on what that task reads.
                 None if path != "document" => continue,
                 Some("text" | "tokens" | "characters") => continue,
                 Some("version") => document.version.to_string(),
@@ -96,68 +95,69 @@ impl ContentHasher {
     }
 }
 
-/// What each of `sampled` rows is expected to take. Rows that are no records are not among the evaluated, and take nothing.
-pub(super) fn facts(
+/// The expected cost of each of `sampled` rows. Rows that are left out are not among the evaluated ones, and cost nothing. `copies`
+/// is the number of rows of the job with each content.
+pub(super) fn row_costs(
     evaluated: &[EvaluatedRow],
     copies: &HashMap<ContentHash, f64>,
     contents: &ContentHasher,
     sampled: usize,
 ) -> Vec<RowCost> {
-    // Of rows that bring the same, the first one in the sample was computed, and the others took it over.
-    let mut leaders: HashMap<ContentHash, &EvaluatedRow> = HashMap::new();
+    // Of sampled rows with equal content, the first one was computed, and the others reused its outputs.
+    let mut computed: HashMap<ContentHash, &EvaluatedRow> = HashMap::new();
     for row in evaluated {
         if let Some(document) = row.document() {
-            leaders.entry(contents.of(document)).or_insert(row);
+            computed.entry(contents.of(document)).or_insert(row);
         }
     }
     let of_row = |row: &EvaluatedRow| match row.document() {
         Some(document) => {
             let content = contents.of(document);
-            let leader = leaders.get(&content).copied().unwrap_or(row);
-            of_document(leader, copies.get(&content).copied().unwrap_or(1.0))
+            let first = computed.get(&content).copied().unwrap_or(row);
+            of_document(first, copies.get(&content).copied().unwrap_or(1.0))
         }
         None => {
-            let mut facts = RowCost { counts: 1.0, wall: row.wall, ..RowCost::default() };
-            if let RecordOutcome::Dead(poison) = &row.record_outcome {
-                facts.dead = 1.0;
-                facts.letters.insert(poison.class.as_str(), 1.0);
+            let mut cost = RowCost { counts: 1.0, wall: row.wall, ..RowCost::default() };
+            if let RecordOutcome::Dead(poison) = &row.outcome {
+                cost.dead = 1.0;
+                cost.dead_letters.insert(poison.class.as_str(), 1.0);
             }
-            facts
+            cost
         }
     };
-    let mut facts: Vec<RowCost> = evaluated.iter().map(of_row).collect();
-    facts.resize(sampled.max(facts.len()), RowCost::default());
-    facts
+    let mut costs: Vec<RowCost> = evaluated.iter().map(of_row).collect();
+    costs.resize(sampled.max(costs.len()), RowCost::default());
+    costs
 }
 
-/// One of `copies` rows that bring the same: one of them is computed, and which one is chance.
-fn of_document(leader: &EvaluatedRow, copies: f64) -> RowCost {
-    let mut facts = RowCost { counts: 1.0, document: 1.0, wall: leader.wall / copies, ..RowCost::default() };
-    let RecordOutcome::Document(_, outcomes) = &leader.record_outcome else { return facts };
+/// The expected cost of one of `copies` rows with equal content. One of them, at random, is computed; the others are reused.
+fn of_document(computed: &EvaluatedRow, copies: f64) -> RowCost {
+    let mut cost = RowCost { counts: 1.0, document: 1.0, wall: computed.wall / copies, ..RowCost::default() };
+    let RecordOutcome::Document(_, outcomes) = &computed.outcome else { return cost };
     let share = 1.0 / outcomes.len().max(1) as f64;
     for outcome in outcomes {
         match outcome {
-            Outcome::Computed(product) => {
-                let Cost { tokens, generated, device_micros } = product.cost;
+            Outcome::Computed(computed) => {
+                let Cost { tokens, generated, device_micros } = computed.cost;
                 let amounts = [f64::from(tokens), f64::from(generated), device_micros as f64];
-                facts.cost.iter_mut().zip(amounts).for_each(|(sum, amount)| *sum += amount / copies);
-                facts.reused += share * (1.0 - 1.0 / copies);
+                cost.cost.iter_mut().zip(amounts).for_each(|(sum, amount)| *sum += amount / copies);
+                cost.reused += share * (1.0 - 1.0 / copies);
             }
-            Outcome::Reused(_) => facts.reused += share,
+            Outcome::Reused(_) => cost.reused += share,
             Outcome::Skipped(_) => {}
             Outcome::Dead(poison) => {
-                facts.dead += share;
-                *facts.letters.entry(poison.class.as_str()).or_default() += 1.0;
+                cost.dead += share;
+                *cost.dead_letters.entry(poison.class.as_str()).or_default() += 1.0;
             }
         }
     }
-    facts
+    cost
 }
 
-/// Device time of what was computed for the row.
-pub(super) fn device_micros(record_outcome: &RecordOutcome) -> f64 {
-    let RecordOutcome::Document(_, outcomes) = record_outcome else { return 0.0 };
-    let of = |outcome: &Outcome| if let Outcome::Computed(product) = outcome { product.cost.device_micros as f64 } else { 0.0 };
+/// The device time that was spent on the record.
+pub(super) fn device_micros(outcome: &RecordOutcome) -> f64 {
+    let RecordOutcome::Document(_, outcomes) = outcome else { return 0.0 };
+    let of = |outcome: &Outcome| if let Outcome::Computed(computed) = outcome { computed.cost.device_micros as f64 } else { 0.0 };
     outcomes.iter().map(of).sum()
 }
 
@@ -195,22 +195,22 @@ mod tests {
     #[test]
     fn of_alike_documents_each_takes_its_part() {
         let cost = Cost { tokens: 12, generated: 6, device_micros: 900 };
-        let product = ComputedOutput { output: Output::Text("x".into()), fingerprint: Fingerprint([0; 32]), cost };
-        let copied = Outcome::Reused(ReusedOutput::Copied(ComputedOutput { cost: Cost::default(), ..product.clone() }));
+        let computed = ComputedOutput { output: Output::Text("x".into()), fingerprint: Fingerprint([0; 32]), cost };
+        let copied = Outcome::Reused(ReusedOutput::Copied(ComputedOutput { cost: Cost::default(), ..computed.clone() }));
         let row = |id: &str, outcome: Outcome| EvaluatedRow {
             unit: 0,
-            record_outcome: RecordOutcome::Document(document(id, "t", "en"), vec![outcome]),
+            outcome: RecordOutcome::Document(document(id, "t", "en"), vec![outcome]),
             wall: 3.0,
         };
         let contents = contents("  a: { render: { template: x } }\n");
-        let rows = [row("x", Outcome::Computed(product)), row("y", copied)];
+        let rows = [row("x", Outcome::Computed(computed)), row("y", copied)];
         let copies = HashMap::from([(contents.of(&document("x", "t", "en")), 3.0)]);
-        let facts = facts(&rows, &copies, &contents, 3);
-        assert_eq!(facts.len(), 3, "a row that is no record counts among the sampled");
-        for facts in &facts[..2] {
-            assert_eq!((facts.cost, facts.wall, facts.document), ([4.0, 2.0, 300.0], 1.0, 1.0));
-            assert!((facts.reused - 2.0 / 3.0).abs() < 1e-9, "{facts:?}");
+        let costs = row_costs(&rows, &copies, &contents, 3);
+        assert_eq!(costs.len(), 3, "a row that is left out counts among the sampled");
+        for cost in &costs[..2] {
+            assert_eq!((cost.cost, cost.wall, cost.document), ([4.0, 2.0, 300.0], 1.0, 1.0));
+            assert!((cost.reused - 2.0 / 3.0).abs() < 1e-9, "{cost:?}");
         }
-        assert_eq!((facts[2].counts, facts[2].document), (0.0, 0.0));
+        assert_eq!((costs[2].counts, costs[2].document), (0.0, 0.0));
     }
 }

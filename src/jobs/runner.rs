@@ -1,4 +1,4 @@
-//! Everyone who works on jobs in one process: the lanes of the two topics, and the foreman if it is this process's turn.
+//! Runs jobs in one process: consumes the two topics, and builds the coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,36 +9,37 @@ use tokio::sync::Semaphore;
 
 use super::coordinator::JobCoordinator;
 use super::schedules::Schedule;
-use super::topics::{JOBS, JobTopic, JobTopics, UNITS, serve};
+use super::topics::{JOBS, JobTopic, JobTopics, UNITS, consume};
 use super::worker::UnitWorker;
 use crate::config::JobsConfig;
-use crate::pipeline::drive;
+use crate::pipeline::run_workers;
 use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
 
-/// Everyone who works on jobs in one process.
+/// Runs jobs in one process.
 pub struct JobRunner {
     topics: Arc<JobTopics>,
     config: JobsConfig,
 }
 
 impl JobRunner {
-    /// A crew for the workshop.
+    /// A runner whose units are processed by `worker`.
     pub fn new(worker: UnitWorker, config: &JobsConfig) -> Self {
         let topics = Arc::new(JobTopics {
             worker,
-            places: Semaphore::new(config.units_at_a_time.max(1)),
+            unit_permits: Semaphore::new(config.units_at_a_time.max(1)),
             events_topic: config.events_topic.clone(),
             price_per_device_hour: config.price_per_device_hour,
         });
         Self { topics, config: config.clone() }
     }
 
-    /// The foreman, who also hands units out on their topic and keeps the schedules.
+    /// The coordinator, which also publishes units to their topic and fires the schedules.
     pub fn coordinator(&self, schedules: Vec<Schedule>) -> JobCoordinator {
         JobCoordinator { topics: self.topics.clone(), config: self.config.clone(), publishes_units: true, schedules }
     }
 
-    /// Consumes the jobs topic and the units topic, each until its own one of `ends` resolves. `kafka` says how to reach them.
+    /// Consumes the jobs topic until the first of `ends` resolves, and the units topic until the second does. `kafka` has the
+    /// connection.
     ///
     /// # Errors
     /// Where librdkafka refuses a setting.
@@ -56,18 +57,20 @@ impl JobRunner {
         let (jobs, units) = (source(JOBS, &self.config.topic)?, source(UNITS, &self.config.units_topic)?);
         let [end_of_jobs, end_of_units] = ends;
         let (first, second) = (self.topics.clone(), self.topics.clone());
-        let take_in = async move {
-            let lane = |claim, records, stop, updates| {
-                tokio::spawn(serve((first.clone(), JobTopic::Jobs), claim, records, stop, updates))
+        let consume_jobs = async move {
+            let start = |claim, records, stop, updates| {
+                tokio::spawn(consume(first.clone(), JobTopic::Jobs, claim, records, stop, updates))
             };
-            drive((JOBS, None), jobs, lane, end_of_jobs, drain).await
+            let (source, events) = jobs;
+            run_workers(JOBS, None, source, events, start, end_of_jobs, drain).await
         };
-        let work_off = async move {
-            let lane = |claim, records, stop, updates| {
-                tokio::spawn(serve((second.clone(), JobTopic::Units), claim, records, stop, updates))
+        let consume_units = async move {
+            let start = |claim, records, stop, updates| {
+                tokio::spawn(consume(second.clone(), JobTopic::Units, claim, records, stop, updates))
             };
-            drive((UNITS, None), units, lane, end_of_units, drain).await
+            let (source, events) = units;
+            run_workers(UNITS, None, source, events, start, end_of_units, drain).await
         };
-        Ok([take_in.boxed(), work_off.boxed()])
+        Ok([consume_jobs.boxed(), consume_units.boxed()])
     }
 }

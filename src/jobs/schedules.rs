@@ -1,25 +1,24 @@
-//! Schedules: jobs that are asked for again and again, by the clocks of a zone.
+//! Schedules: jobs that start at set times, by a cron expression in a time zone.
 //!
 //! | file | job |
 //! |---|---|
-//! | `schedules.rs` | what a schedule says, and the job of one of its times |
-//! | `clock.rs` | when the times are |
-//! | `decision.rs` | what becomes of each |
-//! | `keeper.rs` | the foreman decides, in one transaction a time |
+//! | `schedules.rs` | a schedule, and the job of each of its times |
+//! | `clock.rs` | computes the times |
+//! | `decision.rs` | decides whether a time fires |
+//! | `../coordinator/schedules.rs` | the coordinator stores the decisions, all of a round in one transaction |
 //!
-//! A schedule of a pipeline's file is known as `<pipeline>.<name>`, one of the configuration as `<name>`. The job of a time is
-//! `<schedule>@20261121T030000Z`: the same time is the same job, whoever asks for it.
+//! A schedule of a pipeline file has the id `<pipeline>.<name>`, one of the configuration `<name>`. The job of a time has the id
+//! `<schedule>@20261121T030000Z`, so that the same time is the same job, whoever submits it.
 //!
-//! In `prefix`, the job can speak of its time, as the schedule's zone shows it:
+//! The `prefix` of the job may contain its time, as shown in the schedule's zone:
 //!
-//! | written | becomes |
+//! | placeholder | example |
 //! |---|---|
 //! | `{date}`, `{yesterday}` | `2026-11-21`, `2026-11-20` |
 //! | `{year}`, `{month}`, `{day}`, `{hour}` | `2026`, `11`, `21`, `03` |
 
 mod clock;
-mod decision;
-mod firing;
+pub(in crate::jobs) mod decision;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,44 +35,42 @@ use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
 use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
 
-/// A schedule, whole and free of contradictions.
+/// A schedule, checked as a whole.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// Its name in the fleet.
+    /// Its name, unique among all schedules.
     pub id: String,
-    /// The pipeline that its jobs concern.
+    /// The pipeline of its jobs.
     pub pipeline: String,
-    /// Whose the pipeline is.
+    /// The tenant of the pipeline.
     pub tenant: Arc<str>,
-    /// When, as it is written.
     pub cron: String,
-    /// The zone whose clocks `cron` speaks of.
+    /// The zone of the cron expression.
     pub time_zone: String,
-    /// What becomes of a time at which the job of an earlier one is still open.
+    /// What happens when a time comes while the job of an earlier one is still open.
     pub overlap: OverlapPolicy,
     /// How late a job may still start.
     pub catch_up: SignedDuration,
-    /// Starts are spread over so long.
+    /// The time over which starts are spread.
     pub jitter: SignedDuration,
-    /// Whether it fires at all.
     pub enabled: bool,
     job: Map<String, Value>,
     clock: CronClock,
 }
 
-/// How late a job may still start unless told.
+/// The default `catch_up`.
 const CATCH_UP: SignedDuration = SignedDuration::from_hours(1);
-/// A fleet may need so long to find a new foreman.
+/// The least `catch_up`: a fleet may need this long until another process is the coordinator.
 const LEAST_CATCH_UP: SignedDuration = SignedDuration::from_mins(1);
-/// With the longest name of a pipeline and a time, it is just an id of a job.
+/// The longest name: with the longest pipeline name and a time, it still makes a valid job id.
 const NAME_CHARACTERS: usize = 39;
 
-/// Keys of a job that a schedule gives itself, or that fit one time only.
-const NOT_OF_A_SCHEDULE: [(&str, &str); 4] = [
-    ("version", "it is the schedule's file that has one"),
-    ("id", "each time gives it one"),
-    ("pipeline", "the schedule says it"),
-    ("deadline", "all but one of its jobs would come too late or too early; `budget` bounds each"),
+/// Keys of a job that a schedule sets itself, or that fit a single job only, with the reason.
+const EXCLUDED_KEYS: [(&str, &str); 4] = [
+    ("version", "the file of the schedule has it"),
+    ("id", "each time has an id of its own"),
+    ("pipeline", "the schedule names the pipeline"),
+    ("deadline", "it would fit only one of the jobs; use `budget` to limit each"),
 ];
 
 const PLACEHOLDERS: [&str; 6] = ["date", "yesterday", "year", "month", "day", "hour"];
@@ -82,34 +79,34 @@ impl Schedule {
     /// Every schedule of the pipelines and of the configuration, in order of their names.
     ///
     /// # Errors
-    /// Every fault of every schedule, with its place.
+    /// All problems of all schedules, with their places.
     pub fn all(config: &Config, definitions: &[Definition]) -> Result<Vec<Self>, DefinitionError> {
         let (mut schedules, mut problems) = (Vec::new(), Vec::new());
         for definition in definitions {
             for schedule in &definition.schedules {
-                let read = match &schedule.written.pipeline {
-                    Some(_) => Err("`pipeline` is this file's; remove the key".to_owned()),
+                let read = match &schedule.config.pipeline {
+                    Some(_) => Err("`pipeline` is always the pipeline of this file; remove the key".to_owned()),
                     None => {
                         let id = format!("{}.{}", definition.name, schedule.name);
-                        Self::read(id, &schedule.name, (&schedule.written, definition), config)
+                        Self::read(id, &schedule.name, &schedule.config, definition, config)
                     }
                 };
                 match read {
                     Ok(schedule) => schedules.push(schedule),
-                    Err(fault) => {
-                        let message = format!("schedule `{}`: {fault}", schedule.name);
+                    Err(problem) => {
+                        let message = format!("schedule `{}`: {problem}", schedule.name);
                         problems.push(DefinitionProblem::new(&definition.path, schedule.place, message));
                     }
                 }
             }
         }
         for (name, written) in &config.schedules {
-            match Self::of_operator(name, written, config, definitions) {
+            match Self::of_configuration(name, written, config, definitions) {
                 Ok(schedule) => schedules.push(schedule),
-                Err(fault) => problems.push(DefinitionProblem::new(
+                Err(problem) => problems.push(DefinitionProblem::new(
                     Path::new("configuration"),
                     None,
-                    format!("`schedules.{name}`: {fault}"),
+                    format!("`schedules.{name}`: {problem}"),
                 )),
             }
         }
@@ -117,33 +114,34 @@ impl Schedule {
         if problems.is_empty() { Ok(schedules) } else { Err(DefinitionError { problems }) }
     }
 
-    fn of_operator(name: &str, written: &ScheduleConfig, config: &Config, definitions: &[Definition]) -> Result<Self, String> {
-        let pipeline = written.pipeline.as_deref().ok_or("`pipeline` is missing; name the pipeline of its job")?;
+    fn of_configuration(
+        name: &str,
+        written: &ScheduleConfig,
+        config: &Config,
+        definitions: &[Definition],
+    ) -> Result<Self, String> {
+        let pipeline = written.pipeline.as_deref().ok_or("`pipeline` is missing; name the pipeline of the job")?;
         let definition = definitions.iter().find(|definition| *definition.name == *pipeline).ok_or_else(|| {
             let near = suggestion(pipeline, definitions.iter().map(|definition| &*definition.name));
             format!("no pipeline is named `{pipeline}` here; {near}")
         })?;
-        Self::read(name.to_owned(), name, (written, definition), config)
+        Self::read(name.to_owned(), name, written, definition, config)
     }
 
-    fn read(
-        id: String,
-        name: &str,
-        (written, definition): (&ScheduleConfig, &Definition),
-        config: &Config,
-    ) -> Result<Self, String> {
+    fn read(id: String, name: &str, written: &ScheduleConfig, definition: &Definition, config: &Config) -> Result<Self, String> {
         let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         if name.len() > NAME_CHARACTERS || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(rest) {
             return Err(format!(
-                "`{name}` is no name of a schedule; use lower-case letters, digits, `-` and `_`, a letter first, at most \
-                 {NAME_CHARACTERS} of them"
+                "`{name}` is not a schedule name; use lower-case letters, digits, `-` and `_`, a letter first, at most \
+                 {NAME_CHARACTERS} characters"
             ));
         }
         let time_zone = written.time_zone.clone().unwrap_or_else(|| "UTC".to_owned());
         let catch_up = duration("catch_up", written.catch_up.as_deref())?.unwrap_or(CATCH_UP);
         if catch_up < LEAST_CATCH_UP {
             return Err(
-                "`catch_up` is less than a minute, which it can take to notice that a process died; write 1m or more".into()
+                "`catch_up` is less than a minute, but it can take a minute to notice that a process has ended; write 1m or more"
+                    .into(),
             );
         }
         let schedule = Self {
@@ -160,7 +158,7 @@ impl Schedule {
             time_zone,
         };
         let Some(first) = schedule.next_after(Timestamp::now()) else {
-            return Err(format!("`cron` is `{}`, which never comes; write a day that there is", schedule.cron));
+            return Err(format!("`cron` is `{}`, which never occurs; write a day that exists", schedule.cron));
         };
         schedule.check_job(&schedule.job_at(first)?, config, definition).map(|()| schedule)
     }
@@ -175,7 +173,8 @@ impl Schedule {
         self.clock.next_after(time)
     }
 
-    /// When the job of the time is to start: later by a part of the jitter that schedule and time decide, and before the next time.
+    /// When the job of the time starts: after a part of the jitter that depends on the schedule and the time, and before the next
+    /// time.
     pub fn start_of(&self, time: Timestamp) -> Timestamp {
         let until_next = self.next_after(time).map_or(self.jitter, |next| next.duration_since(time));
         let spread = self.jitter.min(until_next).as_millis() as u64;
@@ -188,7 +187,7 @@ impl Schedule {
         time + SignedDuration::from_millis((u64::from_le_bytes(number) % spread) as i64)
     }
 
-    /// The time as the schedule's zone shows it.
+    /// The time in the schedule's zone.
     pub fn local(&self, time: Timestamp) -> Zoned {
         time.to_zoned(self.clock.zone().clone())
     }
@@ -196,25 +195,25 @@ impl Schedule {
     /// The job of the time.
     ///
     /// # Errors
-    /// A sentence where it is none.
+    /// One sentence where the job is invalid.
     pub fn job_at(&self, time: Timestamp) -> Result<JobSpec, String> {
         let id = format!("{}@{}", self.id, time.strftime("%Y%m%dT%H%M%SZ"));
         self.job(id, time)
     }
 
-    /// The job of somebody who does not wait for a time.
+    /// A job of the schedule that starts now.
     ///
     /// # Errors
-    /// A sentence where it is none.
+    /// One sentence where the job is invalid.
     pub fn job_now(&self, now: Timestamp) -> Result<JobSpec, String> {
-        // Its end is random, and enough of it.
+        // The end of the id is random, and twelve digits are enough.
         let random = Uuid::now_v7().simple().to_string();
         self.job(format!("{}@now-{}", self.id, &random[20..]), now)
     }
 
     fn job(&self, id: String, time: Timestamp) -> Result<JobSpec, String> {
-        if let Some((key, why)) = NOT_OF_A_SCHEDULE.iter().find(|(key, _)| self.job.contains_key(*key)) {
-            return Err(format!("its job has `{key}`; remove it: {why}"));
+        if let Some((key, why)) = EXCLUDED_KEYS.iter().find(|(key, _)| self.job.contains_key(*key)) {
+            return Err(format!("its job has the key `{key}`; remove it: {why}"));
         }
         let mut job = self.job.clone();
         if let Some(Value::String(prefix)) = job.get_mut("prefix") {
@@ -225,8 +224,8 @@ impl Schedule {
         JobSpec::of_object(job, Some(&id)).map_err(|error| format!("its job: {error}"))
     }
 
-    /// The hash of what decides its times.
-    fn timing(&self) -> String {
+    /// A hash of everything that the times depend on.
+    pub(in crate::jobs) fn timing(&self) -> String {
         let words = format!("{}\n{}\n{}", self.cron, self.time_zone, self.enabled);
         blake3::hash(words.as_bytes()).to_hex()[..32].to_owned()
     }
@@ -246,12 +245,12 @@ fn filled(prefix: &str, time: &Zoned) -> Result<String, String> {
             "month" => "%m",
             "day" => "%d",
             "hour" => "%H",
-            _ => return Err(format!("its job's `prefix` says `{{{word}}}`; {}", suggestion(word, PLACEHOLDERS))),
+            _ => return Err(format!("its job's `prefix` contains `{{{word}}}`; {}", suggestion(word, PLACEHOLDERS))),
         };
-        let meant =
+        let shown =
             if word == "yesterday" { time.date().saturating_sub(1.day()).to_datetime(time.time()) } else { time.datetime() };
         whole.push_str(before);
-        whole.push_str(&meant.strftime(format).to_string());
+        whole.push_str(&shown.strftime(format).to_string());
         rest = after;
     }
     whole.push_str(rest);

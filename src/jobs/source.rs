@@ -1,4 +1,4 @@
-//! What a unit reads, and how it comes to the walk as records.
+//! What a unit reads, and how its rows or documents are delivered to the pipeline as records.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,70 +11,65 @@ use crate::record::{Partition, Record, RecordLocation};
 use crate::source::{Archive, ArchiveError, ArchiveFile, Delivery, InFlight, RowRange, TimeWindow};
 use crate::store::{Store, UnitFault, UnitRow};
 
-/// What a unit reads, as it stands in the ledger.
+/// What a unit reads, as the ledger stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum UnitSource {
     /// Rows of a file.
     Rows {
-        /// The dataset.
         dataset: String,
-        /// The file, as it was planned.
+        /// The file in the version that was planned.
         file: ArchiveFile,
-        /// Which rows of the unit's range; all, where it is absent.
+        /// The rows of the unit's range that are read; all where it is absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wanted: Option<Vec<i64>>,
-        /// The first microsecond that is wanted, by the version.
+        /// Rows before this time are left out, in Unix microseconds of the document version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<i64>,
-        /// One past the last.
+        /// Rows from this time on are left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<i64>,
-        /// What is measured on them, in place of a commit.
+        /// The task to evaluate on the rows, without committing anything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         measured: Option<EvaluationTarget>,
     },
-    /// Documents of the ledger, to be run again.
+    /// Ids of documents in the ledger, to be processed again.
     Documents(Vec<String>),
-    /// Documents of the ledger, to be deleted.
+    /// Documents in the ledger, to be deleted.
     Deletes {
-        /// Their ids.
         documents: Vec<String>,
-        /// The version of the deletes, where arrival is the version: when the job was asked for.
+        /// When the job was created, which is the version of the deletes where the pipeline takes the arrival time as version.
         at_ms: i64,
     },
 }
 
-/// A task, and the column that holds what is right.
+/// The task to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EvaluationTarget {
-    /// The task.
     pub task: String,
-    /// The column.
+    /// The column with the expected outputs.
     pub expected: String,
 }
 
-/// How a unit's records go out.
+/// Sends a unit's records to the pipeline.
 pub(super) struct RecordSender<'a> {
-    /// To the lane.
     pub records: UnboundedSender<Delivery>,
-    /// Counts their bytes.
     pub in_flight: InFlight,
-    /// Whether live work goes before.
+    /// Whether live records go first.
     pub yields: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Documents looked up at a time.
 const PAGE: usize = 200;
-/// How often a reader that must wait looks whether it still must.
+/// How often a waiting reader checks whether it may go on.
 const WAIT: Duration = Duration::from_millis(25);
 
 impl UnitSource {
     /// What the unit reads.
     ///
     /// # Errors
-    /// Where the ledger holds something else than this version of the program writes.
+    /// Where another version of the program planned the unit.
     pub(super) fn of(unit: &UnitRow) -> Result<Self, UnitFault> {
         serde_json::from_value(unit.source.clone()).map_err(|error| UnitFault {
             class: "unknown_unit",
@@ -88,8 +83,8 @@ impl UnitSource {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// What is measured on it, where something is.
-    pub(super) fn measured(&self) -> Option<EvaluationTarget> {
+    /// The evaluation of the unit, if it is part of one.
+    pub(super) fn evaluation(&self) -> Option<EvaluationTarget> {
         match self {
             Self::Rows { measured, .. } => measured.clone(),
             Self::Documents(_) | Self::Deletes { .. } => None,
@@ -118,7 +113,7 @@ impl UnitSource {
     }
 }
 
-/// The partition that stands for the unit in the ledger.
+/// The partition under which the ledger holds the unit's position.
 pub(super) fn partition(unit: &UnitRow) -> Partition {
     Partition { topic: unit.topic.as_str().into(), number: unit.ordinal }
 }
@@ -126,11 +121,13 @@ pub(super) fn partition(unit: &UnitRow) -> Partition {
 /// Delivers the unit's records from row `from` on.
 ///
 /// # Errors
-/// Where the source can never be read as it was planned, or cannot be read for now.
+/// Where the source cannot be read as it was planned, or is unavailable.
 pub(super) async fn deliver(
-    (store, archive): (&Store, Option<&Archive>),
+    store: &Store,
+    archive: Option<&Archive>,
     job_pipeline: &JobPipeline,
-    (unit, from): (&UnitRow, i64),
+    unit: &UnitRow,
+    from: i64,
     sender: RecordSender<'_>,
 ) -> Result<(), ArchiveError> {
     let source = UnitSource::of(unit)?;
@@ -144,7 +141,7 @@ pub(super) async fn deliver(
             reason: format!("this process knows no dataset `{dataset}`; add [datasets.{dataset}] to its configuration"),
         }
         .into()),
-        (UnitSource::Documents(ids), _) => documents(store, job_pipeline, (unit, from, ids), sender).await,
+        (UnitSource::Documents(ids), _) => documents(store, job_pipeline, unit, from, ids, sender).await,
         (UnitSource::Deletes { documents, at_ms }, _) => {
             for (offset, id) in (0..).zip(documents).filter(|(offset, _)| *offset >= from) {
                 let place = RecordLocation { partition: partition(unit), offset };
@@ -159,11 +156,13 @@ pub(super) async fn deliver(
     }
 }
 
-/// Documents as they came in. One that was deleted meanwhile is left out.
+/// Sends documents as they first arrived. Documents that have been deleted since are left out.
 async fn documents(
     store: &Store,
     job_pipeline: &JobPipeline,
-    (unit, from, ids): (&UnitRow, i64, &[String]),
+    unit: &UnitRow,
+    from: i64,
+    ids: &[String],
     sender: RecordSender<'_>,
 ) -> Result<(), ArchiveError> {
     let pipeline = &*job_pipeline.definition.name;
@@ -183,7 +182,7 @@ async fn documents(
                     tracing::warn!(
                         unit = unit.id,
                         document = id,
-                        "its fields were not kept, so that it cannot be run again; send it anew"
+                        "the document's fields are not stored, so it cannot be processed again; send it again"
                     );
                     continue;
                 }
@@ -198,7 +197,7 @@ async fn documents(
     Ok(())
 }
 
-/// False where nobody takes records any more.
+/// False where the receiver is gone.
 async fn send(record: Record, sender: &RecordSender<'_>) -> bool {
     while sender.in_flight.is_full() || (sender.yields)() {
         if sender.records.is_closed() {

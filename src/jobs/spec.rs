@@ -1,4 +1,4 @@
-//! What a job asks for: one JSON object, whoever brings it. Strict: a key that is not known is refused.
+//! The specification of a job: one JSON object, wherever the job comes from. Unknown keys are refused.
 //!
 //! ```json
 //! {"version": 1, "id": "archive-2025", "kind": "backfill", "pipeline": "news", "dataset": "archive", "prefix": "2025/",
@@ -6,15 +6,15 @@
 //!  "deadline": "2026-01-01T06:00:00Z", "budget": {"device_seconds": 600}}
 //! ```
 //!
-//! | kind | does | asks for |
+//! | kind | does | keys |
 //! |---|---|---|
-//! | `backfill` | runs the pipeline over the rows of a dataset's Parquet files | `dataset`; `prefix`, `since`, `until`, `sample`, `seed` |
-//! | `rerun` | runs it again over documents whose outputs come from another model or prompt than it has now, or are missing | `tasks` |
-//! | `reembed` | the same for its `embed` tasks alone | |
-//! | `evaluate` | runs it over labelled rows, keeps nothing, and reports how often a task is right | `dataset`, `task`, `expected`; `prefix`, `sample`, `seed` |
-//! | `delete` | deletes documents with everything made of them | `documents` |
+//! | `backfill` | runs the pipeline over the rows of a dataset's Parquet files | `dataset`; optional `prefix`, `since`, `until`, `sample`, `seed` |
+//! | `rerun` | processes documents again whose outputs are missing, or come from another model or prompt than the current one | optional `tasks` |
+//! | `reembed` | the same for the `embed` tasks only | |
+//! | `evaluate` | evaluates labelled rows without storing results, and reports how often a task is right | `dataset`, `task`, `expected`; optional `prefix`, `sample`, `seed` |
+//! | `delete` | deletes documents with all their results | `documents` |
 //!
-//! Datasets and pipelines are named, never described: no job can bring a path, an address, a credential or a setting.
+//! A job names datasets and pipelines of the configuration. It cannot contain a path, an address, a credential or a setting.
 
 mod file;
 #[cfg(test)]
@@ -34,25 +34,22 @@ use crate::store::NewJob;
 
 pub use file::JobFile;
 
-/// Why a job is refused: the key, what is wrong with it, and the mend.
+/// Why a job is refused: the key, what is wrong with it, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SpecError(pub String);
 
-/// A job, whole and free of contradictions.
+/// A job, checked as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
-    /// Its id; the same id twice is one job.
+    /// Two jobs with the same id are one job.
     pub id: String,
-    /// What it does.
     pub kind: JobKind,
-    /// The pipeline that it concerns.
     pub pipeline: String,
-    /// Greater goes first.
+    /// Jobs with a greater priority run first.
     pub priority: i32,
-    /// When it is to stop.
+    /// When it stops at the latest.
     pub deadline: Option<Timestamp>,
-    /// What it may cost.
     pub budget: Option<Budget>,
 }
 
@@ -61,25 +58,21 @@ pub struct JobSpec {
 pub enum JobKind {
     /// Runs the pipeline over rows.
     Backfill(Rows),
-    /// Runs it again over its own documents.
+    /// Processes documents of the pipeline again.
     Rerun {
-        /// The tasks whose outputs are looked at; all, where there is none.
+        /// The tasks whose outputs are compared; empty for all tasks.
         tasks: Vec<String>,
     },
-    /// Runs it again over documents whose vectors are of another space.
+    /// Processes documents again whose vectors come from another model.
     Reembed,
-    /// Measures a task on labelled rows.
+    /// Evaluates a task on labelled rows.
     Evaluate {
-        /// The rows.
         rows: Rows,
-        /// The task.
         task: String,
-        /// The column that holds what is right.
+        /// The column with the expected output.
         expected: String,
     },
-    /// Deletes documents.
     Delete {
-        /// Their ids.
         documents: Vec<String>,
     },
 }
@@ -87,25 +80,23 @@ pub enum JobKind {
 /// Rows of a dataset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
-    /// The dataset.
     pub dataset: String,
-    /// The beginning of the files' keys.
+    /// Only files whose keys start with this.
     pub prefix: String,
-    /// Only rows of this time or later, by the pipeline's version; by the file's where the pipeline has none.
+    /// Only rows of this time or later. The time of a row is its version, or the file's time where the pipeline has no version.
     pub since: Option<Timestamp>,
     /// Only rows before this time.
     pub until: Option<Timestamp>,
-    /// Only so many, chosen at random.
+    /// Only this many rows, chosen at random.
     pub sample: Option<usize>,
-    /// Chooses which.
+    /// Seeds the choice.
     pub seed: u64,
 }
 
-/// What a job may cost.
+/// The most that a job may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Budget {
-    /// Seconds of device time.
     DeviceSeconds(f64),
     /// Money, at the configured price of a device hour.
     Cost(f64),
@@ -116,7 +107,7 @@ const KINDS: [&str; 5] = ["backfill", "rerun", "reembed", "evaluate", "delete"];
 /// Keys that every job has.
 const COMMON: [&str; 7] = ["version", "id", "kind", "pipeline", "priority", "deadline", "budget"];
 
-/// Keys of each kind besides.
+/// The further keys of each kind.
 const OWN: [(&str, &[&str]); 5] = [
     ("backfill", &["dataset", "prefix", "since", "until", "sample", "seed"]),
     ("rerun", &["tasks"]),
@@ -125,43 +116,46 @@ const OWN: [(&str, &[&str]); 5] = [
     ("delete", &["documents"]),
 ];
 
-/// Ids are part of keys, paths and commands.
+/// The longest id.
 const ID_CHARACTERS: usize = 120;
 
-/// More documents than this are deleted by several jobs.
+/// The most documents that one job may delete.
 const DELETES: usize = 100_000;
 
 impl JobSpec {
-    /// Reads the object. One without an id gets `id`, where there is one to give.
+    /// Parses a job. A job without an id gets `id`, if that is given.
     ///
     /// # Errors
-    /// A sentence where it is not a job.
+    /// One sentence where it is not a job.
     pub fn parse(text: &[u8], id: Option<&str>) -> Result<Self, SpecError> {
         let keys: Map<String, Value> =
             serde_json::from_slice(text).map_err(|e| refuse(format!("a job is a JSON object: {e}")))?;
         Self::of_object(keys, id)
     }
 
-    /// Reads what a caller asks for. Ids with `@` are those of schedules, whose times are foretold: nobody else takes one in advance.
+    /// Parses a job from outside. Ids with `@` are refused: they belong to schedules, and anybody could guess and take the next
+    /// one.
     ///
     /// # Errors
-    /// A sentence where it is not a job.
-    pub fn asked(text: &[u8], id: Option<&str>) -> Result<Self, SpecError> {
+    /// One sentence where it is not a job.
+    pub fn parse_request(text: &[u8], id: Option<&str>) -> Result<Self, SpecError> {
         let spec = Self::parse(text, id)?;
         if spec.id.contains('@') {
-            return Err(refuse(format!("`id` is `{}`; ids with `@` are those of schedules, so leave it out", spec.id)));
+            return Err(refuse(format!("`id` is `{}`; ids with `@` are reserved for schedules; use another character", spec.id)));
         }
         Ok(spec)
     }
 
-    /// Reads an object that is parsed already.
+    /// Reads a job from a JSON object.
     ///
     /// # Errors
-    /// A sentence where it is not a job.
+    /// One sentence where it is not a job.
     pub fn of_object(keys: Map<String, Value>, id: Option<&str>) -> Result<Self, SpecError> {
         let kind = match keys.get("kind").and_then(Value::as_str) {
             Some(kind) if KINDS.contains(&kind) => kind.to_owned(),
-            Some(kind) => return Err(refuse(format!("`kind` is `{kind}`, which is none; {}", suggestion(kind, KINDS)))),
+            Some(kind) => {
+                return Err(refuse(format!("`kind` is `{kind}`, which is not a kind of job; {}", suggestion(kind, KINDS))));
+            }
             None => return Err(refuse(format!("`kind` is missing; write one of {}", KINDS.join(", ")))),
         };
         let own = OWN.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, own)| own);
@@ -203,10 +197,10 @@ impl JobSpec {
         })
     }
 
-    /// The tenant's job as the ledger keeps it. Equal jobs are equal words.
+    /// The tenant's job as the ledger stores it. Equal jobs have equal text.
     ///
     /// # Errors
-    /// Where the budget is in money and there is no price.
+    /// Where the budget is an amount of money, but no price is configured.
     pub fn to_new(&self, tenant: &str, price_per_device_hour: Option<f64>, schedule: Option<&str>) -> Result<NewJob, SpecError> {
         Ok(NewJob {
             id: job_key(tenant, &self.id),
@@ -220,10 +214,10 @@ impl JobSpec {
         })
     }
 
-    /// Microseconds of device time that it may take.
+    /// The budget in microseconds of device time.
     ///
     /// # Errors
-    /// Where the budget is in money and there is no price.
+    /// Where the budget is an amount of money, but no price is configured.
     pub fn budget_micros(&self, price_per_device_hour: Option<f64>) -> Result<Option<i64>, SpecError> {
         let device_seconds = match (self.budget, price_per_device_hour) {
             (None, _) => None,
@@ -237,7 +231,7 @@ impl JobSpec {
         Ok(device_seconds.map(|seconds| (seconds * 1e6).round() as i64))
     }
 
-    /// The object that would be read as this job.
+    /// The job as JSON, which reads as an equal job.
     pub fn to_json(&self) -> Value {
         let mut file = JobFile {
             version: 1,
@@ -275,7 +269,7 @@ impl JobKind {
                 expected: file
                     .expected
                     .clone()
-                    .ok_or_else(|| refuse("`expected` is missing; name the column that holds what is right".into()))?,
+                    .ok_or_else(|| refuse("`expected` is missing; name the column with the expected output".into()))?,
             },
             _ => {
                 let documents = file.documents.clone().unwrap_or_default();
@@ -283,14 +277,14 @@ impl JobKind {
                     return Err(refuse(format!("`documents` holds {} ids; write 1 to {DELETES} of them", documents.len())));
                 }
                 if let Some(id) = documents.iter().find(|id| id.trim().is_empty()) {
-                    return Err(refuse(format!("`documents` holds {id:?}, which is no id")));
+                    return Err(refuse(format!("`documents` contains {id:?}, which is not an id")));
                 }
                 Self::Delete { documents }
             }
         })
     }
 
-    /// The kind's name.
+    /// The value of the key `kind`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Backfill(_) => "backfill",
@@ -301,7 +295,7 @@ impl JobKind {
         }
     }
 
-    /// The tasks that it names.
+    /// The tasks that the job names.
     pub fn tasks(&self) -> &[String] {
         match self {
             Self::Rerun { tasks } => tasks,
@@ -310,7 +304,7 @@ impl JobKind {
         }
     }
 
-    /// The rows of a dataset that it reads.
+    /// The rows of a dataset that the job reads.
     pub fn rows(&self) -> Option<&Rows> {
         match self {
             Self::Backfill(rows) | Self::Evaluate { rows, .. } => Some(rows),
@@ -331,7 +325,7 @@ impl JobFile {
         let since = self.since.as_deref().map(|text| time("since", text)).transpose()?;
         let until = self.until.as_deref().map(|text| time("until", text)).transpose()?;
         if since.zip(until).is_some_and(|(since, until)| since >= until) {
-            return Err(refuse("`since` is not before `until`, so that no row is meant".into()));
+            return Err(refuse("`since` is not before `until`, so the job has no rows".into()));
         }
         if self.sample == Some(0) {
             return Err(refuse("`sample` is 0; write 1 or more".into()));
@@ -349,13 +343,13 @@ impl JobFile {
     }
 }
 
-/// The id under which the ledger keeps a tenant's job: each tenant has ids of its own, so that none can take or find out another's.
-/// Those of `default` stay as they are, and no id holds the `:` that the others have.
+/// The id of a tenant's job in the ledger. Each tenant has ids of its own, so that no tenant can take or discover another's. Ids of
+/// the tenant `default` are unchanged; the others start with the tenant and `:`, which no id of a job contains.
 pub fn job_key(tenant: &str, id: &str) -> String {
     if tenant == DEFAULT_TENANT { id.to_owned() } else { format!("{tenant}:{id}") }
 }
 
-/// Ids stand in keys, file names and commands.
+/// Ids are used in keys, file names and commands, so only harmless characters are allowed.
 fn check_id(id: &str) -> Result<(), SpecError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     if !id.is_empty() && id.len() <= ID_CHARACTERS && id.chars().all(fits) && id.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -367,12 +361,12 @@ fn check_id(id: &str) -> Result<(), SpecError> {
     )))
 }
 
-/// No control character stands in any string: the ledger cannot keep U+0000, and a terminal obeys others. Documents have the ids that
-/// their records gave them; in those, only U+0000 is refused.
+/// Refuses control characters: Postgres cannot store U+0000, and terminals obey others. Document ids come from records, so in them
+/// only U+0000 is refused.
 fn check_text(key: &str, value: &Value) -> Result<(), SpecError> {
     match value {
         Value::String(text) => match text.chars().find(|c| *c == '\0' || c.is_control() && key != "documents") {
-            Some(found) => Err(refuse(format!("`{key}` is {text:?}, which holds U+{:04X}; leave it out", u32::from(found)))),
+            Some(found) => Err(refuse(format!("`{key}` is {text:?}, which contains U+{:04X}; remove it", u32::from(found)))),
             None => Ok(()),
         },
         Value::Array(items) => items.iter().try_for_each(|item| check_text(key, item)),
@@ -381,15 +375,15 @@ fn check_text(key: &str, value: &Value) -> Result<(), SpecError> {
     }
 }
 
-/// A deadline. The ledger's own times do not reach as far back as ours, and none is meant that lies before all jobs.
+/// A deadline. Times before 1970 are refused: Postgres cannot store all of them, and they make no sense.
 fn deadline(text: &str) -> Result<Timestamp, SpecError> {
     match time("deadline", text)? {
         time if time >= Timestamp::UNIX_EPOCH => Ok(time),
-        _ => Err(refuse(format!("`deadline` is {text:?}, which is before 1970; write a time to come"))),
+        _ => Err(refuse(format!("`deadline` is {text:?}, which is before 1970; write a time in the future"))),
     }
 }
 
-/// A time, or a date, which is its midnight in UTC.
+/// A time, or a date, which means midnight in UTC.
 fn time(key: &str, text: &str) -> Result<Timestamp, SpecError> {
     let civil = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp());
     text.parse::<Timestamp>()

@@ -1,11 +1,11 @@
-//! The two topics that jobs live on, as lanes: one record after the other, each committed with what came of it.
+//! Consumes the two topics of jobs: one record after the other, each committed together with its result.
 //!
 //! | topic | a record is | committed with it |
 //! |---|---|---|
-//! | jobs | a job that somebody asks for | the job, or a dead letter |
-//! | units | a unit that waits | the unit's end |
+//! | jobs | a requested job | the job, or a dead letter |
+//! | units | a unit to process | the outcome of the unit |
 //!
-//! Both positions are the ledger's, as everywhere: a record that is delivered again finds its work done.
+//! The ledger holds the positions of both topics, so that a record which is delivered again is not processed again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::names::KnownNames;
 use super::spec::JobSpec;
-use super::worker::{UnitExit, UnitWorker, told};
+use super::worker::{UnitExit, UnitWorker, stop_requested};
 use crate::checkpoint::{CheckpointDelta, PartitionClaim};
 use crate::failure::FailureClass;
 use crate::pipeline::{Backoff, PartitionUpdate};
@@ -27,48 +27,47 @@ use crate::record::Record;
 use crate::source::Delivery;
 use crate::store::{BatchRow, CommitError, DeadLetterRow, NewJob, Submission, SubmitOutcome, UnitOutcome, UnitRow, UsageRow};
 
-/// The name under which the ledger keeps books on the jobs topic; no pipeline can be called that.
+/// The pipeline name of the jobs topic in the ledger, which no pipeline can have.
 pub const JOBS: &str = "@jobs";
-/// The same of the units topic.
+/// The pipeline name of the units topic in the ledger.
 pub const UNITS: &str = "@units";
 
-/// What the lanes of both topics share.
+/// What the consumers of both topics share.
 pub struct JobTopics {
-    /// Works off units.
     pub worker: UnitWorker,
-    /// Units that this process works on at a time.
-    pub places: Semaphore,
-    /// The topic that changes of jobs are told on.
+    /// One permit for each unit that this process may process at a time.
+    pub unit_permits: Semaphore,
+    /// The topic to which changes of jobs are published.
     pub events_topic: String,
-    /// What an hour of a device costs.
     pub price_per_device_hour: Option<f64>,
 }
 
-/// How an errand went.
+/// How the processing of a record ended.
 enum RecordEnd {
     Committed,
     Fenced,
+    /// The process stops; the record is delivered again.
     Open,
     Wedged(String),
 }
 
-/// How often a lane looks whether a unit that is worked on elsewhere has ended.
-const ELSEWHERE: Duration = Duration::from_secs(1);
-/// A job that is refused longer than this is cut.
-const REASON: usize = 2_000;
+/// How often a consumer checks a unit that another process works on, or a stopped pipeline.
+const POLL: Duration = Duration::from_secs(1);
+/// The longest reason of a dead letter, in characters; the rest is cut off.
+const REASON_CHARACTERS: usize = 2_000;
 
-/// Which of the two topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobTopic {
-    /// Jobs arrive.
+    /// Holds requested jobs.
     Jobs,
-    /// Units are handed out.
+    /// Holds units to process.
     Units,
 }
 
-/// Runs the errands of one partition, one record after the other.
-pub(super) async fn serve(
-    (topics, topic): (Arc<JobTopics>, JobTopic),
+/// Consumes one partition, one record after the other.
+pub(super) async fn consume(
+    topics: Arc<JobTopics>,
+    topic: JobTopic,
     mut claim: PartitionClaim,
     mut records: UnboundedReceiver<Delivery>,
     mut stop: watch::Receiver<bool>,
@@ -84,8 +83,8 @@ pub(super) async fn serve(
         let to = record.place.offset + 1;
         let delta = CheckpointDelta { partition: claim.partition.clone(), epoch: claim.epoch, from: claim.next_offset, to };
         let done = match topic {
-            JobTopic::Jobs => topics.take_in(&record, delta).await,
-            JobTopic::Units => topics.work_off(&record, delta, stop.clone()).await,
+            JobTopic::Jobs => topics.store_job(&record, delta).await,
+            JobTopic::Units => topics.process_unit(&record, delta, stop.clone()).await,
         };
         let update = match done {
             RecordEnd::Committed => {
@@ -105,24 +104,24 @@ pub(super) async fn serve(
 }
 
 impl JobTopics {
-    async fn take_in(&self, record: &Record, delta: CheckpointDelta) -> RecordEnd {
-        let asked = self.read(record);
-        let (mut job, mut fault) = match asked {
+    async fn store_job(&self, record: &Record, delta: CheckpointDelta) -> RecordEnd {
+        let (mut job, mut problem) = match self.read(record) {
             Ok(job) => (Some(job), None),
             Err(reason) => (None, Some(reason)),
         };
         let mut backoff = Backoff::default();
         let id = Uuid::now_v7();
         loop {
-            let submission = submission(JOBS, "job", (id, &delta), fault.as_deref().map(|reason| letter(record, reason)));
+            let dead_letter = problem.as_deref().map(|reason| dead_letter(record, reason));
+            let submission = submission(JOBS, "job", id, &delta, dead_letter);
             let store = &self.worker.store;
             match store.commit_job_record(&submission, job.as_ref(), &self.events_topic).await {
                 Ok(Some(SubmitOutcome::Conflict)) => {
                     let id = job.take().map(|job| job.id).unwrap_or_default();
-                    fault = Some(format!("the id `{id}` stands for another job; give this one an id of its own"));
+                    problem = Some(format!("the id `{id}` belongs to another job; give this job an id of its own"));
                 }
                 Ok(submitted) => {
-                    tracing::info!(place = %record.place, job = job.as_ref().map(|job| job.id.as_str()), ?submitted, "job taken in");
+                    tracing::info!(place = %record.place, job = job.as_ref().map(|job| job.id.as_str()), ?submitted, "a job is stored");
                     return RecordEnd::Committed;
                 }
                 Err(CommitError::Fenced) => match store.is_committed(id).await {
@@ -137,26 +136,26 @@ impl JobTopics {
                     }
                 }
                 Err(error @ (CommitError::Stale | CommitError::Swept | CommitError::Stopped)) => {
-                    (job, fault) = (None, Some(error.to_string()));
+                    (job, problem) = (None, Some(error.to_string()));
                 }
             }
         }
     }
 
-    /// What jobs may name.
+    /// The pipelines and datasets that jobs may name.
     pub(super) fn names(&self) -> KnownNames {
         KnownNames::new(self.worker.job_pipelines.values().map(|job_pipeline| &job_pipeline.definition), &self.worker.datasets)
     }
 
     fn read(&self, record: &Record) -> Result<NewJob, String> {
-        let payload = record.payload.as_deref().ok_or("the record has no payload, which must be a job")?;
-        let spec = JobSpec::asked(payload, None).map_err(|error| error.0)?;
+        let payload = record.payload.as_deref().ok_or("the record has no payload; the payload must be a job")?;
+        let spec = JobSpec::parse_request(payload, None).map_err(|error| error.0)?;
         let names = self.names();
         let tenant = names.check(&spec).map_err(|error| error.0)?;
         spec.to_new(tenant, self.price_per_device_hour, None).map_err(|error| error.0)
     }
 
-    async fn work_off(&self, record: &Record, delta: CheckpointDelta, stop: watch::Receiver<bool>) -> RecordEnd {
+    async fn process_unit(&self, record: &Record, delta: CheckpointDelta, stop: watch::Receiver<bool>) -> RecordEnd {
         let store = &self.worker.store;
         let mut backoff = Backoff::default();
         let unit = loop {
@@ -169,38 +168,38 @@ impl JobTopics {
                 return RecordEnd::Open;
             }
         };
-        // Any other was done before, or names no unit of this ledger.
+        // Any other record names a unit that has ended, or one that this ledger does not have.
         let mut end = None;
         if let Some(unit) = unit.as_ref().filter(|unit| unit.waits) {
-            match self.work_through(unit, stop).await {
-                Ok(how) => end = how.map(|how| (unit.id.as_str(), how)),
+            match self.work_on(unit, stop).await {
+                Ok(outcome) => end = outcome.map(|outcome| (unit.id.as_str(), outcome)),
                 Err(done) => return done,
             }
         }
         self.commit_unit(end.as_ref().map(|(id, end)| (*id, end)), delta).await
     }
 
-    /// Works the unit off, once there is a place; `None` where somebody else has ended it.
-    async fn work_through(&self, unit: &UnitRow, mut stop: watch::Receiver<bool>) -> Result<Option<UnitOutcome>, RecordEnd> {
+    /// Processes the unit once a permit is free; `None` where another process has ended it.
+    async fn work_on(&self, unit: &UnitRow, mut stop: watch::Receiver<bool>) -> Result<Option<UnitOutcome>, RecordEnd> {
         loop {
-            let place = tokio::select! {
-                place = self.places.acquire() => place,
-                () = told(&mut stop) => return Err(RecordEnd::Open),
+            let permit = tokio::select! {
+                permit = self.unit_permits.acquire() => permit,
+                () = stop_requested(&mut stop) => return Err(RecordEnd::Open),
             };
-            let left = self.worker.work(unit, stop.clone()).await;
-            drop(place);
-            match left {
-                UnitExit::Ended(how) => return Ok(Some(how)),
+            let exit = self.worker.work(unit, stop.clone()).await;
+            drop(permit);
+            match exit {
+                UnitExit::Ended(outcome) => return Ok(Some(outcome)),
                 UnitExit::Open => return Err(RecordEnd::Open),
                 UnitExit::Wedged(reason) => return Err(RecordEnd::Wedged(reason)),
                 UnitExit::Fenced if self.ends_elsewhere(&unit.id, stop.clone()).await => return Ok(None),
-                UnitExit::Held if self.resumes(&unit.pipeline, stop.clone()).await => {}
-                UnitExit::Fenced | UnitExit::Held => return Err(RecordEnd::Open),
+                UnitExit::PipelineStopped if self.resumes(&unit.pipeline, stop.clone()).await => {}
+                UnitExit::Fenced | UnitExit::PipelineStopped => return Err(RecordEnd::Open),
             }
         }
     }
 
-    /// Waits until the pipeline may run again; false where the process is to stop before.
+    /// Waits until the pipeline may run again; false where the process stops before.
     async fn resumes(&self, pipeline: &str, mut stop: watch::Receiver<bool>) -> bool {
         loop {
             match self.worker.store.pipeline_stop(pipeline).await {
@@ -209,19 +208,19 @@ impl JobTopics {
                 Err(failure) => self.worker.health.blame(&failure),
             }
             tokio::select! {
-                () = sleep(ELSEWHERE) => {}
-                () = told(&mut stop) => return false,
+                () = sleep(POLL) => {}
+                () = stop_requested(&mut stop) => return false,
             }
         }
     }
 
-    /// Waits until whoever claimed the unit has ended it; false where the process is to stop before. To claim it back would only
-    /// take it from one who works on it.
+    /// Waits until the process that claimed the unit has ended it; false where this process stops before. Claiming the unit back
+    /// would only take it from a process that works on it.
     async fn ends_elsewhere(&self, unit: &str, mut stop: watch::Receiver<bool>) -> bool {
         loop {
             tokio::select! {
-                () = sleep(ELSEWHERE) => {}
-                () = told(&mut stop) => return false,
+                () = sleep(POLL) => {}
+                () = stop_requested(&mut stop) => return false,
             }
             match self.worker.store.unit(unit).await {
                 Ok(Some(unit)) if unit.waits => {}
@@ -233,7 +232,7 @@ impl JobTopics {
 
     async fn commit_unit(&self, end: Option<(&str, &UnitOutcome)>, delta: CheckpointDelta) -> RecordEnd {
         let id = Uuid::now_v7();
-        let submission = submission(UNITS, "unit", (id, &delta), None);
+        let submission = submission(UNITS, "unit", id, &delta, None);
         let store = &self.worker.store;
         let mut backoff = Backoff::default();
         loop {
@@ -256,13 +255,13 @@ impl JobTopics {
 
 fn unit_id(record: &Record) -> Option<String> {
     let payload: Value = serde_json::from_slice(record.payload.as_deref()?).ok()?;
-    // The ledger has no unit with U+0000 in its id, and cannot be asked for one.
+    // No id in the ledger contains U+0000, and Postgres refuses a query with it.
     payload.get("unit")?.as_str().filter(|id| !id.contains('\0')).map(str::to_owned)
 }
 
-/// The books of one record: one unit of one task, ok or dead.
-fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta), letter: Option<DeadLetterRow>) -> Submission {
-    let dead = i32::from(letter.is_some());
+/// The submission of one record, which counts as one ok or one dead.
+fn submission(pipeline: &str, task: &str, id: Uuid, delta: &CheckpointDelta, dead_letter: Option<DeadLetterRow>) -> Submission {
+    let dead = i32::from(dead_letter.is_some());
     Submission {
         batch: BatchRow { id, pipeline: pipeline.to_owned(), delta: delta.clone(), records: 1, parquet_rows: 0 },
         usage: vec![UsageRow { task: task.to_owned(), ok: 1 - dead, dead, ..UsageRow::default() }],
@@ -270,7 +269,7 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
         results: Vec::new(),
         unchanged: Vec::new(),
         removed: Vec::new(),
-        dead_letters: letter.into_iter().collect(),
+        dead_letters: dead_letter.into_iter().collect(),
         events: Vec::new(),
         file: None,
         copy: None,
@@ -279,13 +278,13 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
     }
 }
 
-fn letter(record: &Record, reason: &str) -> DeadLetterRow {
+fn dead_letter(record: &Record, reason: &str) -> DeadLetterRow {
     DeadLetterRow {
         offset: record.place.offset,
         task: String::new(),
         document_id: None,
         class: FailureClass::InvalidJob.as_str(),
-        reason: reason.chars().take(REASON).collect::<String>().replace('\0', "\u{fffd}"),
+        reason: reason.chars().take(REASON_CHARACTERS).collect::<String>().replace('\0', "\u{fffd}"),
         key: record.key.as_ref().map(|key| key.to_vec()),
         payload: record.payload.as_ref().map(|payload| payload.to_vec()),
         header_names: record.headers.iter().map(|header| header.name.clone()).collect(),

@@ -1,4 +1,4 @@
-//! One unit, from its claim in the ledger to its end: the walk of a partition, with another source.
+//! Processes one unit, from its claim in the ledger to its outcome, as a pipeline processes a partition, but from another source.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,60 +21,59 @@ use crate::pipeline::{BATCHES_AT_A_TIME, Backoff, PartitionUpdate, release_parti
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitFault, UnitOutcome, UnitRow};
 
-/// Works off units.
+/// Processes units.
 pub struct UnitWorker {
-    /// The ledger.
     pub store: Store,
-    /// The pipelines, by name.
     pub job_pipelines: BTreeMap<Arc<str>, Arc<JobPipeline>>,
-    /// The datasets, by name.
     pub datasets: BTreeMap<String, DatasetConfig>,
-    /// Told what is out of order.
+    /// Is told which components are unavailable.
     pub health: Health,
-    /// Names this process in the ledger.
+    /// The name of this process in the ledger.
     pub owner: String,
-    /// Bytes of a unit's records read and not yet committed at which reading pauses.
+    /// Reading pauses while this many bytes of a unit's records are read and not yet committed.
     pub in_flight_bytes: usize,
 }
 
-/// How a unit left the workshop.
+/// Why the processing of a unit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnitExit {
-    /// It has come to its end.
+    /// The unit has an outcome.
     Ended(UnitOutcome),
-    /// The process is to stop: whoever comes next goes on from the unit's position.
+    /// The process stops; the next one continues from the unit's position.
     Open,
-    /// Another record of the units topic names it too, and whoever has that one claimed it.
+    /// Another process claimed the unit, because another record of the units topic names it too.
     Fenced,
-    /// Its pipeline is stopped: it is to be taken up again when that is resumed.
-    Held,
-    /// The process is of no use any more.
+    /// Its pipeline is stopped; the unit is processed once the pipeline is resumed.
+    PipelineStopped,
+    /// The process cannot go on, for this reason, and must be restarted.
     Wedged(String),
 }
 
-/// How often a unit under way looks whether its job is to stop, and whether live records go before.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a unit under way checks whether its job is stopping, and whether it must yield to live records.
+const POLL: Duration = Duration::from_millis(500);
 
 type Reader = JoinHandle<Result<(), ArchiveError>>;
 type Records = UnboundedReceiver<Delivery>;
 
-/// How a lane that worked on a unit ended.
-enum WorkerExit {
-    Through(Result<(), ArchiveError>),
-    Stopped,
-    UnitExit(UnitExit),
+/// How one attempt at a unit ended.
+enum AttemptEnd {
+    /// All records that could be read are processed.
+    Finished(Result<(), ArchiveError>),
+    /// The job is stopping.
+    JobStopping,
+    Exit(UnitExit),
 }
 
 impl UnitWorker {
-    /// Works the unit off, as far as it goes, until `stop` turns true.
+    /// Processes the unit until it has an outcome or `stop` turns true, and retries while a component is unavailable.
     pub async fn work(&self, unit: &UnitRow, stop: watch::Receiver<bool>) -> UnitExit {
         let pipeline = &*unit.pipeline;
         let Some(job_pipeline) = self.job_pipelines.get(pipeline) else {
-            let reason = format!("this process does not run pipeline `{pipeline}`; give it its file");
+            let reason = format!("this process does not run pipeline `{pipeline}`; give it the pipeline's file");
             return UnitExit::Ended(UnitOutcome::Failed(UnitFault { class: "unknown_pipeline", reason }));
         };
-        let opened = UnitSource::of(unit).and_then(|source| Ok((self.archive(&source)?, source.measured())));
-        let (archive, measured) = match opened {
+        let opened = UnitSource::of(unit).and_then(|source| Ok((self.archive(&source)?, source.evaluation())));
+        let (archive, evaluation) = match opened {
             Ok(opened) => opened,
             Err(fault) => return self.ended(pipeline, UnitOutcome::Failed(fault)),
         };
@@ -89,23 +88,23 @@ impl UnitWorker {
             let failure: Transient = match attempt.await {
                 Ok(None) => return self.ended(pipeline, UnitOutcome::Stopped),
                 Ok(Some(claim)) => {
-                    let walked = match &measured {
-                        Some(measured) => self.measure(unit, job_pipeline, (archive.clone(), measured), stop.clone()).await,
-                        None => Ok(self.walk(unit, job_pipeline, (archive.clone(), claim), stop.clone()).await),
+                    let end = match &evaluation {
+                        Some(target) => self.evaluate(unit, job_pipeline, archive.clone(), target, stop.clone()).await,
+                        None => Ok(self.process(unit, job_pipeline, archive.clone(), claim, stop.clone()).await),
                     };
-                    match walked {
-                        Ok(WorkerExit::UnitExit(left)) => return left,
-                        Ok(WorkerExit::Stopped) => return self.ended(pipeline, UnitOutcome::Stopped),
-                        Ok(WorkerExit::Through(Ok(()))) => return self.ended(pipeline, UnitOutcome::Done),
-                        Ok(WorkerExit::Through(Err(ArchiveError::Fault(fault)))) => {
+                    match end {
+                        Ok(AttemptEnd::Exit(exit)) => return exit,
+                        Ok(AttemptEnd::JobStopping) => return self.ended(pipeline, UnitOutcome::Stopped),
+                        Ok(AttemptEnd::Finished(Ok(()))) => return self.ended(pipeline, UnitOutcome::Done),
+                        Ok(AttemptEnd::Finished(Err(ArchiveError::Fault(fault)))) => {
                             return self.ended(pipeline, UnitOutcome::Failed(fault));
                         }
-                        Ok(WorkerExit::Through(Err(ArchiveError::Unavailable(failure)))) | Err(failure) => failure,
+                        Ok(AttemptEnd::Finished(Err(ArchiveError::Unavailable(failure)))) | Err(failure) => failure,
                     }
                 }
                 Err(failure) => failure,
             };
-            tracing::warn!(unit = unit.id, %failure, "the unit is tried again");
+            tracing::warn!(unit = unit.id, %failure, "the unit is retried");
             backoff.after(&failure, &self.health).await;
         }
         UnitExit::Open
@@ -118,53 +117,55 @@ impl UnitWorker {
         opened.map(Some).map_err(|error| UnitFault { class: "unknown_dataset", reason: error.to_string() })
     }
 
-    fn ended(&self, pipeline: &str, end: UnitOutcome) -> UnitExit {
-        let name = match &end {
+    fn ended(&self, pipeline: &str, outcome: UnitOutcome) -> UnitExit {
+        let name = match &outcome {
             UnitOutcome::Done => "done",
             UnitOutcome::Failed(_) => "failed",
             UnitOutcome::Stopped => "stopped",
         };
         METRICS.units_ended.with_label_values(&[pipeline, name]).inc();
-        UnitExit::Ended(end)
+        UnitExit::Ended(outcome)
     }
 
-    /// Begins to read the unit from row `from` on. In a task of its own, so that a decoder that panics takes nothing else along.
+    /// Starts to read the unit from row `from` on, in a task of its own, so that a panic in a decoder ends nothing else.
     fn read(&self, unit: &UnitRow, job_pipeline: &Arc<JobPipeline>, archive: Option<Archive>, from: i64) -> (Reader, Records) {
         let (records, receiver) = unbounded_channel();
         let (store, job_pipeline, unit) = (self.store.clone(), job_pipeline.clone(), unit.clone());
         let gauge = METRICS.in_flight_bytes.with_label_values(&["@units"]);
-        // What is read is worked off, late or not: no more than the lane has under way, and the next batch.
+        // Records that are read are processed even when live records should go first. So no more are read than the partition worker
+        // has under way, and one further batch.
         let in_flight =
             InFlight::new(self.in_flight_bytes, gauge).with_limit(job_pipeline.runtime.budget.of(BATCHES_AT_A_TIME + 1));
-        job_pipeline.look();
+        job_pipeline.check_live_lag();
         let reader = tokio::spawn(async move {
             let yields = || job_pipeline.yields();
             let sender = RecordSender { records, in_flight, yields: &yields };
-            deliver((&store, archive.as_ref()), &job_pipeline, (&unit, from), sender).await
+            deliver(&store, archive.as_ref(), &job_pipeline, &unit, from, sender).await
         });
         (reader, receiver)
     }
 
-    /// Measures on the unit's rows in place of committing what comes of them.
-    async fn measure(
+    /// Evaluates the unit's rows and counts how often the task is right, without committing anything.
+    async fn evaluate(
         &self,
         unit: &UnitRow,
         job_pipeline: &Arc<JobPipeline>,
-        (archive, measured): (Option<Archive>, &EvaluationTarget),
+        archive: Option<Archive>,
+        target: &EvaluationTarget,
         mut stop: watch::Receiver<bool>,
-    ) -> Result<WorkerExit, Transient> {
+    ) -> Result<AttemptEnd, Transient> {
         let (reader, receiver) = self.read(unit, job_pipeline, archive, unit.from_row);
-        let counting = measure(job_pipeline, measured, receiver);
+        let counting = measure(job_pipeline, target, receiver);
         tokio::pin!(counting);
-        let mut look = interval_at(Instant::now() + LOOK, LOOK);
+        let mut poll = interval_at(Instant::now() + POLL, POLL);
         let counts = loop {
             tokio::select! {
                 counts = &mut counting => break counts?,
-                () = told(&mut stop) => return Ok(WorkerExit::UnitExit(UnitExit::Open)),
-                _ = look.tick() => {
-                    job_pipeline.look();
+                () = stop_requested(&mut stop) => return Ok(AttemptEnd::Exit(UnitExit::Open)),
+                _ = poll.tick() => {
+                    job_pipeline.check_live_lag();
                     if self.store.is_job_stopping(&unit.job_id).await.unwrap_or(false) {
-                        return Ok(WorkerExit::Stopped);
+                        return Ok(AttemptEnd::JobStopping);
                     }
                 }
             }
@@ -173,84 +174,84 @@ impl UnitWorker {
         if read.is_ok() {
             self.store.report_unit(&unit.id, &serde_json::to_value(counts).unwrap_or_default()).await?;
         }
-        Ok(WorkerExit::Through(read))
+        Ok(AttemptEnd::Finished(read))
     }
 
-    /// Reads from the claimed position and lets a lane take the records through the pipeline, until they end or something else
-    /// ends it.
-    async fn walk(
+    /// Reads from the claimed position, and runs a partition worker on the records until they end or something stops it.
+    async fn process(
         &self,
         unit: &UnitRow,
         job_pipeline: &Arc<JobPipeline>,
-        (archive, claim): (Option<Archive>, PartitionClaim),
+        archive: Option<Archive>,
+        claim: PartitionClaim,
         mut stop: watch::Receiver<bool>,
-    ) -> WorkerExit {
+    ) -> AttemptEnd {
         let (reader, receiver) = self.read(unit, job_pipeline, archive, claim.next_offset);
-        let (halt, halted) = watch::channel(false);
+        let (stop_worker, worker_stop) = watch::channel(false);
         let (updates, mut inbox) = unbounded_channel();
         let epoch = claim.epoch;
-        let mut lane = tokio::spawn(run_partition(job_pipeline.runtime.clone(), claim, receiver, halted, updates));
-        let mut look = interval_at(Instant::now() + LOOK, LOOK);
-        let (mut left, mut stopped) = (None, false);
+        let mut worker = tokio::spawn(run_partition(job_pipeline.runtime.clone(), claim, receiver, worker_stop, updates));
+        let mut poll = interval_at(Instant::now() + POLL, POLL);
+        let (mut exit, mut is_stopping) = (None, false);
         loop {
             tokio::select! {
-                ended = &mut lane => {
+                ended = &mut worker => {
                     if let Err(error) = ended {
-                        left = Some(UnitExit::Wedged(format!("the lane of unit {} died: {error}", unit.id)));
+                        exit = Some(UnitExit::Wedged(format!("the worker of unit {} panicked: {error}", unit.id)));
                     }
                     break;
                 }
                 Some(update) = inbox.recv() => match update {
                     PartitionUpdate::Committed(..) => {}
-                    PartitionUpdate::Fenced(_) => left = Some(UnitExit::Fenced),
-                    PartitionUpdate::Stopped => left = Some(UnitExit::Held),
-                    PartitionUpdate::Wedged(reason) => left = Some(UnitExit::Wedged(reason)),
+                    PartitionUpdate::Fenced(_) => exit = Some(UnitExit::Fenced),
+                    PartitionUpdate::Stopped => exit = Some(UnitExit::PipelineStopped),
+                    PartitionUpdate::Wedged(reason) => exit = Some(UnitExit::Wedged(reason)),
                 },
-                () = told(&mut stop), if left.is_none() => {
-                    left = Some(UnitExit::Open);
-                    halt.send_replace(true);
+                () = stop_requested(&mut stop), if exit.is_none() => {
+                    exit = Some(UnitExit::Open);
+                    stop_worker.send_replace(true);
                 }
-                _ = look.tick() => {
-                    job_pipeline.look();
-                    // A ledger that does not answer is told by the lane's own commits.
-                    if !stopped && self.store.is_job_stopping(&unit.job_id).await.unwrap_or(false) {
-                        stopped = true;
-                        halt.send_replace(true);
+                _ = poll.tick() => {
+                    job_pipeline.check_live_lag();
+                    // The partition worker's commits report a ledger that is unavailable.
+                    if !is_stopping && self.store.is_job_stopping(&unit.job_id).await.unwrap_or(false) {
+                        is_stopping = true;
+                        stop_worker.send_replace(true);
                     }
                 }
             }
         }
         while let Ok(update) = inbox.try_recv() {
             match update {
-                PartitionUpdate::Fenced(_) => left = Some(UnitExit::Fenced),
-                PartitionUpdate::Wedged(reason) => left = Some(UnitExit::Wedged(reason)),
-                PartitionUpdate::Stopped => left = Some(UnitExit::Held),
+                PartitionUpdate::Fenced(_) => exit = Some(UnitExit::Fenced),
+                PartitionUpdate::Wedged(reason) => exit = Some(UnitExit::Wedged(reason)),
+                PartitionUpdate::Stopped => exit = Some(UnitExit::PipelineStopped),
                 PartitionUpdate::Committed(..) => {}
             }
         }
-        if !matches!(left, Some(UnitExit::Wedged(_))) {
+        if !matches!(exit, Some(UnitExit::Wedged(_))) {
             release_partition(&job_pipeline.runtime, &partition(unit), epoch).await;
         }
-        if let Some(left) = left {
+        if let Some(exit) = exit {
             reader.abort();
-            return WorkerExit::UnitExit(left);
+            return AttemptEnd::Exit(exit);
         }
-        if stopped {
+        if is_stopping {
             reader.abort();
-            return WorkerExit::Stopped;
+            return AttemptEnd::JobStopping;
         }
-        WorkerExit::Through(finished(reader).await)
+        AttemptEnd::Finished(finished(reader).await)
     }
 }
 
 async fn finished(reader: Reader) -> Result<(), ArchiveError> {
     reader.await.unwrap_or_else(|error| {
-        let reason = format!("reading the unit ended in a panic: {error}");
+        let reason = format!("reading the unit panicked: {error}");
         Err(UnitFault { class: "corrupt_file", reason }.into())
     })
 }
 
-/// Resolves when the process is to stop. The sender is gone only when it ends.
-pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
+/// Resolves when `stop` turns true, or its sender is gone, because the process ends.
+pub(super) async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -1,56 +1,53 @@
-//! Leads as CSV, a page at a time, however many there are.
+//! All leads as CSV, read from the database page by page.
 //!
-//! A cell that a spreadsheet would take for a formula gets an apostrophe before it: names come from documents, which anybody sends.
+//! Names come from documents of unknown senders, so a cell that a spreadsheet would read as a formula gets an apostrophe before it.
 
 use futures::Stream;
 use futures::stream::try_unfold;
 
-use super::view::glance;
+use super::view::summary;
 use super::{LeadError, LeadQuery, LeadService, LeadSummary, filter, order};
 use crate::failure::Transient;
 
-/// Leads that are read at a time.
+/// How many leads are read at a time.
 const PAGE: i64 = 500;
 
-/// The byte order mark: without it, spreadsheets take UTF-8 for something else, and Korean names for noise.
-const MARK: &str = "\u{feff}";
+/// Without the byte order mark, spreadsheets do not read the file as UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Columns before the parts of the score.
+/// The columns before the parts of the score.
 const COLUMNS: [&str; 9] = ["document_id", "score", "maximum", "above", "company", "person", "stage", "intent", "updated_at"];
 
 impl LeadService {
-    /// Every lead that the question means, as the pieces of a CSV file: a header, then a row each. Leads that change meanwhile may
-    /// stand in it twice or not at all.
+    /// Every lead that matches the query, as the parts of a CSV file: a header, then one row a lead. A lead that changes during the
+    /// export may appear twice or not at all.
     ///
     /// # Errors
-    /// See [`LeadError`]; the stream ends where the database is unavailable.
-    pub fn export(
-        &self,
-        question: &LeadQuery,
-    ) -> Result<impl Stream<Item = Result<String, Transient>> + Send + use<>, LeadError> {
-        let (pipeline, entry) = self.pipeline(question.pipeline.as_deref())?;
-        let (order, filter) = (order(question.sort.as_deref())?, filter(question)?);
-        if question.limit.is_some() || question.cursor.is_some() {
-            return Err(LeadError::Invalid("an export has every lead: leave out `limit` and `cursor`".into()));
+    /// See [`LeadError`]. The stream fails if the database becomes unavailable.
+    pub fn export(&self, query: &LeadQuery) -> Result<impl Stream<Item = Result<String, Transient>> + Send + use<>, LeadError> {
+        let (name, pipeline) = self.pipeline(query.pipeline.as_deref())?;
+        let (order, filter) = (order(query.sort.as_deref())?, filter(query)?);
+        if query.limit.is_some() || query.cursor.is_some() {
+            return Err(LeadError::Invalid("an export has every lead; omit `limit` and `cursor`".into()));
         }
-        let parts = entry.parts.clone();
+        let parts = pipeline.parts.clone();
         let header = COLUMNS.iter().map(|name| (*name).to_owned()).chain(parts.iter().map(|name| format!("part:{name}")));
-        let header = format!("{MARK}{}", line(header));
-        let (reader, pipeline) = (self.reader.clone(), pipeline.to_owned());
+        let header = format!("{BYTE_ORDER_MARK}{}", line(header));
+        let (reader, name) = (self.reader.clone(), name.to_owned());
         let begin = (Some(header), Some(order.start()));
-        Ok(try_unfold(begin, move |(header, place)| {
-            let (reader, pipeline, filter, parts) = (reader.clone(), pipeline.clone(), filter.clone(), parts.clone());
+        Ok(try_unfold(begin, move |(header, page_end)| {
+            let (reader, name, filter, parts) = (reader.clone(), name.clone(), filter.clone(), parts.clone());
             async move {
                 if let Some(header) = header {
-                    return Ok(Some((header, (None, place))));
+                    return Ok(Some((header, (None, page_end))));
                 }
-                let Some(place) = place else { return Ok(None) };
-                let page = reader.leads(&pipeline, &filter, (order, &place), PAGE).await?;
+                let Some(page_end) = page_end else { return Ok(None) };
+                let page = reader.leads(&name, &filter, order, &page_end, PAGE).await?;
                 let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| order.place(last));
                 if page.is_empty() {
                     return Ok(None);
                 }
-                let rows: String = page.into_iter().map(|lead| row(glance(lead), &parts)).collect();
+                let rows: String = page.into_iter().map(|lead| row(summary(lead), &parts)).collect();
                 Ok(Some((rows, (None, next))))
             }
         }))
@@ -74,13 +71,13 @@ fn row(lead: LeadSummary, parts: &[String]) -> String {
     line(own.into_iter().chain(parts.iter().map(|name| value(name).unwrap_or_default())))
 }
 
-/// Text from outside as no spreadsheet computes it.
+/// The text with an apostrophe before it if a spreadsheet would read it as a formula.
 fn safe(text: &str) -> String {
     let begins = |c: char| matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠');
     if text.starts_with(begins) { format!("'{text}") } else { text.to_owned() }
 }
 
-/// Cells as one line, after RFC 4180.
+/// A line of CSV as in RFC 4180.
 fn line(cells: impl Iterator<Item = String>) -> String {
     let quoted = cells.map(|cell| match cell.contains(['"', ',', '\r', '\n', ';', '\t']) {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),

@@ -1,4 +1,4 @@
-//! What is told of leads, as programs read it.
+//! Leads and companies as the API and the command line show them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,142 +10,130 @@ use crate::store::{LeadDelivery, OutputDetails, StoredLead};
 /// A page of leads.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeadPage {
-    /// The pipeline.
     pub pipeline: String,
-    /// The score from which on a lead is told of.
+    /// Leads with at least this score are delivered to the webhook.
     pub threshold: f64,
-    /// The leads.
     pub leads: Vec<LeadSummary>,
-    /// Asks for the next page, where there may be one.
+    /// The cursor of the next page, if there may be one.
     pub next: Option<String>,
 }
 
 /// A lead in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeadSummary {
-    /// The document.
     pub document_id: String,
-    /// The score.
     pub score: f64,
-    /// The most that it can be.
+    /// The maximum of the score.
     pub maximum: f64,
-    /// What it is the sum of, in the order of the pipeline file.
+    /// The terms of the score, in the order of the pipeline's file.
     pub parts: Vec<LeadPart>,
     /// The company, as the document writes it.
     pub company: Option<String>,
-    /// By what the company's documents are gathered; `/v1/accounts/{key}` tells about it.
+    /// The company's key, by which its documents are grouped; `/v1/accounts/{key}` shows the company.
     pub account: Option<String>,
     /// The person.
     pub person: Option<String>,
-    /// How far it is.
+    /// The stage of the purchase.
     pub stage: Option<String>,
-    /// What the person is after.
+    /// What the person wants.
     pub intent: Option<String>,
     /// Whether the score reaches the threshold.
     pub above: bool,
-    /// When it last changed, in Unix milliseconds.
+    /// The last change, in Unix milliseconds.
     pub updated_at_ms: i64,
 }
 
-/// A part of a score.
+/// A term of a score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LeadPart {
-    /// Its name.
     pub name: String,
-    /// What it adds.
+    /// What the term adds to the score.
     pub value: f64,
-    /// The expression that it comes from.
+    /// The expression that computes the term.
     pub formula: String,
 }
 
-/// Everything about a lead.
+/// A lead with all details.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LeadView {
-    /// The pipeline.
     pub pipeline: String,
-    /// As in a list.
     #[serde(flatten)]
-    pub glance: LeadSummary,
-    /// The score from which on a lead is told of.
+    pub summary: LeadSummary,
+    /// Leads with at least this score are delivered to the webhook.
     pub threshold: f64,
     /// The document's text.
     pub text: String,
     /// The document's metadata.
     pub metadata: Value,
-    /// What classifications say.
+    /// The results of classification tasks.
     pub labels: Vec<LeadLabel>,
-    /// What extractions found, and where the text says it.
+    /// The results of extraction tasks, with their evidence in the text.
     pub facts: Vec<LeadFact>,
-    /// Drafts of answers.
-    pub drafts: Vec<LeadDocument>,
-    /// Who was told that the lead came up to the threshold, the latest first.
+    /// Drafted replies.
+    pub drafts: Vec<LeadText>,
+    /// Deliveries to the webhook, the latest first.
     pub deliveries: Vec<LeadDelivery>,
     /// The company.
     pub about: Option<AccountView>,
 }
 
-/// What a classification says.
+/// The result of a classification task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LeadLabel {
-    /// The task.
     pub task: String,
-    /// The label.
     pub label: String,
-    /// How sure the model was.
+    /// The model's confidence, 0 to 1.
     pub confidence: Option<f32>,
 }
 
-/// A value of an extraction.
+/// An extracted value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LeadFact {
-    /// The task.
     pub task: String,
-    /// Where the value stands in the extraction, as a JSON Pointer.
+    /// The JSON Pointer of the value in the extracted object.
     pub path: String,
-    /// The value; null where the document does not say it.
+    /// The value; null if the document does not state it.
     pub value: Value,
-    /// How sure the model was.
+    /// The model's confidence, 0 to 1.
     pub confidence: Option<f32>,
-    /// Whether the document says it, where that is a question.
+    /// Whether the document states the value, if that was checked.
     pub grounded: Option<bool>,
-    /// Where, in bytes of the text.
+    /// Where the document states it, in bytes of the text.
     pub evidence: Option<Span>,
 }
 
-/// A text that a task made.
+/// A text that a task wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LeadDocument {
-    /// The task.
+pub struct LeadText {
     pub task: String,
-    /// The text.
     pub text: String,
-    /// The model that wrote it, where one did.
+    /// The model that wrote it, unless it comes from a template.
     pub model: Option<String>,
 }
 
 /// A company.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AccountView {
-    /// The pipeline whose leads belong to it.
+    /// The pipeline whose leads belong to the company.
     pub pipeline: String,
-    /// By what its documents are gathered.
+    /// The key by which documents are grouped.
     pub key: String,
-    /// Its name, as its newest document writes it.
+    /// The company's name, as its newest document writes it.
     pub name: String,
-    /// Documents that belong to it.
+    /// The number of documents.
     pub documents: i64,
-    /// When they last changed, in Unix milliseconds.
+    /// The last change of a document, in Unix milliseconds.
     pub updated_at_ms: i64,
-    /// What was written about all of them together.
-    pub summaries: Vec<LeadDocument>,
-    /// When that was, in Unix milliseconds.
+    /// Summaries of all documents together.
+    pub summaries: Vec<LeadText>,
+    /// When the summaries were written, in Unix milliseconds.
     pub summarized_at_ms: Option<i64>,
-    /// Its leads, the highest score first.
+    /// The company's leads, the highest score first.
     pub leads: Vec<LeadSummary>,
 }
 
-/// The lead in a list.
-pub(super) fn glance(lead: StoredLead) -> LeadSummary {
+/// The lead as a list shows it.
+pub(super) fn summary(lead: StoredLead) -> LeadSummary {
     LeadSummary {
         document_id: lead.document_id,
         score: lead.score,
@@ -161,19 +149,19 @@ pub(super) fn glance(lead: StoredLead) -> LeadSummary {
     }
 }
 
-/// What the output says, where it is a label.
+/// The output, if it is a label.
 pub(super) fn label(output: &OutputDetails) -> Option<LeadLabel> {
     let label = output.computed.label.clone()?;
     Some(LeadLabel { task: output.computed.task.clone(), label, confidence: output.computed.confidence })
 }
 
-/// What the output says, where it is a text.
-pub(super) fn as_text(output: &OutputDetails) -> Option<LeadDocument> {
+/// The output, if it is a text.
+pub(super) fn as_text(output: &OutputDetails) -> Option<LeadText> {
     let text = output.computed.text.clone()?;
-    Some(LeadDocument { task: output.computed.task.clone(), text, model: output.computed.model.clone() })
+    Some(LeadText { task: output.computed.task.clone(), text, model: output.computed.model.clone() })
 }
 
-/// What the output found, where it is an extraction.
+/// The values of the output, if it is an extraction.
 pub(super) fn facts(output: &OutputDetails) -> Vec<LeadFact> {
     let extraction = match output.computed.kind.as_str() {
         "extract" => serde_json::from_value::<Extraction>(output.details.clone()).ok(),

@@ -1,4 +1,4 @@
-//! Whether a pipeline does what its own examples say.
+//! Checks that a pipeline treats the examples in its file as they expect.
 
 use super::definition::Definition;
 use super::definition_error::DefinitionProblem;
@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::failure::Poison;
 use crate::outcome::{Outcome, ReusedOutput};
 
-/// Makes the tasks of `definition` ready and runs its examples. Nothing is written anywhere.
+/// Builds the tasks of `definition` and runs its examples. Nothing is written anywhere.
 pub async fn check(definition: &Definition, engine: &Engine) -> Vec<DefinitionProblem> {
     let decoder = match Decoder::new(&definition.source.document.in_json()) {
         Ok(decoder) => decoder,
@@ -36,10 +36,10 @@ pub async fn check(definition: &Definition, engine: &Engine) -> Vec<DefinitionPr
                 Some(format!("expected a dead letter of class `{class}`, found {poison}"))
             }
             (Expectation::DeadLetter(class), Ok(_)) => {
-                Some(format!("expected a dead letter of class `{class}`, but it is a good document"))
+                Some(format!("expected a dead letter of class `{class}`, but the record is a valid document"))
             }
             (Expectation::Tasks(_), Ok(DecodedRecord::Tombstone { .. })) => {
-                Some("expected outputs, but it is a delete".to_owned())
+                Some("expected outputs, but the record is a delete".to_owned())
             }
             (Expectation::Tasks(_), Err(poison)) => Some(format!("expected outputs, found a dead letter: {poison}")),
         };
@@ -65,14 +65,14 @@ fn complaints(definition: &Definition, example: &Example, outcomes: &[Outcome]) 
     let mut complaints = Vec::new();
     for (task, outcome) in definition.tasks.iter().zip(outcomes) {
         let name = &task.name;
-        let wish = expected.iter().find(|(wanted, _)| **wanted == **name).map(|(_, wish)| wish);
+        let expectation = expected.iter().find(|(wanted, _)| **wanted == **name).map(|(_, expectation)| expectation);
         let output = match outcome {
-            Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => Some(&product.output),
+            Outcome::Computed(computed) | Outcome::Reused(ReusedOutput::Copied(computed)) => Some(&computed.output),
             Outcome::Reused(ReusedOutput::Unchanged { output, .. }) => output.as_ref(),
             Outcome::Skipped(_) | Outcome::Dead(_) => None,
         };
-        match (wish, outcome, output) {
-            // A task that fails is never as it should be, even where the example says nothing of it.
+        match (expectation, outcome, output) {
+            // A task that fails is a problem, even where the example does not expect anything of it.
             (_, Outcome::Dead(Poison { class, reason }), _) => complaints.push(format!("task `{name}` fails: {class}: {reason}")),
             (Some(TaskExpectation::Skipped), Outcome::Skipped(_), _) | (None, ..) => {}
             (Some(TaskExpectation::Skipped), ..) => {
@@ -81,8 +81,8 @@ fn complaints(definition: &Definition, example: &Example, outcomes: &[Outcome]) 
             (Some(TaskExpectation::Output(_)), Outcome::Skipped(skip), _) => {
                 complaints.push(format!("task `{name}` should have an output, but is skipped ({})", skip.as_str()));
             }
-            (Some(TaskExpectation::Output(wish)), _, Some(output)) => {
-                complaints.extend(wish.mismatches(output).into_iter().map(|mismatch| format!("task `{name}`: {mismatch}")));
+            (Some(TaskExpectation::Output(expected)), _, Some(output)) => {
+                complaints.extend(expected.mismatches(output).into_iter().map(|mismatch| format!("task `{name}`: {mismatch}")));
             }
             (Some(TaskExpectation::Output(_)), ..) => {
                 complaints.push(format!("task `{name}` should have an output, but has none"))
@@ -161,7 +161,7 @@ examples:
         let expected = [
             "p.yaml:10:5: example 3: expected a dead letter of class `malformed_json`, found missing_field: field `id` is absent",
             "p.yaml:11:5: example 4: expected outputs, found a dead letter: empty_text: document `3` has no text",
-            "p.yaml:12:5: example 5: expected a dead letter of class `too_large`, but it is a good document",
+            "p.yaml:12:5: example 5: expected a dead letter of class `too_large`, but the record is a valid document",
             "p.yaml:8:5: example `one`: task `a` should be skipped, but has an output",
             "p.yaml:8:5: example `one`: task `b`: expected the text `u`, found `t`",
             "p.yaml:9:5: example 2: task `a`: expected a text with `w` in it, found `xyz`",

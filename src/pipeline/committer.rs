@@ -1,18 +1,18 @@
-//! A batch with its fates becomes a committed batch: stage the file, commit, and try again for as long as the world is to blame.
+//! Commits an evaluated batch: stages its Parquet file, commits to the ledger, and retries while a component is unavailable.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::OnceCell;
-use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::batcher::MicroBatch;
+use super::backoff::Backoff;
+use super::batch::MicroBatch;
 use super::copy::CopySettings;
-use super::evaluator::RecordOutcome;
 use super::leads::LeadSettings;
+use super::record_outcome::RecordOutcome;
 use super::submission::{self, SubmissionBuilder};
 use crate::failure::{Component, Tolerance, Transient};
 use crate::health::Health;
@@ -24,76 +24,46 @@ use crate::store::{CommitError, StagedFile, Store, Submission};
 
 /// Commits the batches of one pipeline.
 pub struct Committer {
-    /// The pipeline.
     pub pipeline: Arc<str>,
     /// The names of its tasks, in the order of outcomes.
     pub tasks: Vec<Arc<str>>,
-    /// The ledger.
     pub store: Store,
-    /// Where Parquet files go, if anywhere.
+    /// Where Parquet files are written, if anywhere.
     pub dataset: Option<Dataset>,
-    /// The topic of results, if any.
     pub results_topic: Option<String>,
-    /// The topic of dead letters, if any.
     pub dead_letter_topic: Option<String>,
-    /// Where the outputs of each task come from.
+    /// Model and prompt of each task's outputs.
     pub lineages: Vec<Lineage>,
-    /// The prompts among that.
+    /// The prompts among the lineages.
     pub prompts: Vec<PromptVersion>,
-    /// Set once they are kept, which is before the first result that names one.
+    /// Set once the prompts are stored, which happens before the first result that names one.
     pub prompts_kept: OnceCell<()>,
-    /// Told what is out of order.
+    /// Is told which components are unavailable.
     pub health: Health,
-    /// How many dead letters the pipeline bears.
+    /// How many dead letters the pipeline tolerates before it stops.
     pub tolerance: Tolerance,
-    /// What makes copy of the outputs of a task, if anything.
-    pub catalogue: Option<CopySettings>,
-    /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
-    pub wary: AtomicBool,
-    /// How documents become leads, if they do.
+    pub copy: Option<CopySettings>,
+    /// Whether a commit without dead letters still checks the tolerance: true until known otherwise, and while recent records have
+    /// dead letters.
+    pub checks_tolerance: AtomicBool,
     pub leads: Option<LeadSettings>,
-    /// Ids of vector spaces met so far.
+    /// Ids of the vector spaces met so far.
     pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
 }
 
-/// Why a batch was given up.
+/// Why a batch is not committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitRefusal {
-    /// Someone else owns the partition: the batch is theirs to do.
+    /// Another process owns the partition and processes its records.
     Fenced,
-    /// The pipeline is stopped: the batch is read again once it is resumed.
+    /// The pipeline is stopped; the batch is read again once it is resumed.
     Stopped,
-    /// What was to be kept has changed: evaluate the batch again.
+    /// A result that the batch relies on has changed; the batch must be evaluated again.
     Stale,
 }
 
-/// The pause after a first failure; it doubles with each.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest pause between two attempts.
-const LAST_BACKOFF: Duration = Duration::from_secs(5);
-
-/// Pauses that grow while something stays out of order.
-#[derive(Debug)]
-pub struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(FIRST_BACKOFF)
-    }
-}
-
-impl Backoff {
-    /// Reports the failure and waits.
-    pub async fn after(&mut self, failure: &Transient, health: &Health) {
-        METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
-        health.blame(failure);
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LAST_BACKOFF);
-    }
-}
-
 impl Committer {
-    /// Commits the batch, however long that takes. To be run in a task that nobody cancels.
+    /// Commits the batch, however long that takes. Must run in a task that is never cancelled.
     ///
     /// # Errors
     /// Where the batch must not be committed as it is.
@@ -114,7 +84,7 @@ impl Committer {
                 Err(CommitError::Stale) => return Err(CommitRefusal::Stale),
                 Err(CommitError::Swept) => staged = None,
                 Err(CommitError::Unavailable(failure)) => {
-                    tracing::warn!(pipeline = %self.pipeline, delta = %batch.delta, %failure, "the commit is tried again");
+                    tracing::warn!(pipeline = %self.pipeline, delta = %batch.delta, %failure, "the commit is retried");
                     backoff.after(&failure, &self.health).await;
                 }
             }
@@ -135,38 +105,39 @@ impl Committer {
     ) -> Result<Submission, CommitError> {
         let sets = self.embedding_sets(record_outcomes).await?;
         self.prompts_kept.get_or_try_init(|| self.store.keep_prompts(&self.prompts)).await?;
-        let ledgering = SubmissionBuilder {
+        let builder = SubmissionBuilder {
             pipeline: &self.pipeline,
             tasks: &self.tasks,
             lineages: &self.lineages,
             results_topic: self.results_topic.as_deref(),
             dead_letter_topic: self.dead_letter_topic.as_deref(),
-            catalogue: self.catalogue.as_ref(),
+            copy: self.copy.as_ref(),
             embedding_sets: &sets,
             leads: self.leads.as_ref(),
         };
-        let mut submission = ledgering.submission(id, batch, record_outcomes);
+        let mut submission = builder.submission(id, batch, record_outcomes);
         if staged.is_none() {
             *staged = self.stage(id, batch, record_outcomes).await?;
         }
         submission.batch.parquet_rows = staged.as_ref().map_or(0, |file| file.rows as i32);
         submission.file = staged.clone();
-        let counts = !submission.dead_letters.is_empty() || self.wary.load(Ordering::Relaxed);
-        submission.tolerance = counts.then_some(self.tolerance);
+        let checks = !submission.dead_letters.is_empty() || self.checks_tolerance.load(Ordering::Relaxed);
+        submission.tolerance = checks.then_some(self.tolerance);
         match self.store.commit(&submission).await {
-            Ok(ledgered) => {
-                if ledgered.superseded > 0 {
-                    tracing::debug!(delta = %batch.delta, documents = ledgered.superseded, "newer versions were committed meanwhile");
+            Ok(committed) => {
+                if committed.superseded > 0 {
+                    tracing::debug!(delta = %batch.delta, documents = committed.superseded, "newer versions were committed first");
                 }
-                if counts {
-                    self.wary.store(ledgered.faults, Ordering::Relaxed);
+                if checks {
+                    self.checks_tolerance.store(committed.faults, Ordering::Relaxed);
                 }
-                if let Some(stop) = ledgered.stop {
+                if let Some(stop) = committed.stop {
                     tracing::error!(pipeline = %self.pipeline, reason = stop.reason, "the pipeline stops");
                 }
                 Ok(submission)
             }
-            // The reply may have been lost, not the commit: by the fence alone, our own success looks like another's.
+            // The commit may have succeeded and only its reply been lost. The fence alone cannot tell that from another owner's
+            // commit.
             Err(error @ (CommitError::Unavailable(_) | CommitError::Fenced | CommitError::Stopped)) => {
                 match self.store.is_committed(id).await? {
                     true => Ok(submission),
@@ -191,7 +162,7 @@ impl Committer {
         let path = dataset.path(&self.pipeline, &batch.delta);
         self.store.announce_file(&path.display().to_string(), dataset.name(), &self.pipeline, id).await?;
         tidemill_base::failpoint!("commit-after-announce", |_| std::process::abort());
-        // Encoding and syncing take milliseconds to tens of them, which other tasks of this thread must not wait for.
+        // Encoding and syncing take up to tens of milliseconds, for which other tasks of this thread must not wait.
         let file = tokio::task::block_in_place(|| dataset.write(&path, id, &rows))?;
         self.health.up(Component::Storage);
         tidemill_base::failpoint!("commit-after-stage", |_| std::process::abort());
@@ -219,8 +190,8 @@ impl Committer {
                 METRICS.units.with_label_values(&[pipeline, outcome]).inc_by(count as u64);
             }
         }
-        for letter in &submission.dead_letters {
-            METRICS.dead_letters.with_label_values(&[pipeline, letter.class]).inc();
+        for dead_letter in &submission.dead_letters {
+            METRICS.dead_letters.with_label_values(&[pipeline, dead_letter.class]).inc();
         }
         let partition = &submission.batch.delta.partition;
         METRICS

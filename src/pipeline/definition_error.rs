@@ -1,22 +1,23 @@
-//! What is wrong with a pipeline file, and where.
+//! Problems of a pipeline file, with their places.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde_saphyr::Spanned;
+
 use crate::did_you_mean;
 
-/// One fault of a pipeline file.
+/// One problem of a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionProblem {
-    /// The file.
     pub path: PathBuf,
-    /// Line and column, both from 1, where the fault has a place.
+    /// Line and column, both from 1, where the problem has a place.
     pub place: Option<(u64, u64)>,
-    /// One sentence: the thing and the mend.
+    /// One sentence: what is wrong, and how to fix it.
     pub message: String,
 }
 
-/// A pipeline file that cannot be used, with all that is wrong with it.
+/// All problems of a pipeline file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionError {
     /// At least one.
@@ -24,7 +25,7 @@ pub struct DefinitionError {
 }
 
 impl DefinitionProblem {
-    /// A fault of the file at `path`.
+    /// A problem of the file at `path`.
     pub fn new(path: &Path, place: Option<(u64, u64)>, message: impl Into<String>) -> Self {
         Self { path: path.to_owned(), place, message: message.into() }
     }
@@ -56,7 +57,13 @@ impl std::error::Error for DefinitionProblem {}
 
 impl std::error::Error for DefinitionError {}
 
-/// [`did_you_mean::suggestion`] as the end of a sentence of this room.
+/// Line and column of a value, where the parser knows them.
+pub(super) fn position<T>(spanned: &Spanned<T>) -> Option<(u64, u64)> {
+    let at = spanned.referenced;
+    (at.line() > 0).then(|| (at.line(), at.column()))
+}
+
+/// [`did_you_mean::suggestion`] as the end of a sentence.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     format!("; {}", did_you_mean::suggestion(word, known))
 }

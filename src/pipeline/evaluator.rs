@@ -1,48 +1,24 @@
-//! A micro-batch becomes the fate of each of its records.
+//! Evaluates a micro-batch: one outcome for each of its records.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::batcher::MicroBatch;
+use super::batch::MicroBatch;
 use super::definition::Definition;
 use super::graph::{Graph, KnownResults, NoKnownResults, WantedResult};
+use super::record_outcome::RecordOutcome;
 use super::versions::{sort_out, withhold};
 use crate::document::avro::Schemas;
 use crate::document::{DecodedRecord, Decoder, Document};
 use crate::failure::{Component, Poison, Transient};
-use crate::outcome::{ComputedOutput, Cost, Fingerprint, Outcome, ReusedOutput};
+use crate::outcome::{ComputedOutput, Cost, Fingerprint, ReusedOutput};
 use crate::record::Record;
 use crate::source::Registry;
 use crate::store::{Store, StoredVersion};
 
-/// What becomes of one record.
-#[derive(Debug, Clone)]
-pub enum RecordOutcome {
-    /// It cannot be decoded, or it ended the process time and again.
-    Dead(Poison),
-    /// A newer version of its document is known, or stands later in the batch.
-    Superseded,
-    /// It deletes whatever version of a document is there, and a later record of the batch brings one.
-    Outlived {
-        /// The document.
-        id: Arc<str>,
-    },
-    /// It deletes a document; `version` is absent where neither the record nor the ledger knows one.
-    Deleted {
-        /// The document.
-        id: Arc<str>,
-        /// The version that the delete ends.
-        version: Option<i64>,
-        /// Whether it ends any other that is there by then, too: the record names none.
-        any: bool,
-    },
-    /// It brings a version of a document, with one outcome a task.
-    Document(Document, Vec<Outcome>),
-}
-
-/// Decodes records, sorts out versions and runs the task graph.
+/// Decodes records, resolves versions and runs the task graph.
 pub struct Evaluator {
     pipeline: Arc<str>,
     decoder: Decoder,
@@ -52,8 +28,6 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// Everything a pipeline needs to evaluate records.
-    ///
     /// # Errors
     /// Where the source's templates do not compile.
     pub fn new(definition: &Definition, graph: Graph, store: Store) -> anyhow::Result<Self> {
@@ -61,20 +35,20 @@ impl Evaluator {
         Ok(Self { pipeline: definition.name.clone(), decoder, graph, store, registry: None })
     }
 
-    /// With a registry to ask for the schemas that records name.
+    /// Uses the registry for the schemas that records name.
     pub fn with_registry(self, registry: Option<Registry>) -> Self {
         Self { registry, ..self }
     }
 
-    /// The tasks.
+    /// The task graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// The fate of each record of the batch, in order.
+    /// The outcome of each record of the batch, in order.
     ///
     /// # Errors
-    /// Where the ledger, the model host or the registry is unavailable: nothing came of it, and the batch is to be evaluated again.
+    /// Where the ledger, the model host or the registry is unavailable. The batch is then to be evaluated again as a whole.
     pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<RecordOutcome>, Transient> {
         tidemill_base::failpoint!("evaluate-lethal", batch.records.iter().any(|r| r.key.as_deref() == Some(b"lethal")), |_| {
             std::process::abort()
@@ -90,7 +64,7 @@ impl Evaluator {
         self.run(record_outcomes, &ledger).await
     }
 
-    /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.
+    /// The outcome of each record as if the ledger were empty: nothing is superseded by it, and no result is reused.
     ///
     /// # Errors
     /// Where the model host or the schema registry is unavailable.
@@ -100,16 +74,16 @@ impl Evaluator {
         self.run(sort_out(decoded, &HashMap::new()), &NoKnownResults).await
     }
 
-    /// Gives each document among `record_outcomes` its outcomes.
+    /// Runs the task graph on the documents among `record_outcomes`.
     async fn run(
         &self,
         mut record_outcomes: Vec<RecordOutcome>,
         known: &dyn KnownResults,
     ) -> Result<Vec<RecordOutcome>, Transient> {
-        let (places, documents) = take_documents(&mut record_outcomes);
+        let (indices, documents) = take_documents(&mut record_outcomes);
         let outcomes = self.graph.evaluate(&documents, known).await?;
-        for ((place, document), outcomes) in places.into_iter().zip(documents).zip(outcomes) {
-            record_outcomes[place] = RecordOutcome::Document(document, outcomes);
+        for ((index, document), outcomes) in indices.into_iter().zip(documents).zip(outcomes) {
+            record_outcomes[index] = RecordOutcome::Document(document, outcomes);
         }
         Ok(record_outcomes)
     }
@@ -120,21 +94,21 @@ impl Evaluator {
             _ if ids.is_empty() => Ok(Schemas::none()),
             Some(registry) => registry.schemas(&ids).await,
             None => {
-                let reason = "records name schemas and no registry is configured; set `schema_registry.url`".to_owned();
+                let reason = "records name schemas, but no schema registry is configured; set `schema_registry.url`".to_owned();
                 Err(Transient::new(Component::Registry, reason))
             }
         }
     }
 }
 
-/// The documents among `record_outcomes` and their places, which hold something else until they are back.
+/// Takes the documents out of `record_outcomes`, with their indices. Their places hold a placeholder until they are put back.
 fn take_documents(record_outcomes: &mut [RecordOutcome]) -> (Vec<usize>, Vec<Document>) {
     let taken = record_outcomes
         .iter_mut()
         .enumerate()
         .filter(|(_, record_outcome)| matches!(record_outcome, RecordOutcome::Document(..)));
-    let taken = taken.filter_map(|(place, record_outcome)| match std::mem::replace(record_outcome, RecordOutcome::Superseded) {
-        RecordOutcome::Document(document, _) => Some((place, document)),
+    let taken = taken.filter_map(|(index, record_outcome)| match std::mem::replace(record_outcome, RecordOutcome::Superseded) {
+        RecordOutcome::Document(document, _) => Some((index, document)),
         _ => None,
     });
     taken.unzip()
@@ -147,7 +121,7 @@ fn id(decoded: &DecodedRecord) -> &Arc<str> {
     }
 }
 
-/// The results of the ledger, as the task graph asks for them.
+/// The results in the ledger, as the task graph looks them up.
 struct Ledger<'a> {
     pipeline: &'a str,
     store: &'a Store,
@@ -173,7 +147,7 @@ impl Ledger<'_> {
             let fingerprint = wanted.fingerprint;
             let found = outputs.get(&fingerprint);
             match (unchanged, found) {
-                // The row was there and is gone again, together with the output that a later task wants.
+                // The row has been deleted since, together with the output that a later task reads.
                 (true, None) if wanted.output && !wanted.made => None,
                 (true, found) => Some(ReusedOutput::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
                 (false, found) => found.map(|(output, tokens)| {
@@ -185,18 +159,18 @@ impl Ledger<'_> {
         Ok(wanted.iter().zip(unchanged).map(answer).collect())
     }
 
-    /// Whether the row of each of `wanted` holds it already. A document that the ledger does not know has no rows to ask for.
+    /// For each of `wanted`, whether its row holds the result already. Documents that the ledger does not know are not looked up.
     async fn unchanged(&self, wanted: &[WantedResult]) -> Result<Vec<bool>, Transient> {
         let has_rows = |wanted: &WantedResult| self.known.get(&*wanted.document_id).is_some_and(|known| !known.deleted);
-        let units: Vec<_> = wanted
+        let rows: Vec<_> = wanted
             .iter()
             .filter(|wanted| has_rows(wanted))
             .map(|wanted| (wanted.document_id.to_string(), wanted.task.to_string(), wanted.fingerprint))
             .collect();
-        if units.is_empty() {
+        if rows.is_empty() {
             return Ok(vec![false; wanted.len()]);
         }
-        let mut answers = self.store.unchanged(self.pipeline, &units).await?.into_iter();
-        Ok(wanted.iter().map(|wanted| has_rows(wanted) && answers.next().unwrap_or(false)).collect())
+        let mut found = self.store.unchanged(self.pipeline, &rows).await?.into_iter();
+        Ok(wanted.iter().map(|wanted| has_rows(wanted) && found.next().unwrap_or(false)).collect())
     }
 }

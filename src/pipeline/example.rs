@@ -1,4 +1,4 @@
-//! Examples in a pipeline file: a record, and what must become of it.
+//! The `examples` of a pipeline file: records with the outcomes that they must have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,8 +9,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::definition::TaskDefinition;
 use super::definition_error::suggestion;
+use super::task_definition::TaskDefinition;
 use crate::failure::FailureClass;
 use crate::outcome::{Check, Output};
 use crate::record::{Partition, Record, RecordLocation};
@@ -19,71 +19,63 @@ use crate::record::{Partition, Record, RecordLocation};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Example {
-    /// What it shows.
     #[serde(default)]
     pub name: Option<String>,
-    /// The payload as an object, for sources of JSON and of Avro.
+    /// The payload as an object, for JSON and Avro sources.
     #[serde(default)]
     pub document: Option<Map<String, Value>>,
-    /// The payload as it stands, for text sources and for broken ones.
+    /// The payload as text, for text sources and for payloads that cannot be decoded.
     #[serde(default)]
     pub raw: Option<String>,
-    /// The record's key.
     #[serde(default)]
     pub key: Option<String>,
-    /// What must become of it.
     pub expect: Expectation,
     /// Line and column in the file.
     #[serde(skip)]
     pub place: Option<(u64, u64)>,
 }
 
-/// What must become of an example.
+/// The outcome that an example must have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expectation {
     /// The record as a whole is a dead letter of this class.
     DeadLetter(FailureClass),
-    /// These tasks end like this; others as they like.
+    /// The outcomes of these tasks; other tasks are not checked, except that none may fail.
     Tasks(Vec<(String, TaskExpectation)>),
 }
 
-/// How a task must end on an example.
+/// The outcome that a task must have on an example.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskExpectation {
-    /// Skipped.
     Skipped,
-    /// With such an output.
     Output(Box<OutputExpectation>),
 }
 
-/// What an output must be like; what is not said is free.
+/// What an output must be. Absent fields are not checked.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputExpectation {
     /// The first label.
     pub label: Option<String>,
-    /// The least confidence.
     pub min_confidence: Option<f32>,
-    /// The whole text.
     pub text: Option<String>,
     /// A part of the text, or of a string in an object or in an item.
     pub contains: Option<String>,
-    /// Fields of an object with their values; others are free. A nested one is named by its path, `price.amount` or `features.0`.
+    /// Values of some fields of an object. A nested field is named by its path, such as `price.amount` or `features.0`.
     pub fields: Option<Map<String, Value>>,
-    /// Whether the document says every value of an extraction that it could say.
+    /// Whether the document contains every extracted value that can be looked for in it.
     pub grounded: Option<bool>,
-    /// How many items there are.
     pub items: Option<usize>,
-    /// The checks that speak against a composed object; none where it must pass all.
+    /// The checks that a composed object fails; empty where it must pass all.
     pub reasons: Option<Vec<Check>>,
     /// The value of a score.
     pub score: Option<f64>,
-    /// Parts of a score with their values; others are free.
+    /// Values of some parts of a score.
     pub parts: BTreeMap<String, f64>,
 }
 
 impl Example {
-    /// The record that the example stands for, the `index`-th of a partition of its own.
+    /// The example as a record, at offset `index` of the partition of examples.
     pub fn record(&self, index: usize) -> Record {
         let payload = match (&self.raw, &self.document) {
             (Some(raw), _) => raw.clone(),
@@ -100,7 +92,7 @@ impl Example {
         }
     }
 
-    /// The example as messages call it: its name, or its number from 1.
+    /// How messages refer to the example: by its name, or by its number from 1.
     pub fn title(&self, index: usize) -> String {
         self.name.as_ref().map_or_else(|| format!("example {}", index + 1), |name| format!("example `{name}`"))
     }
@@ -108,13 +100,13 @@ impl Example {
     pub(super) fn problems(&self, tasks: &[TaskDefinition]) -> Vec<String> {
         let mut problems = Vec::new();
         if self.document.is_some() == self.raw.is_some() {
-            problems.push("an example has either `document` or `raw`: write one of them".into());
+            problems.push("an example has either `document` or `raw`: write exactly one of them".into());
         }
         if let Expectation::Tasks(expected) = &self.expect {
             for (name, _) in expected {
                 if !tasks.iter().any(|task| *task.name == **name) {
                     let near = suggestion(name, tasks.iter().map(|task| &*task.name).chain(["dead_letter"]));
-                    problems.push(format!("an example expects something of `{name}`, which is no task{near}"));
+                    problems.push(format!("an example expects an outcome of `{name}`, which is not a task{near}"));
                 }
             }
         }
@@ -123,7 +115,7 @@ impl Example {
 }
 
 impl OutputExpectation {
-    /// What about `output` is not as expected.
+    /// How `output` differs from the expectation.
     pub fn mismatches(&self, output: &Output) -> Vec<String> {
         let mut wrong = Vec::new();
         if let Some(label) = &self.label
@@ -160,7 +152,7 @@ impl OutputExpectation {
             wrong.extend(ungrounded(output, expected));
         }
         if let Some(expected) = &self.reasons {
-            wrong.extend(unlike(output, expected));
+            wrong.extend(other_checks(output, expected));
         }
         if let Some(expected) = self.items {
             match output {
@@ -169,11 +161,11 @@ impl OutputExpectation {
                 _ => wrong.push(format!("expected {expected} items, found no list")),
             }
         }
-        wrong.extend(self.misscored(output));
+        wrong.extend(self.score_mismatches(output));
         wrong
     }
 
-    fn misscored(&self, output: &Output) -> Vec<String> {
+    fn score_mismatches(&self, output: &Output) -> Vec<String> {
         if self.score.is_none() && self.parts.is_empty() {
             return Vec::new();
         }
@@ -182,8 +174,8 @@ impl OutputExpectation {
         let whole = whole.map(|score| format!("expected a score of {score}, found {}", found.value));
         let parts = self.parts.iter().filter_map(|(name, expected)| {
             let value = found.parts.iter().find(|part| part.name == *name).map(|part| part.value);
-            let said = value.map_or_else(|| "none".to_owned(), |value| value.to_string());
-            (value != Some(*expected)).then(|| format!("expected part `{name}` to be {expected}, found {said}"))
+            let found = value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+            (value != Some(*expected)).then(|| format!("expected part `{name}` to be {expected}, found {found}"))
         });
         whole.into_iter().chain(parts).collect()
     }
@@ -207,7 +199,7 @@ fn contains(output: &Output, part: &str) -> bool {
     }
 }
 
-/// The value at a dotted path, in which a number may be a place in a list.
+/// The value at a dotted path. A number in the path may be an index of a list.
 fn at<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = fields.get(path) {
         return Some(value);
@@ -219,7 +211,7 @@ fn at<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Whether two values are the same to a reader: 3 and 3.0 are.
+/// Whether two values are equal, where 3 and 3.0 are.
 fn same(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -232,24 +224,24 @@ fn same(found: &Value, expected: &Value) -> bool {
 }
 
 fn ungrounded(output: &Output, expected: bool) -> Option<String> {
-    let Output::Extraction(extraction) = output else { return Some("expected evidence, found no extraction".into()) };
-    let lacking = extraction.leaves.iter().find(|leaf| leaf.grounded == Some(false));
-    match (expected, lacking) {
-        (true, Some(leaf)) => Some(format!("expected every value in the document, but it does not say `{}`", leaf.path)),
-        (false, None) => Some("expected a value that the document does not say, found all of them in it".into()),
+    let Output::Extraction(extraction) = output else { return Some("expected an extraction, found another output".into()) };
+    let missing = extraction.leaves.iter().find(|value| value.grounded == Some(false));
+    match (expected, missing) {
+        (true, Some(value)) => Some(format!("expected every value in the document, but it does not contain `{}`", value.path)),
+        (false, None) => Some("expected a value that the document does not contain, but it contains all of them".into()),
         _ => None,
     }
 }
 
-fn unlike(output: &Output, expected: &[Check]) -> Option<String> {
+fn other_checks(output: &Output, expected: &[Check]) -> Option<String> {
     let Output::ComposedObject(composed) = output else {
-        return Some("expected what checks say, found nothing that they went over".into());
+        return Some("expected the checks of a composed object, found another output".into());
     };
     let words = |checks: &BTreeSet<Check>| checks.iter().map(|check| check.as_str()).collect::<Vec<_>>().join(", ");
     let found: BTreeSet<Check> = composed.reasons.iter().map(|reason| reason.check).collect();
     let expected: BTreeSet<Check> = expected.iter().copied().collect();
-    let said = composed.reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ");
-    (found != expected).then(|| format!("expected reasons of [{}], found [{}]: {said}", words(&expected), words(&found)))
+    let messages = composed.reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ");
+    (found != expected).then(|| format!("expected reasons of [{}], found [{}]: {messages}", words(&expected), words(&found)))
 }
 
 fn quoted(text: Option<&str>) -> String {
@@ -279,7 +271,7 @@ impl<'de> Deserialize<'de> for Expectation {
                 }
                 match dead {
                     Some(_) if !tasks.is_empty() => {
-                        Err(A::Error::custom("a dead letter has no outputs: expect one or the other"))
+                        Err(A::Error::custom("a dead letter has no outputs: expect either `dead_letter` or tasks"))
                     }
                     Some(class) => Ok(Expectation::DeadLetter(class)),
                     None if tasks.is_empty() => {
@@ -310,7 +302,7 @@ impl<'de> Deserialize<'de> for TaskExpectation {
             fn visit_str<E: Error>(self, word: &str) -> Result<TaskExpectation, E> {
                 match word {
                     "skipped" => Ok(TaskExpectation::Skipped),
-                    _ => Err(E::custom(format!("`{word}` is no expectation: write `skipped` or a map"))),
+                    _ => Err(E::custom(format!("`{word}` is not an expectation: write `skipped` or a map"))),
                 }
             }
 
@@ -367,10 +359,10 @@ mod tests {
             "expected field `price.amount` to be `4`, found `3.0`"
         );
         assert_eq!(wrong(json!({"fields": {"colour": null}}), &output), "expected field `colour` to be `null`, found none");
-        assert!(wrong(json!({"grounded": true}), &output).contains("does not say `/name`"));
-        assert!(wrong(json!({"grounded": false}), &extraction(true)).contains("found all of them in it"));
+        assert!(wrong(json!({"grounded": true}), &output).contains("does not contain `/name`"));
+        assert!(wrong(json!({"grounded": false}), &extraction(true)).contains("it contains all of them"));
         assert!(wrong(json!({"contains": "walnut"}), &output).contains("`walnut`"));
-        assert!(wrong(json!({"grounded": true}), &Output::Text("x".into())).contains("no extraction"));
+        assert!(wrong(json!({"grounded": true}), &Output::Text("x".into())).contains("expected an extraction"));
     }
 
     #[test]

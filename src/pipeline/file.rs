@@ -1,16 +1,17 @@
-//! The pipeline file as it is written: the keys, and the sentence for every key or type that is not.
+//! The keys of a pipeline file, as they are written.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::SignedDuration;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
+use super::answer_settings::AnswerSettings;
+use super::batch_budget::Budget;
 use super::copy::CopySection;
-use super::definition::Budget;
 use super::definition_error::DefinitionProblem;
 use super::example::Example;
 use super::leads::LeadSettings;
@@ -18,7 +19,7 @@ use super::recommendations::RecommendationSettings;
 use crate::config::ScheduleConfig;
 use crate::document::{DeleteSpec, DocumentSpec, Format};
 use crate::failure::Tolerance;
-use crate::task::{AnswerGenerator, MOST_PASSAGES, TaskEntry, TaskSpec};
+use crate::task::{TaskEntry, TaskSpec};
 use crate::yaml;
 
 #[derive(Debug, Deserialize)]
@@ -49,57 +50,6 @@ pub(super) struct PipelineFile {
     pub leads: Option<Spanned<LeadSettings>>,
 }
 
-/// How questions about the documents are answered.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AnswerSettings {
-    /// The generator's name in the configuration.
-    pub model: String,
-    /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
-    #[serde(default)]
-    pub prompt: Option<PathBuf>,
-    /// Passages that the model is given.
-    #[serde(default = "AnswerSettings::usual_passages")]
-    pub passages: usize,
-    /// The least similarity of a passage to the question, from 0 to 1, for there to be an answer; not asked of a document that holds
-    /// all words of the question.
-    #[serde(default = "AnswerSettings::usual_similarity")]
-    pub min_similarity: f64,
-}
-
-impl AnswerSettings {
-    /// The usual way, by that model.
-    pub fn by(model: &str) -> Self {
-        let (passages, min_similarity) = (Self::usual_passages(), Self::usual_similarity());
-        Self { model: model.to_owned(), prompt: None, passages, min_similarity }
-    }
-
-    fn usual_passages() -> usize {
-        6
-    }
-
-    fn usual_similarity() -> f64 {
-        0.3
-    }
-
-    /// What is wrong with them, a sentence each. Paths are relative to `base_dir`.
-    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let Some(prompt) = &self.prompt {
-            problems.extend(
-                AnswerGenerator::problems(&base_dir.join(prompt)).into_iter().map(|fault| format!("`answers` has {fault}")),
-            );
-        }
-        if !(1..=MOST_PASSAGES).contains(&self.passages) {
-            problems.push(format!("`answers.passages` is {}: write 1 to {MOST_PASSAGES}", self.passages));
-        }
-        if !(0.0..=1.0).contains(&self.min_similarity) {
-            problems.push(format!("`answers.min_similarity` is {}: write 0, which takes any passage, to 1", self.min_similarity));
-        }
-        problems
-    }
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SourceFile {
@@ -117,24 +67,23 @@ pub(super) struct SourceFile {
     max_bytes: Option<usize>,
 }
 
-/// Where to start in a partition that the ledger does not know.
+/// Where to start reading a partition that has no position in the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// At the oldest record that is kept.
+    /// At the oldest record that Kafka retains.
     #[default]
     Earliest,
-    /// Behind the newest record.
+    /// After the newest record.
     Latest,
 }
 
-/// Where results go. Postgres holds them in any case, for it is the ledger.
+/// Where results are written. Postgres always holds them, because it is the ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sinks {
-    /// The ledger itself; named for completeness.
+    /// The ledger itself. The key changes nothing.
     pub postgres: Option<PostgresSink>,
-    /// Parquet files.
     pub parquet: Option<ParquetSink>,
     /// A Kafka topic of results.
     pub topic: Option<TopicSink>,
@@ -142,7 +91,7 @@ pub struct Sinks {
     pub dead_letters: Option<TopicSink>,
 }
 
-/// Nothing can be set.
+/// The ledger as a sink, which has no settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresSink {}
@@ -151,15 +100,15 @@ pub struct PostgresSink {}
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetSink {
-    /// A dataset of the configuration.
+    /// The name of a configured dataset.
     pub dataset: Spanned<String>,
 }
 
-/// How backfills behave beside live records.
+/// How backfills yield to live records.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Backfill {
-    /// Backfills wait while the live records of a process are further behind than so many.
+    /// Backfills wait while this process lags behind its live topic by more than this many records.
     pub yield_at_lag: i64,
 }
 
@@ -173,7 +122,6 @@ impl Default for Backfill {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicSink {
-    /// The topic's name.
     pub name: String,
 }
 
@@ -193,17 +141,12 @@ pub(super) struct StopFile {
     window: Option<u32>,
 }
 
-/// Records that a commit with dead letters looks back at, at most: each may be a batch of its own.
+/// The largest `window`. A commit with dead letters reads up to this many records back, and each may be a batch of its own.
 const LARGEST_WINDOW: u32 = 100_000;
 
-/// The entries under `tasks`, in order, repeated names included.
+/// The entries under `tasks`, in the file's order, including repeated names.
 #[derive(Debug)]
 pub(super) struct TaskList(pub Vec<(String, Spanned<TaskEntry>)>);
-
-pub(super) struct TaskLines {
-    pub tasks: Vec<(String, Spanned<TaskEntry>)>,
-    pub place: Option<(u64, u64)>,
-}
 
 impl PipelineFile {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, DefinitionProblem> {
@@ -275,8 +218,8 @@ impl StopFile {
 }
 
 fn unset<T: Default>() -> Spanned<T> {
-    let nowhere = serde_saphyr::Location::UNKNOWN;
-    Spanned::new(T::default(), nowhere, nowhere)
+    let unknown = serde_saphyr::Location::UNKNOWN;
+    Spanned::new(T::default(), unknown, unknown)
 }
 
 impl<'de> Deserialize<'de> for TaskList {

@@ -1,7 +1,7 @@
-//! The task graph at work: documents in, one outcome a document and task out.
+//! Runs the tasks of a pipeline on documents, and returns one outcome for each document and task.
 //!
-//! Tasks run level by level. Within a level, all that is left to ask after conditions, earlier results and equal requests goes
-//! to the model host in one call, so that a text that several tasks want encoded is encoded once.
+//! Tasks run level by level. Within a level, conditions, reusable results and equal requests are sorted out first; all remaining
+//! requests go to the model host in one call, so that a text that several tasks need encoded is encoded once.
 
 mod model_rounds;
 
@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::definition::{Definition, TaskDefinition};
+use super::definition::Definition;
 use super::definition_error::DefinitionProblem;
 use super::passages::{FoundPassages, NoPassages, PassageSearch};
+use super::task_definition::TaskDefinition;
 use super::task_order::reads_tokens;
 use crate::document::Document;
 use crate::engine::{Answer, Engine, Request};
@@ -25,10 +26,11 @@ use crate::template::{Condition, ConditionError};
 /// A pipeline's tasks, ready for documents.
 pub struct Graph {
     engine: Engine,
-    library: Arc<dyn PassageSearch>,
+    passage_search: Arc<dyn PassageSearch>,
     nodes: Vec<Node>,
     levels: Vec<Vec<usize>>,
-    /// The model whose tokens `document.tokens` counts: the first that the pipeline names. Absent where nobody reads it.
+    /// The model that counts `document.tokens`: the first one that the pipeline names. Absent where nothing reads
+    /// `document.tokens`.
     counter: Option<Arc<str>>,
 }
 
@@ -39,35 +41,34 @@ struct Node {
     condition: Option<Condition>,
     needs: Vec<usize>,
     watches: Vec<usize>,
-    counts: bool,
-    /// Whether a later task, copy or a lead reads the output.
-    read: bool,
-    /// Whether a condition or a template of the node reads anything.
-    looks: bool,
+    /// Whether it reads `document.tokens`.
+    reads_tokens: bool,
+    /// Whether a later task, the copy or the leads read the output.
+    is_read: bool,
+    /// Whether its condition or a template reads anything.
+    reads_context: bool,
 }
 
 /// Finds results that were computed before.
 pub trait KnownResults: Send + Sync {
-    /// One answer for each of `wanted`, in order; `None` where nothing is known.
+    /// One answer for each of `wanted`, in order; `None` where there is no such result.
     fn look_up<'a>(&'a self, wanted: &'a [WantedResult]) -> BoxFuture<'a, Result<Vec<Option<ReusedOutput>>, Transient>>;
 }
 
-/// A result that need not be computed if it is known.
+/// A result that is computed unless it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedResult {
-    /// The document.
     pub document_id: Arc<str>,
-    /// The task.
     pub task: Arc<str>,
-    /// What the result must be of.
+    /// The hash of everything that the result depends on.
     pub fingerprint: Fingerprint,
-    /// Whether a later task reads the output, so that the answer must carry it.
+    /// Whether a later task reads the output, so that the answer must contain it.
     pub output: bool,
-    /// Whether the output is at hand, made without a model: only a row that holds it already saves anything then.
+    /// Whether the output was made without a model already. Then only an unchanged row saves any work.
     pub made: bool,
 }
 
-/// Knows nothing: everything is computed.
+/// Has no results, so that everything is computed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoKnownResults;
 
@@ -77,38 +78,45 @@ impl KnownResults for NoKnownResults {
     }
 }
 
-/// What is known of one document while it is evaluated.
+/// One document while it is evaluated.
 struct DocumentState {
-    upstream: TemplateContext,
+    context: TemplateContext,
+    /// Why its tokens could not be counted.
     uncountable: Option<Poison>,
     outcomes: Vec<Option<Outcome>>,
 }
 
-/// One document and task that waits for answers.
+/// One task on one document, by their indices.
+#[derive(Clone, Copy)]
+struct TaskRecord {
+    document: usize,
+    node: usize,
+}
+
+/// A task record that waits for answers of the model host.
 struct ModelCalls {
-    at: (usize, usize),
+    at: TaskRecord,
     fingerprint: Fingerprint,
     requests: Vec<Request>,
     cost: Cost,
 }
 
-/// One document and task of a level, past its condition.
+/// A task record whose condition holds.
 struct PreparedTask {
-    document: usize,
-    node: usize,
-    prepared: TaskStep,
+    at: TaskRecord,
+    step: TaskStep,
     /// What it has cost so far.
     cost: Cost,
 }
 
-/// The same, with all that decides its output.
+/// A prepared task with the hash of everything that its output depends on.
 struct FingerprintedTask {
     fingerprint: Fingerprint,
-    waiting: PreparedTask,
+    task: PreparedTask,
 }
 
 impl Graph {
-    /// Makes every task of `definition` ready, which encodes the descriptions of labels. An error is a [`DefinitionProblem`].
+    /// Builds every task of `definition`, which encodes the descriptions of labels. An error is a [`DefinitionProblem`].
     pub async fn build(definition: &Definition, engine: &Engine) -> anyhow::Result<Self> {
         let mut nodes = Vec::with_capacity(definition.tasks.len());
         for task in &definition.tasks {
@@ -122,13 +130,14 @@ impl Graph {
         for (index, task) in definition.tasks.iter().enumerate() {
             levels[task.level].push(index);
         }
-        let counter = nodes.iter().any(|node| node.counts).then(|| definition.models().first().copied().map(Arc::from)).flatten();
-        Ok(Self { engine: engine.clone(), library: Arc::new(NoPassages), nodes, levels, counter })
+        let counter =
+            nodes.iter().any(|node| node.reads_tokens).then(|| definition.models().first().copied().map(Arc::from)).flatten();
+        Ok(Self { engine: engine.clone(), passage_search: Arc::new(NoPassages), nodes, levels, counter })
     }
 
-    /// With documents to find passages in; without, none are found.
-    pub fn with_passage_search(self, library: Arc<dyn PassageSearch>) -> Self {
-        Self { library, ..self }
+    /// Searches passages with `passage_search`. By default no passages are found.
+    pub fn with_passage_search(self, passage_search: Arc<dyn PassageSearch>) -> Self {
+        Self { passage_search, ..self }
     }
 
     /// The names of the tasks, in the order of [`evaluate`](Self::evaluate)'s outcomes.
@@ -136,56 +145,59 @@ impl Graph {
         self.nodes.iter().map(|node| &node.name)
     }
 
-    /// Where the outputs of each task come from, in the same order.
+    /// Model and prompt of each task's outputs, in the same order.
     pub fn lineages(&self) -> Vec<Lineage> {
         self.nodes.iter().map(|node| node.lineage.clone()).collect()
     }
 
-    /// The prompts that outputs come from.
+    /// The prompts of the tasks.
     pub fn prompts(&self) -> impl Iterator<Item = &PromptVersion> {
         self.nodes.iter().filter_map(|node| node.task.prompt())
     }
 
-    /// For each of `documents`, one outcome a task in the definition's order.
+    /// For each of `documents`, one outcome for each task in the definition's order.
     ///
-    /// An error means that nothing came of it and the whole call is to be tried again.
+    /// # Errors
+    /// Where a component is unavailable. The whole call is then to be retried.
     pub async fn evaluate(&self, documents: &[Document], known: &dyn KnownResults) -> Result<Vec<Vec<Outcome>>, Transient> {
-        let mut sheets = self.open(documents).await?;
+        let mut states = self.initial_states(documents).await?;
         for level in &self.levels {
-            self.run_level(level, documents, &mut sheets, known).await?;
+            self.run_level(level, documents, &mut states, known).await?;
         }
-        let finished = sheets.into_iter().map(|sheet| sheet.outcomes.into_iter().collect::<Option<Vec<_>>>());
-        finished.collect::<Option<_>>().ok_or_else(|| broken("a unit of work was left without an outcome"))
+        let finished = states.into_iter().map(|state| state.outcomes.into_iter().collect::<Option<Vec<_>>>());
+        finished.collect::<Option<_>>().ok_or_else(|| broken("a task of a document was left without an outcome"))
     }
 
-    async fn open(&self, documents: &[Document]) -> Result<Vec<DocumentState>, Transient> {
-        let looked_at = self.nodes.iter().any(|node| node.looks);
+    async fn initial_states(&self, documents: &[Document]) -> Result<Vec<DocumentState>, Transient> {
+        let needs_context = self.nodes.iter().any(|node| node.reads_context);
         let counts = match &self.counter {
             Some(model) => self.count(model, documents).await?,
             None => Vec::new(),
         };
         let mut counts = counts.into_iter();
-        let sheet = |document: &Document| {
+        let state = |document: &Document| {
             let (tokens, uncountable) = match counts.next() {
                 Some(Ok(tokens)) => (Some(tokens), None),
                 Some(Err(poison)) => (None, Some(poison)),
                 None => (None, None),
             };
-            let upstream = if looked_at { TemplateContext::of(document, tokens) } else { TemplateContext::default() };
-            DocumentState { upstream, uncountable, outcomes: vec![None; self.nodes.len()] }
+            let context = if needs_context { TemplateContext::of(document, tokens) } else { TemplateContext::default() };
+            DocumentState { context, uncountable, outcomes: vec![None; self.nodes.len()] }
         };
-        Ok(documents.iter().map(sheet).collect())
+        Ok(documents.iter().map(state).collect())
     }
 
     async fn count(&self, model: &str, documents: &[Document]) -> Result<Vec<Result<usize, Poison>>, Transient> {
         let texts = documents.iter().map(|document| document.text.clone()).collect();
         match self.engine.count_tokens(model, texts).await {
             Ok(counts) if counts.len() == documents.len() => return Ok(counts.into_iter().map(Ok).collect()),
-            Ok(_) => return Err(broken("the model host counted another number of texts than it was given")),
+            Ok(_) => {
+                return Err(broken("the model host was given some texts, but counted the tokens of another number of texts"));
+            }
             Err(Failure::Transient(transient)) => return Err(transient),
             Err(Failure::Poison(_)) => {}
         }
-        // One of the texts is at fault; the others must not suffer for it.
+        // One of the texts cannot be counted. Counting one by one finds which, so that the others are counted.
         let mut all = Vec::with_capacity(documents.len());
         for document in documents {
             all.push(match self.engine.count_tokens(model, vec![document.text.clone()]).await {
@@ -201,32 +213,34 @@ impl Graph {
         &self,
         level: &[usize],
         documents: &[Document],
-        sheets: &mut [DocumentState],
+        states: &mut [DocumentState],
         known: &dyn KnownResults,
     ) -> Result<(), Transient> {
-        let mut waiting = Vec::new();
+        let mut prepared = Vec::new();
         for (index, document) in documents.iter().enumerate() {
             for &node in level {
-                match self.prepare(node, document, &sheets[index])? {
-                    Ok(prepared) => waiting.push(PreparedTask { document: index, node, prepared, cost: Cost::default() }),
-                    Err(outcome) => sheets[index].outcomes[node] = Some(outcome),
+                match self.prepare(node, document, &states[index])? {
+                    Ok(step) => {
+                        let at = TaskRecord { document: index, node };
+                        prepared.push(PreparedTask { at, step, cost: Cost::default() });
+                    }
+                    Err(outcome) => states[index].outcomes[node] = Some(outcome),
                 }
             }
         }
-        let whole = |waiting: PreparedTask| {
-            let fingerprint = self.nodes[waiting.node].fingerprint(&documents[waiting.document], &waiting.prepared);
-            FingerprintedTask { fingerprint, waiting }
+        let fingerprinted = |task: PreparedTask| {
+            let fingerprint = self.nodes[task.at.node].fingerprint(&documents[task.at.document], &task.step);
+            FingerprintedTask { fingerprint, task }
         };
-        let units: Vec<FingerprintedTask> = self.find(waiting, sheets).await?.into_iter().map(whole).collect();
-        let reuses = self.look_up(&units, documents, known).await?;
-        let mut firsts: HashMap<Fingerprint, (usize, usize)> = HashMap::new();
-        let mut asks = Vec::new();
+        let tasks: Vec<FingerprintedTask> = self.find_passages(prepared, states).await?.into_iter().map(fingerprinted).collect();
+        let reuses = self.look_up(&tasks, documents, known).await?;
+        let mut firsts: HashMap<Fingerprint, TaskRecord> = HashMap::new();
+        let mut calls = Vec::new();
         let mut copies = Vec::new();
-        for (FingerprintedTask { fingerprint, waiting }, reuse) in units.into_iter().zip(reuses) {
-            let PreparedTask { document, node, prepared, cost } = waiting;
-            let at = (document, node);
+        for (FingerprintedTask { fingerprint, task }, reuse) in tasks.into_iter().zip(reuses) {
+            let PreparedTask { at, step, cost } = task;
             if let Some(reuse) = reuse {
-                self.finish(at, Outcome::Reused(reuse), sheets);
+                self.finish(at, Outcome::Reused(reuse), states);
                 continue;
             }
             if let Some(&first) = firsts.get(&fingerprint) {
@@ -234,41 +248,42 @@ impl Graph {
                 continue;
             }
             firsts.insert(fingerprint, at);
-            match prepared {
-                TaskStep::Ask(requests) => asks.push(ModelCalls { at, fingerprint, requests, cost }),
+            match step {
+                TaskStep::Ask(requests) => calls.push(ModelCalls { at, fingerprint, requests, cost }),
                 TaskStep::Ready(output) => {
-                    self.finish(at, Outcome::Computed(ComputedOutput { output, fingerprint, cost }), sheets);
+                    self.finish(at, Outcome::Computed(ComputedOutput { output, fingerprint, cost }), states);
                 }
-                TaskStep::Find(_) => return Err(broken("a task waits for passages that were looked for")),
+                TaskStep::Find(_) => return Err(broken("a task still waits for passages after they were searched")),
             }
         }
-        self.answer(asks, documents, sheets).await?;
+        self.answer(calls, documents, states).await?;
         for (at, first) in copies {
-            let outcome = match &sheets[first.0].outcomes[first.1] {
-                Some(Outcome::Computed(product)) => {
-                    Outcome::Reused(ReusedOutput::Copied(ComputedOutput { cost: Cost::default(), ..product.clone() }))
+            let outcome = match &states[first.document].outcomes[first.node] {
+                Some(Outcome::Computed(computed)) => {
+                    Outcome::Reused(ReusedOutput::Copied(ComputedOutput { cost: Cost::default(), ..computed.clone() }))
                 }
                 Some(other) => other.clone(),
                 None => return Err(broken("a computed result went missing")),
             };
-            self.finish(at, outcome, sheets);
+            self.finish(at, outcome, states);
         }
         Ok(())
     }
 
-    fn prepare(&self, node: usize, document: &Document, sheet: &DocumentState) -> Result<Result<TaskStep, Outcome>, Transient> {
+    /// The task's first step on the document, or its outcome where it does not run.
+    fn prepare(&self, node: usize, document: &Document, state: &DocumentState) -> Result<Result<TaskStep, Outcome>, Transient> {
         let node = &self.nodes[node];
-        let has_output = |index: &usize| matches!(sheet.outcomes[*index], Some(Outcome::Computed(_) | Outcome::Reused(_)));
+        let has_output = |index: &usize| matches!(state.outcomes[*index], Some(Outcome::Computed(_) | Outcome::Reused(_)));
         if !node.needs.iter().all(has_output) {
             return Ok(Err(Outcome::Skipped(SkipReason::Upstream)));
         }
-        if let Some(poison) = &sheet.uncountable
-            && node.counts
+        if let Some(poison) = &state.uncountable
+            && node.reads_tokens
         {
             return Ok(Err(Outcome::Dead(poison.clone())));
         }
         if let Some(condition) = &node.condition {
-            match condition.holds(&sheet.upstream.context()) {
+            match condition.holds(&state.context.context()) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Err(Outcome::Skipped(SkipReason::Condition))),
                 Err(ConditionError::Absent(_)) if !node.watches.iter().all(has_output) => {
@@ -280,7 +295,7 @@ impl Graph {
                 Err(ConditionError::Poison(poison)) => return Ok(Err(Outcome::Dead(poison))),
             }
         }
-        match node.task.prepare(document, &sheet.upstream) {
+        match node.task.prepare(document, &state.context) {
             Ok(prepared) => Ok(Ok(prepared)),
             Err(Failure::Poison(poison)) => Ok(Err(Outcome::Dead(poison))),
             Err(Failure::Transient(transient)) => Err(transient),
@@ -289,21 +304,21 @@ impl Graph {
 
     async fn look_up(
         &self,
-        units: &[FingerprintedTask],
+        tasks: &[FingerprintedTask],
         documents: &[Document],
         known: &dyn KnownResults,
     ) -> Result<Vec<Option<ReusedOutput>>, Transient> {
-        if units.is_empty() {
+        if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted: Vec<WantedResult> = units
+        let wanted: Vec<WantedResult> = tasks
             .iter()
-            .map(|unit| WantedResult {
-                document_id: documents[unit.waiting.document].id.clone(),
-                task: self.nodes[unit.waiting.node].name.clone(),
-                fingerprint: unit.fingerprint,
-                output: self.nodes[unit.waiting.node].read,
-                made: matches!(unit.waiting.prepared, TaskStep::Ready(_)),
+            .map(|FingerprintedTask { fingerprint, task }| WantedResult {
+                document_id: documents[task.at.document].id.clone(),
+                task: self.nodes[task.at.node].name.clone(),
+                fingerprint: *fingerprint,
+                output: self.nodes[task.at.node].is_read,
+                made: matches!(task.step, TaskStep::Ready(_)),
             })
             .collect();
         let mut reuses = known.look_up(&wanted).await?;
@@ -311,12 +326,12 @@ impl Graph {
             let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
             return Err(Transient::new(Component::Database, reason));
         }
-        for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
-            match (&mut *reuse, &unit.waiting.prepared) {
+        for ((reuse, wanted), FingerprintedTask { task, .. }) in reuses.iter_mut().zip(&wanted).zip(tasks) {
+            match (&mut *reuse, &task.step) {
                 (Some(ReusedOutput::Unchanged { output, .. }), TaskStep::Ready(made)) if wanted.output => {
                     *output = Some(made.clone())
                 }
-                // A task downstream would take the missing output for a skipped task.
+                // Without its output, a later task would treat this one as skipped. So it is computed again.
                 (Some(known), _) if wanted.output && known.output().is_none() => *reuse = None,
                 _ => {}
             }
@@ -324,19 +339,19 @@ impl Graph {
         Ok(reuses)
     }
 
-    fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [DocumentState]) {
+    fn finish(&self, at: TaskRecord, outcome: Outcome, states: &mut [DocumentState]) {
         let output = match &outcome {
-            Outcome::Computed(product) => Some(&product.output),
+            Outcome::Computed(computed) => Some(&computed.output),
             Outcome::Reused(reuse) => reuse.output(),
             Outcome::Skipped(_) | Outcome::Dead(_) => None,
         };
-        let (document, node) = at;
+        let TaskRecord { document, node } = at;
         if let Some(output) = output
-            && self.nodes[node].read
+            && self.nodes[node].is_read
         {
-            sheets[document].upstream.insert(&self.nodes[node].name, output);
+            states[document].context.insert(&self.nodes[node].name, output);
         }
-        sheets[document].outcomes[node] = Some(outcome);
+        states[document].outcomes[node] = Some(outcome);
     }
 }
 
@@ -355,33 +370,33 @@ impl Node {
                 revision: model.map(|model| model.revision.as_str().into()),
                 prompt: built.prompt().map(|prompt| prompt.version().into()),
             },
-            looks: condition.is_some() || !reads.is_empty() || built.prompt().is_some() || model.is_none(),
+            reads_context: condition.is_some() || !reads.is_empty() || built.prompt().is_some() || model.is_none(),
             task: built,
-            counts: paths.any(|path| reads_tokens(path)),
+            reads_tokens: paths.any(|path| reads_tokens(path)),
             condition,
             needs: task.needs.iter().filter_map(position).collect(),
             watches: task.watches.iter().filter_map(position).collect(),
-            read: definition.is_read(&task.name),
+            is_read: definition.is_read(&task.name),
         })
     }
 
-    /// Everything that decides the output. The text is part of it even where the request holds only pieces of it, because
-    /// outputs carry places in the text.
-    fn fingerprint(&self, document: &Document, prepared: &TaskStep) -> Fingerprint {
+    /// The hash of everything that the output depends on. The whole text is part of it, even where a request holds only parts of
+    /// the text, because outputs contain positions in the text.
+    fn fingerprint(&self, document: &Document, step: &TaskStep) -> Fingerprint {
         let mut parts: Vec<&[u8]> = vec![self.task.signature()];
         for part in [&self.lineage.model, &self.lineage.revision].into_iter().flatten() {
             parts.push(part.as_bytes());
         }
-        let content = match prepared {
+        let content = match step {
             TaskStep::Ask(requests) => {
-                let works: Vec<_> = requests.iter().map(|request| &request.work).collect();
-                serde_json::to_vec(&works)
+                let work: Vec<_> = requests.iter().map(|request| &request.work).collect();
+                serde_json::to_vec(&work)
             }
-            // What is found decides, not what is looked for.
+            // The output depends on the passages found, not on the query.
             TaskStep::Find(_) => Ok(Vec::new()),
             TaskStep::Ready(output) => serde_json::to_vec(&(output.kind(), output.text(), output.fields())),
         };
-        // A request is made of texts and numbers only, which can always be written.
+        // Writing cannot fail: requests and outputs consist of texts and numbers.
         let content = content.unwrap_or_default();
         parts.push(&content);
         parts.push(document.text.as_bytes());

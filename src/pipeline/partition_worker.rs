@@ -1,11 +1,11 @@
-//! The walk of one partition: batches are evaluated side by side and committed in order, one at a time. What may have ended the
-//! partition's last owner is walked one batch at a time.
+//! Processes the records of one partition: evaluates several batches side by side and commits them in order, one at a time. Suspect
+//! offsets, which may have ended the partition's last owner, are processed one batch at a time.
 //!
-//! While nothing is evaluated, a batch that still takes records in is begun with; its pieces meet before they are committed.
+//! While nothing is evaluated, the records of a batch that is still being collected are evaluated early, part by part. The parts
+//! are joined before the commit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -15,10 +15,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::batcher::{Batcher, IsolationMode, MicroBatch};
-use super::committer::{Backoff, CommitRefusal};
-use super::evaluator::RecordOutcome;
-use super::isolation::{self, AttemptDecision};
+use super::attempts::{self, AttemptDecision};
+use super::backoff::Backoff;
+use super::batch::MicroBatch;
+use super::batcher::Batcher;
+use super::committer::CommitRefusal;
+use super::isolation::IsolationMode;
+use super::record_outcome::RecordOutcome;
 use super::runtime::PipelineRuntime;
 use super::versions;
 use crate::checkpoint::PartitionClaim;
@@ -27,31 +30,24 @@ use crate::metrics::METRICS;
 use crate::record::Partition;
 use crate::source::Delivery;
 
-/// What a lane tells the runner.
+/// What a partition worker reports to the pipeline runner.
 #[derive(Debug)]
 pub enum PartitionUpdate {
-    /// The partition's position is now this.
+    /// The partition's committed position.
     Committed(Partition, i64),
-    /// Someone else owns the partition; the lane has ended.
+    /// Another process owns the partition; the worker has ended.
     Fenced(Partition),
-    /// The pipeline is stopped; the lane has ended.
+    /// The pipeline is stopped; the worker has ended.
     Stopped,
-    /// The process is of no use any more.
+    /// The process cannot go on, for this reason, and must be restarted.
     Wedged(String),
 }
 
-impl PipelineRuntime {
-    /// Whether the process can vouch for what is under way: nothing of it brought the process, or the model host, to an end.
-    pub fn is_sound(&self) -> bool {
-        !self.wedged.load(Ordering::Relaxed) && self.engine.health().is_ok()
-    }
-}
-
-/// Batches of one partition that are evaluated at a time: one in the device, one prefetched, one being prepared or finished.
+/// Batches of one partition that are evaluated at a time: one on the device, one prefetched, one being prepared or finished.
 pub const BATCHES_AT_A_TIME: usize = 3;
 
-/// Runs until the records end, `stop` turns true, or the partition is someone else's. What is under way when `stop` turns true
-/// is still committed; what is not yet evaluated is dropped, and read again by whoever comes next.
+/// Runs until the records end, `stop` turns true, or another process owns the partition. Batches under way when `stop` turns true
+/// are still committed. Records that are not yet evaluated are dropped; the next owner reads them again.
 pub async fn run(
     runtime: Arc<PipelineRuntime>,
     claim: PartitionClaim,
@@ -60,13 +56,13 @@ pub async fn run(
     updates: UnboundedSender<PartitionUpdate>,
 ) {
     let partition = claim.partition.clone();
-    let doubt = tokio::select! {
-        doubt = isolation::suspect_range(&runtime, &claim) => doubt,
+    let suspect = tokio::select! {
+        suspect = attempts::suspect_range(&runtime, &claim) => suspect,
         _ = stop.wait_for(|stop| *stop) => return,
     };
-    let (doubt, mut isolated) = doubt.unzip();
-    let mut batcher = Some(Batcher::new(claim, records, runtime.budget.clone(), doubt));
-    let mut care = IsolationMode::None;
+    let (suspect, mut isolation_guard) = suspect.unzip();
+    let mut batcher = Some(Batcher::new(claim, records, runtime.budget.clone(), suspect));
+    let mut mode = IsolationMode::Off;
     let mut evaluating = FuturesOrdered::new();
     let mut evaluated = EvaluatedBatches::default();
     let mut committing: Option<JoinHandle<CommitEnd>> = None;
@@ -74,27 +70,28 @@ pub async fn run(
         if committing.is_none()
             && let Some((batch, record_outcomes)) = evaluated.pop(batcher.is_none() && evaluating.is_empty())
         {
-            // Spawned, because a transaction that is cancelled between its statements poisons its pooled connection.
-            committing = Some(tokio::spawn(settle(runtime.clone(), batch, record_outcomes)));
+            // In a task of its own, because a transaction that is cancelled between its statements makes its pooled connection
+            // unusable.
+            committing = Some(tokio::spawn(commit(runtime.clone(), batch, record_outcomes)));
         }
         let idle = evaluating.is_empty() && evaluated.0.is_empty() && committing.is_none();
         if batcher.is_none() && idle {
             return;
         }
-        let next_care = batcher.as_ref().map_or(IsolationMode::None, Batcher::care);
-        if idle && next_care == IsolationMode::None {
-            drop(isolated.take());
+        let next_mode = batcher.as_ref().map_or(IsolationMode::Off, Batcher::mode);
+        if idle && next_mode == IsolationMode::Off {
+            drop(isolation_guard.take());
         }
-        let has_room = match (care, next_care) {
-            (IsolationMode::None, IsolationMode::None) => evaluating.len() + evaluated.complete() < BATCHES_AT_A_TIME,
+        let may_take = match (mode, next_mode) {
+            (IsolationMode::Off, IsolationMode::Off) => evaluating.len() + evaluated.complete() < BATCHES_AT_A_TIME,
             _ => idle,
         };
-        let may_begin = evaluating.is_empty();
+        let may_start_early = evaluating.is_empty();
         tokio::select! {
             biased;
-            settled = join(&mut committing) => {
+            end = join(&mut committing) => {
                 committing = None;
-                match settled {
+                match end {
                     CommitEnd::Committed(next_offset) => {
                         let _ = updates.send(PartitionUpdate::Committed(partition.clone(), next_offset));
                     }
@@ -123,14 +120,14 @@ pub async fn run(
                     return;
                 }
             },
-            // The sender is gone only when the runner is.
+            // An error means that the runner, which holds the sender, has ended.
             changed = stop.wait_for(|stop| *stop), if batcher.is_some() => {
                 drop(changed);
                 batcher = None;
             }
-            batch = next(&mut batcher, may_begin), if batcher.is_some() && has_room => match batch {
+            batch = next(&mut batcher, may_start_early), if batcher.is_some() && may_take => match batch {
                 Some(batch) => {
-                    care = batch.care;
+                    mode = batch.isolation;
                     evaluating.push_back(evaluate(runtime.clone(), batch));
                 }
                 None => batcher = None,
@@ -146,19 +143,19 @@ enum CommitEnd {
     Wedged(String),
 }
 
-/// Why there is no use in evaluating a batch.
+/// Why a batch is not evaluated.
 enum EvaluationEnd {
     Fenced,
     Wedged(String),
 }
 
-/// Batches with the fates of their records, the oldest first; of the last one more may be to come.
+/// Batches with the outcomes of their records, the oldest first. The last one may be incomplete.
 #[derive(Default)]
 struct EvaluatedBatches(VecDeque<(MicroBatch, Vec<RecordOutcome>)>);
 
 impl EvaluatedBatches {
     fn push(&mut self, batch: MicroBatch, record_outcomes: Vec<RecordOutcome>) {
-        match self.0.back_mut().filter(|(last, _)| last.is_open) {
+        match self.0.back_mut().filter(|(last, _)| last.is_partial) {
             Some((last, so_far)) => {
                 last.join(batch);
                 versions::join(so_far, record_outcomes);
@@ -167,32 +164,32 @@ impl EvaluatedBatches {
         }
     }
 
-    /// The oldest one, if all of it is there or nothing more `ends` it.
-    fn pop(&mut self, ends: bool) -> Option<(MicroBatch, Vec<RecordOutcome>)> {
-        self.0.pop_front_if(|(batch, _)| ends || !batch.is_open)
+    /// The oldest batch, if it is complete or `is_last`, so that no further part will come.
+    fn pop(&mut self, is_last: bool) -> Option<(MicroBatch, Vec<RecordOutcome>)> {
+        self.0.pop_front_if(|(batch, _)| is_last || !batch.is_partial)
     }
 
-    /// Those of which all is there.
+    /// How many are complete.
     fn complete(&self) -> usize {
-        self.0.iter().filter(|(batch, _)| !batch.is_open).count()
+        self.0.iter().filter(|(batch, _)| !batch.is_partial).count()
     }
 }
 
-async fn next(batcher: &mut Option<Batcher>, may_begin: bool) -> Option<MicroBatch> {
+async fn next(batcher: &mut Option<Batcher>, may_start_early: bool) -> Option<MicroBatch> {
     match batcher {
-        Some(batcher) => batcher.next(may_begin).await,
+        Some(batcher) => batcher.next(may_start_early).await,
         None => None,
     }
 }
 
 async fn join(handle: &mut Option<JoinHandle<CommitEnd>>) -> CommitEnd {
     match handle {
-        Some(handle) => handle.await.unwrap_or_else(|error| CommitEnd::Wedged(format!("a commit died: {error}"))),
+        Some(handle) => handle.await.unwrap_or_else(|error| CommitEnd::Wedged(format!("a commit panicked: {error}"))),
         None => std::future::pending().await,
     }
 }
 
-/// Evaluates the batch for as long as the world is to blame for its failing.
+/// Evaluates the batch, and retries while a component is unavailable.
 async fn evaluate(
     runtime: Arc<PipelineRuntime>,
     mut batch: MicroBatch,
@@ -207,9 +204,9 @@ async fn evaluate(
         };
         tracing::warn!(%pipeline, delta = %batch.delta, %failure, "the batch is evaluated again");
         if runtime.is_sound() {
-            // Where it cannot be taken back now, the next attempt does.
+            // If the attempt cannot be withdrawn now, the next attempt does it.
             let _ = runtime.isolation.withdraw(&runtime.committer.store, pipeline, &batch.delta.partition).await;
-            batch.turn = None;
+            batch.permit = None;
         }
         backoff.after(&failure, &runtime.health).await;
     }
@@ -219,9 +216,9 @@ async fn attempt(
     runtime: &PipelineRuntime,
     batch: &mut MicroBatch,
 ) -> Result<Result<Vec<RecordOutcome>, Transient>, EvaluationEnd> {
-    match isolation::note(runtime, batch).await {
+    match attempts::note(runtime, batch).await {
         Ok(AttemptDecision::Evaluate) => {}
-        Ok(AttemptDecision::Condemned(poison)) => return Ok(Ok(vec![RecordOutcome::Dead(poison)])),
+        Ok(AttemptDecision::DeadLetter(poison)) => return Ok(Ok(vec![RecordOutcome::Dead(poison)])),
         Ok(AttemptDecision::Fenced) => return Err(EvaluationEnd::Fenced),
         Err(failure) => return Ok(Err(failure)),
     }
@@ -237,8 +234,8 @@ async fn attempt(
     }
 }
 
-/// Commits the batch, evaluating it again whenever the ledger has moved under it.
-async fn settle(runtime: Arc<PipelineRuntime>, mut batch: MicroBatch, mut record_outcomes: Vec<RecordOutcome>) -> CommitEnd {
+/// Commits the batch, and evaluates it again whenever a result that it relies on has changed.
+async fn commit(runtime: Arc<PipelineRuntime>, mut batch: MicroBatch, mut record_outcomes: Vec<RecordOutcome>) -> CommitEnd {
     let (pipeline, partition) = (runtime.committer.pipeline.clone(), batch.delta.partition.clone());
     loop {
         let started = Instant::now();
@@ -250,8 +247,8 @@ async fn settle(runtime: Arc<PipelineRuntime>, mut batch: MicroBatch, mut record
                 return CommitEnd::Committed(batch.delta.to);
             }
             Err(CommitRefusal::Fenced) => {
-                tracing::warn!(%pipeline, delta = %batch.delta, "fenced: another worker owns the partition, the batch is dropped");
-                // The record is another's, and the attempt was none of its doing. Where that cannot be said now, it counts.
+                tracing::warn!(%pipeline, delta = %batch.delta, "fenced: another process owns the partition, the batch is dropped");
+                // The record did not end this process. If the attempt cannot be withdrawn now, it counts.
                 let _ = runtime.isolation.withdraw(&runtime.committer.store, &pipeline, &partition).await;
                 return CommitEnd::Fenced;
             }

@@ -1,4 +1,4 @@
-//! Passages of stored documents, for tasks that write from them.
+//! Searches passages of stored documents, for `retrieve` tasks.
 
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -12,38 +12,38 @@ use crate::outcome::{Cost, RetrievedPassage, Span};
 use crate::store::{Fusion, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery};
 use crate::task::{PassageQuery, RetrieveSpec, TaskSpec};
 
-/// Searches that one batch has under way at a time. The batches of other partitions have theirs.
+/// Searches that one batch runs at a time.
 const AT_ONCE: usize = 4;
 
 /// Finds passages.
 pub trait PassageSearch: Send + Sync {
-    /// One answer for each of `seeks`, in order. An error means that nothing came of it and the whole call is to be tried again.
-    fn find<'a>(&'a self, seeks: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>>;
+    /// One answer for each of `queries`, in order. An error means that nothing came of it and the whole call is to be tried again.
+    fn find<'a>(&'a self, queries: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>>;
 }
 
-/// What was found, and what it took.
+/// The passages of one query, and their cost.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundPassages {
-    /// The passages, the nearest first.
+    /// The most similar first.
     pub passages: Vec<RetrievedPassage>,
-    /// What the query's vector took.
+    /// What encoding the query cost.
     pub cost: Cost,
 }
 
-/// Has no documents.
+/// Has no documents, so that nothing is found.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPassages;
 
 impl PassageSearch for NoPassages {
-    fn find<'a>(&'a self, seeks: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>> {
-        Box::pin(std::future::ready(Ok(vec![Ok(FoundPassages::default()); seeks.len()])))
+    fn find<'a>(&'a self, queries: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>> {
+        Box::pin(std::future::ready(Ok(vec![Ok(FoundPassages::default()); queries.len()])))
     }
 }
 
-/// A query's vector with what it took, where vectors are compared.
+/// A query's vector and its cost; absent where the search does not compare vectors.
 type EncodedQuery = Result<Option<(QueryVector, Cost)>, Poison>;
 
-/// The documents of the ledger, as one tenant sees them.
+/// The documents in the ledger that one tenant may read.
 #[derive(Debug, Clone)]
 pub struct StoredDocuments {
     reader: Reader,
@@ -51,57 +51,57 @@ pub struct StoredDocuments {
 }
 
 impl StoredDocuments {
-    /// What `reader` may read.
+    /// Searches what `reader` may read.
     pub fn new(reader: Reader, engine: Engine) -> Self {
         Self { reader, engine }
     }
 
-    async fn passages(&self, seek: &PassageQuery, vector: Option<QueryVector>) -> Result<Vec<RetrievedPassage>, Transient> {
-        let query = SearchQuery {
-            pipeline: seek.pipeline.clone(),
-            words: Some(seek.query.clone()),
+    async fn passages(&self, query: &PassageQuery, vector: Option<QueryVector>) -> Result<Vec<RetrievedPassage>, Transient> {
+        let search = SearchQuery {
+            pipeline: query.pipeline.clone(),
+            words: Some(query.query.clone()),
             vector,
             fusion: Fusion::default(),
             offset: 0,
-            limit: seek.limit,
+            limit: query.limit,
             filter: SearchFilter::default(),
             facets: Vec::new(),
         };
-        let hits = self.reader.search(query).await?.hits;
-        Ok(hits.into_iter().filter(|hit| is_near(hit, seek.min_similarity)).map(passage).collect())
+        let hits = self.reader.search(search).await?.hits;
+        Ok(hits.into_iter().filter(|hit| is_near(hit, query.min_similarity)).map(passage).collect())
     }
 
-    /// The vectors of the queries that are compared by any; each with what it took.
-    async fn vectors(&self, seeks: &[PassageQuery]) -> Result<Vec<EncodedQuery>, Transient> {
-        let mut queries = Vec::with_capacity(seeks.len());
-        for seek in seeks {
-            queries.extend(seek.embedding.as_ref().map(|(task, model)| Query { text: &seek.query, task, model }));
+    /// The vector and its cost for each query that compares vectors.
+    async fn vectors(&self, queries: &[PassageQuery]) -> Result<Vec<EncodedQuery>, Transient> {
+        let mut texts = Vec::with_capacity(queries.len());
+        for query in queries {
+            texts.extend(query.embedding.as_ref().map(|(task, model)| Query { text: &query.query, task, model }));
         }
-        let mut vectors = query::vectors(&self.engine, &queries).await?.into_iter();
-        let own = |seek: &PassageQuery| seek.embedding.as_ref().and_then(|_| vectors.next()).transpose();
-        Ok(seeks.iter().map(own).collect())
+        let mut vectors = query::vectors(&self.engine, &texts).await?.into_iter();
+        let own = |query: &PassageQuery| query.embedding.as_ref().and_then(|_| vectors.next()).transpose();
+        Ok(queries.iter().map(own).collect())
     }
 }
 
 impl PassageSearch for StoredDocuments {
-    fn find<'a>(&'a self, seeks: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>> {
+    fn find<'a>(&'a self, queries: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>> {
         Box::pin(async move {
-            let vectors = self.vectors(seeks).await?;
-            let find = |(seek, vector): (&'a PassageQuery, EncodedQuery)| async move {
+            let vectors = self.vectors(queries).await?;
+            let find = |(query, vector): (&'a PassageQuery, EncodedQuery)| async move {
                 let (vector, cost) = match vector {
                     Ok(vector) => vector.unzip(),
                     Err(poison) => return Ok(Err(poison)),
                 };
-                let passages = self.passages(seek, vector).await?;
+                let passages = self.passages(query, vector).await?;
                 Ok(Ok(FoundPassages { passages, cost: cost.unwrap_or_default() }))
             };
-            let searches: Vec<_> = seeks.iter().zip(vectors).map(find).collect();
+            let searches: Vec<_> = queries.iter().zip(vectors).map(find).collect();
             stream::iter(searches).buffered(AT_ONCE).try_collect().await
         })
     }
 }
 
-/// Whether a hit is as like the query as it must be, or has all its words.
+/// Whether a hit has at least the required similarity, or contains all words of the query.
 fn is_near(hit: &SearchHit, least: Option<f64>) -> bool {
     let has_all_words = hit.explanation.text.as_ref().is_some_and(|text| text.all_words == Some(true));
     let similarity = hit.explanation.vector.as_ref().map(|vector| vector.score);
@@ -117,23 +117,23 @@ fn passage(hit: SearchHit) -> RetrievedPassage {
     }
 }
 
-/// Tasks that look for passages where there is no such pipeline, task or model. A file alone cannot tell.
+/// Problems of `retrieve` tasks whose pipeline, task or model does not exist, which one pipeline file alone cannot tell.
 pub fn problems(definitions: &[Definition]) -> Vec<DefinitionProblem> {
     let mut problems = Vec::new();
     for definition in definitions {
         for task in &definition.tasks {
             if let TaskSpec::Retrieve(spec) = &task.spec
-                && let Err(problem) = fits(spec, definition, definitions)
+                && let Err(problem) = check(spec, definition, definitions)
             {
-                let told = format!("task `{}` looks for passages {problem}", task.name);
-                problems.push(DefinitionProblem::new(&definition.path, Some(task.place), told));
+                let message = format!("task `{}` searches passages {problem}", task.name);
+                problems.push(DefinitionProblem::new(&definition.path, Some(task.place), message));
             }
         }
     }
     problems
 }
 
-fn fits(spec: &RetrieveSpec, definition: &Definition, all: &[Definition]) -> Result<(), String> {
+fn check(spec: &RetrieveSpec, definition: &Definition, all: &[Definition]) -> Result<(), String> {
     let name = &spec.pipeline;
     let known = all.iter().filter(|other| other.tenant == definition.tenant);
     let Some(other) = known.clone().find(|other| *other.name == **name) else {
@@ -145,11 +145,11 @@ fn fits(spec: &RetrieveSpec, definition: &Definition, all: &[Definition]) -> Res
     match of_kind.clone().find(|task| *task.name == **vector) {
         None => {
             let near = suggestion(vector, of_kind.map(|task| &*task.name));
-            Err(format!("by `{vector}`, which is no embedding task of pipeline `{name}`{near}"))
+            Err(format!("by `{vector}`, which is not an embedding task of pipeline `{name}`{near}"))
         }
         Some(task) if task.spec.model() != Some(model) => {
-            let theirs = task.spec.model().unwrap_or_default();
-            Err(format!("with model `{model}`, but `{vector}` of pipeline `{name}` has the vectors of `{theirs}`: name that one"))
+            let other_model = task.spec.model().unwrap_or_default();
+            Err(format!("with model `{model}`, but `{vector}` of pipeline `{name}` uses `{other_model}`: name that model"))
         }
         Some(_) => Ok(()),
     }
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn told(task: &str) -> Vec<String> {
+    fn found_problems(task: &str) -> Vec<String> {
         let parse = |name: &str, tenant: &str, tasks: &str| {
             let file = format!("version: 1\nname: {name}\n{tenant}source: {{ topic: {name} }}\ntasks:\n{tasks}");
             Definition::parse(Path::new("p.yaml"), &file).unwrap()
@@ -174,21 +174,21 @@ mod tests {
 
     #[test]
     fn passages_of_what_is_not_there_are_told_before_anything_runs() {
-        assert_eq!(told("{ pipeline: notes, query: x, vector: vector, model: minilm }"), [""; 0]);
+        assert_eq!(found_problems("{ pipeline: notes, query: x, vector: vector, model: minilm }"), [""; 0]);
         let wrong = [
             ("{ pipeline: note, query: x }", "of pipeline `note`, which tenant `default` does not have; did you mean `notes`?"),
             ("{ pipeline: secrets, query: x }", "of pipeline `secrets`, which tenant `default` does not have"),
             (
                 "{ pipeline: notes, query: x, vector: vectors, model: minilm }",
-                "by `vectors`, which is no embedding task of pipeline `notes`; did you mean `vector`?",
+                "by `vectors`, which is not an embedding task of pipeline `notes`; did you mean `vector`?",
             ),
             (
                 "{ pipeline: notes, query: x, vector: vector, model: other }",
-                "with model `other`, but `vector` of pipeline `notes` has the vectors of `minilm`: name that one",
+                "with model `other`, but `vector` of pipeline `notes` uses `minilm`: name that model",
             ),
         ];
         for (task, expected) in wrong {
-            let found = told(task);
+            let found = found_problems(task);
             assert_eq!(found.len(), 1, "{task}: {found:?}");
             assert!(found[0].contains(expected), "{task}: {}", found[0]);
         }

@@ -1,28 +1,27 @@
-//! Queries as vectors, which documents' vectors are compared with.
+//! Encodes search queries as vectors, to compare them with the vectors of documents.
 
 use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::{Cost, EmbeddingSet};
 use crate::store::QueryVector;
 
-/// A text to look for by its meaning.
+/// A text to search for by its meaning.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// The text.
     pub text: &'a str,
-    /// The task whose vectors it is compared with.
+    /// The `embed` task whose vectors it is compared with.
     pub task: &'a str,
     /// The model of that task.
     pub model: &'a str,
 }
 
-/// A query's vector with what it took.
+/// A query's vector and its cost.
 pub type EncodedQuery = Result<(QueryVector, Cost), Poison>;
 
 /// The vectors of the queries, in order.
 ///
 /// # Errors
-/// Where a model is out of order, and nothing came of any query.
+/// Where a model is unavailable; then no query is encoded.
 pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<EncodedQuery>, Transient> {
     let mut requests = Vec::with_capacity(queries.len());
     let mut sets = Vec::with_capacity(queries.len());
@@ -54,7 +53,7 @@ pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<Encod
                 Ok((QueryVector { set, task, vector: chunk.vector.to_vec(), words }, cost))
             }
             None => {
-                let reason = format!("model `{model}` made no vector of the query");
+                let reason = format!("model `{model}` did not return a vector of the query");
                 Err(Poison { class: FailureClass::Model, reason })
             }
         });

@@ -1,5 +1,5 @@
-//! One pipeline at work: a lane for each partition that the source gives out. What a lane does with its records is its own affair:
-//! jobs drive lanes of theirs through here.
+//! Runs one pipeline: starts a worker for each partition that the source assigns, and drains the workers at shutdown. The two
+//! topics of jobs run through here too, with workers of their own.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -15,21 +15,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::isolation;
+use super::attempts;
 use super::partition_worker::{self, PartitionUpdate};
 use super::runtime::PipelineRuntime;
 use crate::checkpoint::PartitionClaim;
 use crate::record::Partition;
 use crate::source::{Delivery, KafkaSource, SourceEvent};
 
-/// How long the broker may take to let us go.
+/// How long leaving the consumer group may take.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// A pipeline that can go on only where an operator says. A new process would find the same: none is needed.
+/// A pipeline that cannot go on until an operator says where. Restarting the process would not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("pipeline {pipeline} is halted: {reason}")]
 pub struct HaltError {
-    /// The pipeline.
     pub pipeline: String,
     /// What happened, and what the operator can do.
     pub reason: String,
@@ -40,7 +39,7 @@ enum End {
     Broken(String),
 }
 
-struct Lane {
+struct Worker {
     partition: Partition,
     epoch: i64,
     stop: watch::Sender<bool>,
@@ -50,7 +49,7 @@ struct Lane {
 /// Runs the pipeline until `shutdown` resolves or the pipeline is stopped, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
-/// [`HaltError`] where the source cannot go on without an operator; another where the process is wedged.
+/// [`HaltError`] where the source cannot go on without an operator; another error where the process is wedged.
 pub async fn run(
     runtime: Arc<PipelineRuntime>,
     source: KafkaSource,
@@ -59,20 +58,22 @@ pub async fn run(
     drain: Duration,
 ) -> Result<()> {
     let pipeline = runtime.committer.pipeline.clone();
-    let walker = runtime.clone();
-    let lane = move |claim, records, stopped, updates| tokio::spawn(watched(walker.clone(), claim, records, stopped, updates));
-    drive((&pipeline, Some(runtime)), (source, events), lane, shutdown, drain).await
+    let shared = runtime.clone();
+    let start = move |claim, records, stopped, updates| tokio::spawn(watched(shared.clone(), claim, records, stopped, updates));
+    run_workers(&pipeline, Some(runtime), source, events, start, shutdown, drain).await
 }
 
-/// Gives every partition of the source a lane, as `lane` starts one, until `shutdown` resolves; then drains for at most `drain`,
-/// and leaves the group. Where the lanes walk for a pipeline, its works let go of what they walked on.
+/// Runs a worker, as `start` starts one, for every partition of the source until `shutdown` resolves. Then drains for at most
+/// `drain` and leaves the group. Where the workers belong to a pipeline, `runtime` releases their partitions.
 ///
 /// # Errors
-/// [`HaltError`] where the source cannot go on without an operator; another where a lane calls the process wedged.
-pub async fn drive(
-    (pipeline, runtime): (&str, Option<Arc<PipelineRuntime>>),
-    (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
-    lane: impl Fn(
+/// [`HaltError`] where the source cannot go on without an operator; another error where a worker reports the process as wedged.
+pub async fn run_workers(
+    pipeline: &str,
+    runtime: Option<Arc<PipelineRuntime>>,
+    source: KafkaSource,
+    mut events: UnboundedReceiver<SourceEvent>,
+    start: impl Fn(
         PartitionClaim,
         UnboundedReceiver<Delivery>,
         watch::Receiver<bool>,
@@ -82,7 +83,7 @@ pub async fn drive(
     drain: Duration,
 ) -> Result<()> {
     let (updates, mut inbox) = unbounded_channel();
-    let mut lanes: HashMap<Partition, Lane> = HashMap::new();
+    let mut workers: HashMap<Partition, Worker> = HashMap::new();
     tokio::pin!(shutdown);
     let result = loop {
         tokio::select! {
@@ -91,14 +92,14 @@ pub async fn drive(
                 SourceEvent::Assigned(claim, records) => {
                     let (stop, stopped) = watch::channel(false);
                     let (partition, epoch) = (claim.partition.clone(), claim.epoch);
-                    let task = lane(claim, records, stopped, updates.clone());
-                    if let Some(stale) = lanes.insert(partition.clone(), Lane { partition, epoch, stop, task }) {
+                    let task = start(claim, records, stopped, updates.clone());
+                    if let Some(stale) = workers.insert(partition.clone(), Worker { partition, epoch, stop, task }) {
                         stale.task.abort();
                     }
                 }
                 SourceEvent::Revoked { partitions, drain, done } => {
-                    let revoked: Vec<Lane> = partitions.iter().filter_map(|partition| lanes.remove(partition)).collect();
-                    // Apart from this loop, which must go on reporting what the draining lanes commit.
+                    let revoked: Vec<Worker> = partitions.iter().filter_map(|partition| workers.remove(partition)).collect();
+                    // In a task of its own: this loop must go on reporting what the draining workers commit.
                     let runtime = runtime.clone();
                     tokio::spawn(async move {
                         stop(runtime.as_deref(), revoked, drain).await;
@@ -112,7 +113,7 @@ pub async fn drive(
                 PartitionUpdate::Committed(partition, next_offset) => source.committed(&partition, next_offset),
                 PartitionUpdate::Fenced(partition) => {
                     source.forget(&partition);
-                    lanes.remove(&partition);
+                    workers.remove(&partition);
                 }
                 PartitionUpdate::Stopped => break Ok(()),
                 PartitionUpdate::Wedged(reason) => {
@@ -125,8 +126,8 @@ pub async fn drive(
         }
     };
     source.pause();
-    tracing::info!(%pipeline, lanes = lanes.len(), "draining");
-    stop(runtime.as_deref(), lanes.into_values().collect(), drain).await;
+    tracing::info!(%pipeline, partitions = workers.len(), "draining");
+    stop(runtime.as_deref(), workers.into_values().collect(), drain).await;
     while let Ok(update) = inbox.try_recv() {
         if let PartitionUpdate::Committed(partition, next_offset) = update {
             source.committed(&partition, next_offset);
@@ -141,7 +142,7 @@ pub async fn drive(
     }
 }
 
-/// Walks the lane, and tells of a panic as of anything else that another attempt would not mend.
+/// Runs the partition worker, and reports a panic as wedged, because another attempt would panic again.
 async fn watched(
     runtime: Arc<PipelineRuntime>,
     claim: PartitionClaim,
@@ -149,25 +150,25 @@ async fn watched(
     stopped: watch::Receiver<bool>,
     updates: UnboundedSender<PartitionUpdate>,
 ) {
-    let reason = format!("the walk of {} panicked", claim.partition);
-    let walk = AssertUnwindSafe(partition_worker::run(runtime, claim, records, stopped, updates.clone()));
-    if walk.catch_unwind().await.is_err() {
-        // The runner is gone only where it ends anyway.
+    let reason = format!("the worker of partition {} panicked", claim.partition);
+    let work = AssertUnwindSafe(partition_worker::run(runtime, claim, records, stopped, updates.clone()));
+    if work.catch_unwind().await.is_err() {
+        // An error means that the runner has ended, and then nobody needs the update.
         let _ = updates.send(PartitionUpdate::Wedged(reason));
     }
 }
 
-/// Lets the lanes finish what is under way, for at most `drain`, ends them, and lets go of their partitions.
-async fn stop(runtime: Option<&PipelineRuntime>, lanes: Vec<Lane>, drain: Duration) {
-    for lane in &lanes {
-        lane.stop.send_replace(true);
+/// Lets the workers finish what is under way, for at most `drain`, then ends them and releases their partitions.
+async fn stop(runtime: Option<&PipelineRuntime>, workers: Vec<Worker>, drain: Duration) {
+    for worker in &workers {
+        worker.stop.send_replace(true);
     }
     let (mut tasks, claims): (Vec<JoinHandle<()>>, Vec<(Partition, i64)>) =
-        lanes.into_iter().map(|lane| (lane.task, (lane.partition, lane.epoch))).unzip();
+        workers.into_iter().map(|worker| (worker.task, (worker.partition, worker.epoch))).unzip();
     if timeout(drain, join_all(tasks.iter_mut())).await.is_err() {
-        tracing::warn!("some batches were not finished in time; they will be done again");
+        tracing::warn!("some batches were not finished in time; they will be processed again");
         tasks.iter().for_each(JoinHandle::abort);
     }
     let Some(runtime) = runtime else { return };
-    join_all(claims.iter().map(|(partition, epoch)| isolation::release_partition(runtime, partition, *epoch))).await;
+    join_all(claims.iter().map(|(partition, epoch)| attempts::release_partition(runtime, partition, *epoch))).await;
 }

@@ -1,14 +1,15 @@
-//! A pipeline made ready to run: task graph, evaluator and committer, put together once.
+//! A pipeline that is ready to run: task graph, evaluator and committer, built once.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::batch_budget::Budget;
 use super::committer::Committer;
-use super::definition::{Budget, Definition};
+use super::definition::Definition;
 use super::evaluator::Evaluator;
 use super::graph::Graph;
 use super::isolation::Isolation;
@@ -20,49 +21,43 @@ use crate::sink::Dataset;
 use crate::source::Registry;
 use crate::store::{Enrollment, Store};
 
-/// What the lanes of a pipeline share.
+/// What the partition workers of a pipeline share.
 pub struct PipelineRuntime {
-    /// Makes fates of records.
     pub evaluator: Evaluator,
-    /// Commits them.
     pub committer: Committer,
-    /// When a batch is full.
     pub budget: Budget,
-    /// Told what is out of order.
+    /// Is told which components are unavailable.
     pub health: Health,
-    /// How long one evaluation may take before the model host counts as wedged.
+    /// How long one evaluation may take before the process counts as wedged.
     pub watchdog: Duration,
     /// Shared by all pipelines of the process.
     pub isolation: Isolation,
-    /// The model host.
     pub engine: Engine,
-    /// Set once anything of the process is wedged; shared by all its pipelines.
+    /// Set once a part of the process is wedged; shared by all its pipelines.
     pub wedged: Arc<AtomicBool>,
 }
 
-/// What a pipeline is made ready with.
+/// What a pipeline runtime is built from.
 #[derive(Clone)]
 pub struct Dependencies {
-    /// The model host.
     pub engine: Engine,
-    /// The ledger.
     pub store: Store,
     /// Where the schemas of Avro records come from, if anywhere.
     pub registry: Option<Registry>,
-    /// Where Parquet files go, if anywhere.
+    /// Where Parquet files are written, if anywhere.
     pub dataset: Option<Dataset>,
-    /// Told what is out of order.
+    /// Is told which components are unavailable.
     pub health: Health,
     /// How long one evaluation may take.
     pub watchdog: Duration,
-    /// What the pipelines of the process share about records that are tried alone.
+    /// Shared by all pipelines of the process.
     pub isolation: Isolation,
-    /// Set once anything of the process is wedged.
+    /// Set once a part of the process is wedged; shared by all its pipelines.
     pub wedged: Arc<AtomicBool>,
 }
 
 impl Dependencies {
-    /// What a process has that runs one pipeline and no service: no registry, no dataset, and nobody who looks at its health.
+    /// For a process that runs one pipeline without the service: no registry, no dataset, and a health state that nobody reads.
     pub fn alone(engine: Engine, store: Store, watchdog: Duration) -> Self {
         let (health, isolation, wedged) = (Health::new(), Isolation::default(), Arc::default());
         Self { engine, store, registry: None, dataset: None, health, watchdog, isolation, wedged }
@@ -70,10 +65,10 @@ impl Dependencies {
 }
 
 impl PipelineRuntime {
-    /// Makes the pipeline ready.
+    /// Builds the task graph and everything around it.
     ///
     /// # Errors
-    /// Where a model, a template or the source does not fit, or the ledger knows the pipeline as another tenant's.
+    /// Where a model, a template or the source does not fit, or the pipeline belongs to another tenant in the ledger.
     pub async fn new(definition: &Definition, dependencies: Dependencies) -> anyhow::Result<Arc<Self>> {
         let Dependencies { engine, store, registry, dataset, health, watchdog, isolation, wedged } = dependencies;
         enroll(definition, &store).await?;
@@ -91,26 +86,32 @@ impl PipelineRuntime {
             results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
             dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
             health: health.clone(),
-            catalogue: definition.copy.clone(),
+            copy: definition.copy.clone(),
             tolerance: definition.tolerance,
-            wary: AtomicBool::new(true),
+            checks_tolerance: AtomicBool::new(true),
             leads: definition.leads.clone(),
             embedding_sets: Mutex::new(HashMap::new()),
         };
         let budget = definition.budget.clone();
         Ok(Arc::new(Self { evaluator, committer, budget, health, watchdog, isolation, engine, wedged }))
     }
+
+    /// Whether neither the process nor the model host is wedged or broken. Only then is it known that no record under way is at
+    /// fault.
+    pub fn is_sound(&self) -> bool {
+        !self.wedged.load(Ordering::Relaxed) && self.engine.health().is_ok()
+    }
 }
 
-/// Says whose the pipeline is before it makes anything. Another tenant than before is refused: one wrong word in a file would show
-/// everything that was made for one tenant to another.
+/// Records the pipeline's tenant in the ledger before the pipeline writes anything. A tenant other than the recorded one is
+/// refused: otherwise one wrong word in a file would show one tenant's data to another.
 async fn enroll(definition: &Definition, store: &Store) -> anyhow::Result<()> {
     let (name, tenant) = (&definition.name, &definition.tenant);
     match store.enroll_pipeline(name, tenant).await? {
         Enrollment::Yes => Ok(()),
         Enrollment::Another(known) => Err(ConfigError(format!(
-            "{}: the pipeline is tenant `{tenant}`'s here, and what it has made so far is tenant `{known}`'s; mend `tenant`, or hand all of it \
-             over with `tidemill pipelines assign {name} --tenant {tenant}`",
+            "{}: the pipeline file names tenant `{tenant}`, but the pipeline's data belongs to tenant `{known}`; fix `tenant`, or \
+             move the data with `tidemill pipelines assign {name} --tenant {tenant}`",
             definition.path.display()
         ))
         .into()),

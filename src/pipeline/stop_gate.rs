@@ -1,4 +1,4 @@
-//! Whether a pipeline may run: the ledger says, and a running pipeline asks it every second.
+//! The stop gate of a pipeline: the ledger records whether the pipeline is stopped, and the gate reads that every second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::store::{PipelineStop, Store};
 
-/// How often the ledger is asked.
-const LOOK: Duration = Duration::from_secs(1);
-/// The class of a stop by hand in the metric, beside those of dead letters.
+/// How often the ledger is read.
+const POLL: Duration = Duration::from_secs(1);
+/// The metric's `class` of a manual stop. Other stops have the class of their dead letters.
 const BY_HAND: &str = "by_hand";
 
-/// The valve of one pipeline.
+/// Waits for the stops and resumptions of one pipeline.
 #[derive(Debug, Clone)]
 pub struct StopGate {
     pipeline: Arc<str>,
@@ -24,29 +24,29 @@ pub struct StopGate {
 }
 
 impl StopGate {
-    /// The valve of the pipeline; whoever waits at it keeps `health` informed.
+    /// The gate of `pipeline`, which reports to `health`.
     pub fn new(pipeline: Arc<str>, store: Store, health: Health) -> Self {
         Self { pipeline, store, health }
     }
 
     /// Waits until the pipeline may run.
-    pub async fn opened(&self) {
+    pub async fn wait_until_open(&self) {
         let mut class: Option<String> = None;
         loop {
-            match self.look().await {
+            match self.stop().await {
                 Ok(None) => break,
                 Ok(Some(stop)) => {
-                    let now = stop.class.clone().unwrap_or_else(|| BY_HAND.to_owned());
-                    if class.as_ref() != Some(&now) {
-                        self.clear(class.replace(now.clone()));
-                        METRICS.pipeline_stopped.with_label_values(&[&*self.pipeline, &now]).set(1);
+                    let current = stop.class.clone().unwrap_or_else(|| BY_HAND.to_owned());
+                    if class.as_ref() != Some(&current) {
+                        self.clear(class.replace(current.clone()));
+                        METRICS.pipeline_stopped.with_label_values(&[&*self.pipeline, &current]).set(1);
                         tracing::warn!(pipeline = %self.pipeline, reason = stop.reason, "the pipeline is stopped");
                     }
                     self.health.stopped(&self.pipeline, stop.reason);
                 }
                 Err(failure) => self.health.blame(&failure),
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
         if class.is_some() {
             tracing::info!(pipeline = %self.pipeline, "the pipeline is resumed");
@@ -55,24 +55,24 @@ impl StopGate {
         self.health.running(&self.pipeline);
     }
 
-    /// Waits until the pipeline must not run any more.
-    pub async fn closed(&self) {
+    /// Waits until the pipeline must stop.
+    pub async fn wait_until_closed(&self) {
         loop {
-            sleep(LOOK).await;
-            // The walk itself reports a database that is down.
-            if let Ok(Some(_)) = self.look().await {
+            sleep(POLL).await;
+            // The running pipeline itself reports a database that is unavailable.
+            if let Ok(Some(_)) = self.stop().await {
                 return;
             }
         }
     }
 
-    async fn look(&self) -> Result<Option<PipelineStop>, Transient> {
+    async fn stop(&self) -> Result<Option<PipelineStop>, Transient> {
         self.store.pipeline_stop(&self.pipeline).await
     }
 
     fn clear(&self, class: Option<String>) {
         if let Some(class) = class {
-            // It is there: it was set when the class was learnt.
+            // The label exists: it was set when the gate closed with this class.
             let _ = METRICS.pipeline_stopped.remove_label_values(&[&*self.pipeline, &class]);
         }
     }

@@ -1,15 +1,16 @@
-//! The fates of a batch become rows: pure bookkeeping, in one place, so that `in = ok + reused + skipped + dead` can be read off.
+//! Turns the outcomes of a batch into the rows of its transaction. All counting happens here, so that the code shows that
+//! `in = ok + reused + skipped + dead`.
 //!
-//! | fate or outcome | counts as | row | Parquet | results topic |
+//! | outcome | counts as | row | Parquet | events |
 //! |---|---|---|---|---|
-//! | computed | ok | written | yes | event |
-//! | reused, copied from elsewhere | reused | written | yes | event |
-//! | reused, unchanged | reused | stays | no | no |
-//! | skipped | skipped | an older version's goes | no | no |
-//! | dead | dead | an older version's goes | no | dead-letter topic |
-//! | record superseded | skipped, each task | stays | no | no |
-//! | record deletes | ok, each task | goes | no | event that says so |
-//! | record cannot be decoded, or ends the process | dead, each task | stays | no | dead-letter topic |
+//! | computed | ok | written | yes | result |
+//! | reused, copied from another row | reused | written | yes | result |
+//! | reused, unchanged | reused | unchanged | no | none |
+//! | skipped | skipped | removed | no | none |
+//! | dead | dead | removed | no | dead letter |
+//! | record superseded | skipped, for each task | unchanged | no | none |
+//! | record deletes a document | ok, for each task | removed | no | deletion |
+//! | record cannot be decoded, or ends the process | dead, for each task | unchanged | no | dead letter |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::batcher::MicroBatch;
+use super::batch::MicroBatch;
 use super::copy::{CopySettings, PublishMode};
-use super::evaluator::RecordOutcome;
 use super::leads::LeadSettings;
+use super::record_outcome::RecordOutcome;
 use super::versions;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
@@ -31,36 +32,31 @@ use crate::store::{
     BatchRow, CopySubmission, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow,
 };
 
-/// What the rows of a batch depend on besides its fates.
+/// Builds the rows of a batch from the outcomes of its records.
 #[derive(Debug)]
 pub struct SubmissionBuilder<'a> {
-    /// The pipeline.
     pub pipeline: &'a str,
     /// The names of its tasks, in the order of outcomes.
     pub tasks: &'a [Arc<str>],
-    /// Where the outputs of each come from.
+    /// Model and prompt of each task's outputs.
     pub lineages: &'a [Lineage],
-    /// The topic of results, if any.
     pub results_topic: Option<&'a str>,
-    /// The topic of dead letters, if any.
     pub dead_letter_topic: Option<&'a str>,
-    /// What makes copy of the outputs of a task, if anything.
-    pub catalogue: Option<&'a CopySettings>,
+    pub copy: Option<&'a CopySettings>,
     /// The ids of the vector spaces that occur.
     pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
-    /// How documents become leads, if they do.
     pub leads: Option<&'a LeadSettings>,
 }
 
 /// The vector spaces that occur in `record_outcomes`.
 pub fn embedding_sets(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = &Arc<EmbeddingSet>> {
-    written(record_outcomes).filter_map(|(_, _, _, product)| match &product.output {
+    written(record_outcomes).filter_map(|(_, _, _, computed)| match &computed.output {
         Output::Embedding(embedding) => Some(&embedding.set),
         _ => None,
     })
 }
 
-/// The rows of the batch's Parquet file: an embedding has one a chunk, any other output one.
+/// The rows of the batch's Parquet file: one for each chunk of an embedding, one for any other output.
 pub fn parquet_rows<'a>(
     batch: &'a MicroBatch,
     record_outcomes: &'a [RecordOutcome],
@@ -68,21 +64,21 @@ pub fn parquet_rows<'a>(
     lineages: &'a [Lineage],
 ) -> Vec<ParquetRow<'a>> {
     let mut rows = Vec::new();
-    for (index, document, task, product) in written(record_outcomes) {
+    for (index, document, task, computed) in written(record_outcomes) {
         let record = &batch.records[index];
         let row = ParquetRow {
             document_id: &document.id,
             version: document.version,
             task: &tasks[task],
-            output: &product.output,
+            output: &computed.output,
             chunk: None,
-            fingerprint: product.fingerprint,
-            cost: product.cost,
+            fingerprint: computed.fingerprint,
+            cost: computed.cost,
             lineage: &lineages[task],
             place: &record.place,
             timestamp_ms: record.timestamp_ms,
         };
-        match &product.output {
+        match &computed.output {
             Output::Embedding(embedding) => {
                 rows.extend(embedding.chunks.iter().enumerate().map(|chunk| ParquetRow { chunk: Some(chunk), ..row.clone() }));
             }
@@ -92,7 +88,7 @@ pub fn parquet_rows<'a>(
     rows
 }
 
-/// Outputs to write: record, document, task and product.
+/// The outputs to write: index of the record, document, index of the task, output.
 fn written(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = (usize, &Document, usize, &ComputedOutput)> {
     record_outcomes.iter().enumerate().flat_map(|(index, record_outcome)| {
         let (document, outcomes) = match record_outcome {
@@ -100,8 +96,8 @@ fn written(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = (usize, &D
             _ => (None, [].as_slice()),
         };
         outcomes.iter().enumerate().filter_map(move |(task, outcome)| match outcome {
-            Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => {
-                Some((index, document?, task, product))
+            Outcome::Computed(computed) | Outcome::Reused(ReusedOutput::Copied(computed)) => {
+                Some((index, document?, task, computed))
             }
             _ => None,
         })
@@ -109,7 +105,7 @@ fn written(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = (usize, &D
 }
 
 impl SubmissionBuilder<'_> {
-    /// Everything that the batch makes true, save the file.
+    /// Everything that the batch commits, except the Parquet file.
     pub fn submission(&self, id: Uuid, batch: &MicroBatch, record_outcomes: &[RecordOutcome]) -> Submission {
         let batch_row = BatchRow {
             id,
@@ -129,9 +125,9 @@ impl SubmissionBuilder<'_> {
             dead_letters: Vec::new(),
             events: Vec::new(),
             file: None,
-            copy: self.catalogue.map(|catalogue| CopySubmission {
-                task: catalogue.task.to_string(),
-                is_automatic: catalogue.publish == PublishMode::Automatic,
+            copy: self.copy.map(|copy| CopySubmission {
+                task: copy.task.to_string(),
+                is_automatic: copy.publish == PublishMode::Automatic,
                 rows: Vec::new(),
             }),
             tolerance: None,
@@ -143,15 +139,15 @@ impl SubmissionBuilder<'_> {
                     submission.usage.iter_mut().for_each(|u| u.dead += 1);
                     self.dead_letter(&mut submission, record, None, poison);
                 }
-                RecordOutcome::Superseded | RecordOutcome::Outlived { .. } => {
+                RecordOutcome::Superseded | RecordOutcome::SupersededDelete { .. } => {
                     submission.usage.iter_mut().for_each(|u| u.skipped += 1)
                 }
-                RecordOutcome::Deleted { id, version, any } => {
+                RecordOutcome::Deleted { id, version, any_version } => {
                     submission.usage.iter_mut().for_each(|u| u.ok += 1);
                     submission.documents.push(DocumentRow {
                         id: id.to_string(),
                         version: *version,
-                        wins: *any,
+                        wins: *any_version,
                         revives: false,
                         content: None,
                     });
@@ -160,8 +156,8 @@ impl SubmissionBuilder<'_> {
                     }
                 }
                 RecordOutcome::Document(document, outcomes) => {
-                    let source = (!hold_nul(&document.fields)).then(|| written_out(&document.fields));
-                    let metadata = written_out(&document.metadata);
+                    let source = (!hold_nul(&document.fields)).then(|| json_text(&document.fields));
+                    let metadata = json_text(&document.metadata);
                     let content = DocumentContent { text: document.text.clone(), metadata, source };
                     submission.documents.push(DocumentRow {
                         id: document.id.to_string(),
@@ -170,48 +166,49 @@ impl SubmissionBuilder<'_> {
                         revives: versions::revives(record),
                         content: Some(content),
                     });
-                    self.copy(&mut submission, document, outcomes);
+                    self.add_copy(&mut submission, document, outcomes);
                     if let (Some(leads), Some(submitted)) = (self.leads, &mut submission.leads) {
-                        leads.add(document, (self.tasks, outcomes), submitted);
+                        leads.add(document, self.tasks, outcomes, submitted);
                     }
                     for (task, outcome) in outcomes.iter().enumerate() {
-                        self.unit(&mut submission, record, (document, task), outcome);
+                        self.add_outcome(&mut submission, record, document, task, outcome);
                     }
                 }
             }
         }
-        submission.dead_letters.iter_mut().for_each(|letter| letter.attempts = batch.attempts);
+        submission.dead_letters.iter_mut().for_each(|dead_letter| dead_letter.attempts = batch.attempts);
         submission
     }
 
-    /// The copy of a document, whether it was made now or stood before: what checks say of it may have changed since.
-    fn copy(&self, submission: &mut Submission, document: &Document, outcomes: &[Outcome]) {
-        let (Some(catalogue), Some(copy)) = (self.catalogue, &mut submission.copy) else { return };
-        let outcome = self.tasks.iter().position(|task| *task == catalogue.task).and_then(|task| outcomes.get(task));
+    /// Adds the copy of a document, also where it is reused, because the checks on it may have changed since.
+    fn add_copy(&self, submission: &mut Submission, document: &Document, outcomes: &[Outcome]) {
+        let (Some(settings), Some(copy)) = (self.copy, &mut submission.copy) else { return };
+        let outcome = self.tasks.iter().position(|task| *task == settings.task).and_then(|task| outcomes.get(task));
         let output = match outcome {
-            Some(Outcome::Computed(product)) => Some(&product.output),
+            Some(Outcome::Computed(computed)) => Some(&computed.output),
             Some(Outcome::Reused(reuse)) => reuse.output(),
             Some(Outcome::Skipped(_) | Outcome::Dead(_)) | None => None,
         };
         if let Some(Output::ComposedObject(composed)) = output {
-            copy.rows.push(catalogue.row(document, composed));
+            copy.rows.push(settings.row(document, composed));
         }
     }
 
-    fn unit(&self, submission: &mut Submission, record: &Record, (document, task): (&Document, usize), outcome: &Outcome) {
+    /// Counts the outcome of one task on one document, and adds its row and events.
+    fn add_outcome(&self, submission: &mut Submission, record: &Record, document: &Document, task: usize, outcome: &Outcome) {
         let key = || (document.id.to_string(), self.tasks[task].to_string());
         let usage = &mut submission.usage[task];
         match outcome {
-            Outcome::Computed(product) => {
+            Outcome::Computed(computed) => {
                 usage.ok += 1;
-                usage.tokens += i64::from(product.cost.tokens);
-                usage.generated_tokens += i64::from(product.cost.generated);
-                usage.device_micros += product.cost.device_micros as i64;
-                self.result(submission, record, (document, task), product);
+                usage.tokens += i64::from(computed.cost.tokens);
+                usage.generated_tokens += i64::from(computed.cost.generated);
+                usage.device_micros += computed.cost.device_micros as i64;
+                self.add_result(submission, record, document, task, computed);
             }
-            Outcome::Reused(ReusedOutput::Copied(product)) => {
+            Outcome::Reused(ReusedOutput::Copied(computed)) => {
                 usage.reused += 1;
-                self.result(submission, record, (document, task), product);
+                self.add_result(submission, record, document, task, computed);
             }
             Outcome::Reused(ReusedOutput::Unchanged { fingerprint, .. }) => {
                 usage.reused += 1;
@@ -230,14 +227,15 @@ impl SubmissionBuilder<'_> {
         }
     }
 
-    fn result(
+    fn add_result(
         &self,
         submission: &mut Submission,
         record: &Record,
-        (document, task): (&Document, usize),
-        product: &ComputedOutput,
+        document: &Document,
+        task: usize,
+        computed: &ComputedOutput,
     ) {
-        let output = &product.output;
+        let output = &computed.output;
         let embedding = match output {
             Output::Embedding(embedding) => self.embedding_sets.get(&embedding.set).map(|set| (*set, embedding.chunks.clone())),
             _ => None,
@@ -252,8 +250,8 @@ impl SubmissionBuilder<'_> {
             confidence: output.confidence(),
             text: output.text().map(str::to_owned),
             fields: fields.to_string(),
-            fingerprint: product.fingerprint,
-            cost: product.cost,
+            fingerprint: computed.fingerprint,
+            cost: computed.cost,
             lineage: self.lineages[task].clone(),
             embedding,
             interaction: interaction(output, record),
@@ -297,8 +295,15 @@ impl SubmissionBuilder<'_> {
         submission.events.push(event(topic, id, task, &body));
     }
 
-    fn dead_letter(&self, submission: &mut Submission, record: &Record, unit: Option<(&str, &str)>, poison: &Poison) {
-        let (document_id, task) = unit.unzip();
+    /// Adds the dead letter of a record, or of one task on its document.
+    fn dead_letter(
+        &self,
+        submission: &mut Submission,
+        record: &Record,
+        document_and_task: Option<(&str, &str)>,
+        poison: &Poison,
+    ) {
+        let (document_id, task) = document_and_task.unzip();
         if let Some(topic) = self.dead_letter_topic {
             let mut headers = json!({
                 "tidemill-pipeline": self.pipeline,
@@ -323,7 +328,7 @@ impl SubmissionBuilder<'_> {
             task: task.unwrap_or_default().to_owned(),
             document_id: document_id.map(str::to_owned),
             class: poison.class.as_str(),
-            // A reason may quote the record, which may hold what Postgres cannot store.
+            // A reason may quote the record, and Postgres cannot store U+0000.
             reason: poison.reason.replace('\0', "\u{fffd}"),
             key: record.key.as_ref().map(|key| key.to_vec()),
             payload: record.payload.as_ref().map(|payload| payload.to_vec()),
@@ -336,19 +341,20 @@ impl SubmissionBuilder<'_> {
     }
 }
 
-/// What somebody did, at the record's time where the event tells none. A producer may give a record any number for a time.
+/// The interaction, at the record's time where the event has none. A producer may give a record any number as its time, so only
+/// plausible times count.
 fn interaction(output: &Output, record: &Record) -> Option<Interaction> {
     let Output::Interaction(interaction) = output else { return None };
-    let of_the_record = record.timestamp_ms.filter(|at| Interaction::TIMES.contains(at));
-    Some(Interaction { at_ms: interaction.at_ms.or(of_the_record), ..interaction.clone() })
+    let record_time = record.timestamp_ms.filter(|at| Interaction::TIMES.contains(at));
+    Some(Interaction { at_ms: interaction.at_ms.or(record_time), ..interaction.clone() })
 }
 
-/// An object as JSON. Keys and values of JSON can always be written.
-fn written_out(object: &Map<String, Value>) -> String {
+/// The object as JSON text. Writing cannot fail: the object came from JSON.
+fn json_text(object: &Map<String, Value>) -> String {
     serde_json::to_string(object).unwrap_or_default()
 }
 
-/// Documents' events share a key per task, so that a compacted topic keeps the latest of each.
+/// The events of one document and task share a key, so that a compacted topic keeps the latest.
 fn event(topic: &str, document_id: &str, task: &str, body: &Value) -> Event {
     Event {
         event_id: Uuid::now_v7(),

@@ -1,41 +1,50 @@
-//! From the entries of a file to tasks with their order.
+//! Turns the entries under `tasks` into task definitions, and finds the order in which they run.
 //!
-//! | a task is named in | it runs before | without its output |
-//! |---|---|---|
-//! | `needs` | yes | this one is skipped |
-//! | the task's own template | yes | this one is skipped, unless it is among the task's `optional` |
-//! | `when` only | yes | this one is skipped, unless the condition asks `… is defined` |
+//! A task runs after every task that it names. What happens where the other task has no output depends on where it is named:
+//!
+//! | named in | without the other task's output |
+//! |---|---|
+//! | `needs` | this task is skipped |
+//! | this task's templates | this task is skipped, unless the other one is among its `optional` tasks |
+//! | `when` only | this task is skipped, unless the condition tests `… is defined` |
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::definition::{TaskDefinition, is_name, place};
-use super::definition_error::suggestion;
-use super::file::TaskLines;
+use serde_saphyr::Spanned;
+
+use super::definition_error::{position, suggestion};
+use super::task_definition::{TaskDefinition, is_name};
+use crate::task::TaskEntry;
 use crate::template::{Condition, root};
 
-/// Names that mean something else where a task's name could stand.
+/// Names that have another meaning where a task could be named.
 const RESERVED: &[&str] = &["document", "dead_letter"];
 
-/// What templates see of a document.
+/// The fields of a document that templates can read.
 const DOCUMENT_FIELDS: &[&str] = &["id", "text", "version", "characters", "tokens", "metadata", "fields"];
 
-type Place = Option<(u64, u64)>;
+type Position = Option<(u64, u64)>;
 
-/// Paths of prompts and schemas are relative to `base_dir`.
-pub(super) fn resolve(lines: TaskLines, base_dir: &Path, report: &mut dyn FnMut(Place, String)) -> Vec<TaskDefinition> {
-    if lines.tasks.is_empty() {
-        report(lines.place, "the pipeline has no tasks: add at least one".into());
+/// Checks the entries of the section at `section`. Paths of prompts and schemas are relative to `base_dir`.
+pub(super) fn resolve(
+    section: Position,
+    entries: Vec<(String, Spanned<TaskEntry>)>,
+    base_dir: &Path,
+    report: &mut dyn FnMut(Position, String),
+) -> Vec<TaskDefinition> {
+    if entries.is_empty() {
+        report(section, "the pipeline has no tasks: add at least one".into());
     }
-    let names: Vec<Arc<str>> = lines.tasks.iter().map(|(name, _)| name.as_str().into()).collect();
+    let names: Vec<Arc<str>> = entries.iter().map(|(name, _)| name.as_str().into()).collect();
     let mut tasks: Vec<TaskDefinition> = Vec::new();
-    for (name, entry) in lines.tasks {
-        let at = place(&entry);
+    for (name, entry) in entries {
+        let at = position(&entry);
         if !is_name(&name, '_') || RESERVED.contains(&name.as_str()) {
             report(
                 at,
                 format!(
-                    "`{name}` is no task name: use lower-case letters, digits and `_`, a letter first, and none of {}",
+                    "`{name}` is not a task name: use lower-case letters, digits and `_`, a letter first, and none of {}",
                     RESERVED.join(", ")
                 ),
             );
@@ -59,10 +68,8 @@ pub(super) fn resolve(lines: TaskLines, base_dir: &Path, report: &mut dyn FnMut(
             add(&mut needs, &need, &names, &mut |message| report(at, format!("task `{name}` needs {message}")));
         }
         let mut watches = Vec::new();
-        for name_of_other in spec.optional() {
-            add(&mut watches, name_of_other, &names, &mut |message| {
-                report(at, format!("task `{name}` has as optional {message}"))
-            });
+        for optional in spec.optional() {
+            add(&mut watches, optional, &names, &mut |message| report(at, format!("task `{name}` has as optional {message}")));
         }
         let is_optional = |path: &str| spec.optional().iter().any(|other| other == root(path));
         for path in spec.reads(base_dir).into_iter().filter(|path| !is_optional(path)) {
@@ -98,7 +105,7 @@ fn check_read(path: &str, found: &mut Vec<Arc<str>>, names: &[Arc<str>], wrong: 
     }
 }
 
-/// What a path of a template names of a document that no document has, with the mend.
+/// A message if the path reads a field of a document that no document has, with the nearest field that exists.
 pub(super) fn unknown_field(path: &str) -> Option<String> {
     let field = path.strip_prefix("document.")?.split('.').next().filter(|field| !DOCUMENT_FIELDS.contains(field))?;
     let near = suggestion(field, DOCUMENT_FIELDS.iter().copied());
@@ -109,16 +116,18 @@ fn add(found: &mut Vec<Arc<str>>, name: &str, names: &[Arc<str>], wrong: &mut dy
     match names.iter().find(|known| ***known == *name) {
         Some(known) if !found.contains(known) => found.push(known.clone()),
         Some(_) => {}
-        None => wrong(format!("`{name}`, which is no task{}", suggestion(name, names.iter().map(|n| &**n).chain(["document"])))),
+        None => {
+            wrong(format!("`{name}`, which is not a task{}", suggestion(name, names.iter().map(|n| &**n).chain(["document"]))))
+        }
     }
 }
 
-/// Whether a path of a template shows `document.tokens`, by name or by showing the document as a whole.
+/// Whether the path of a template reads `document.tokens`, by name or as part of the whole document.
 pub(super) fn reads_tokens(path: &str) -> bool {
     path == "document" || path == "document.tokens"
 }
 
-fn check_counting(tasks: &[TaskDefinition], base_dir: &Path, report: &mut dyn FnMut(Place, String)) {
+fn check_counting(tasks: &[TaskDefinition], base_dir: &Path, report: &mut dyn FnMut(Position, String)) {
     if tasks.iter().any(|task| task.spec.model().is_some()) {
         return;
     }
@@ -128,7 +137,7 @@ fn check_counting(tasks: &[TaskDefinition], base_dir: &Path, report: &mut dyn Fn
         let paths = condition.iter().flat_map(|c| c.variables()).chain(&reads);
         if paths.into_iter().any(|path| path == "document.tokens") {
             let message = format!(
-                "task `{}` reads `document.tokens`, but no task has a model to count them with: use `document.characters`",
+                "task `{}` reads `document.tokens`, but no task has a model to count tokens with: use `document.characters`",
                 task.name
             );
             report(Some(task.place), message);
@@ -136,9 +145,10 @@ fn check_counting(tasks: &[TaskDefinition], base_dir: &Path, report: &mut dyn Fn
     }
 }
 
-/// Gives each task its level, or names a cycle.
-fn order(tasks: &mut [TaskDefinition], report: &mut dyn FnMut(Place, String)) {
-    // A longer path than there are tasks goes round in a circle, so this many rounds settle every level that can be settled.
+/// Sets each task's level, or reports a cycle.
+fn order(tasks: &mut [TaskDefinition], report: &mut dyn FnMut(Position, String)) {
+    // A path with more steps than tasks contains a cycle, so this many rounds determine every level that is not on or behind a
+    // cycle.
     for _ in 0..tasks.len() {
         for index in 0..tasks.len() {
             let before = before(&tasks[index]).filter_map(|name| tasks.iter().find(|task| task.name == *name));

@@ -8,8 +8,9 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::definition::{Definition, TaskDefinition};
+use super::definition::Definition;
 use super::definition_error::suggestion;
+use super::task_definition::TaskDefinition;
 use crate::document::avro::Schemas;
 use crate::document::{DecodedRecord, Decoder, Document, Format, look_up};
 use crate::engine::{Chunking, Engine, ModelKind, Prediction, Request, TextKind, Work};
@@ -17,23 +18,22 @@ use crate::record::{Partition, Record, RecordLocation};
 use crate::task::training::{TrainingExample, TrainingReport, TrainingSpec, train};
 use crate::task::{ClassifySpec, TaskSpec};
 
-/// Rows that are encoded at once: enough to fill the device, few enough to hold.
+/// Rows that are encoded at a time: enough to fill the device, and few enough to hold in memory.
 const ROWS_AT_ONCE: usize = 512;
 
-/// What to train from, and where to.
+/// What to train from, and where to write the head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainOptions {
-    /// The task's name.
     pub task: String,
-    /// One JSON object a line: the source's fields and the label.
+    /// A file with one JSON object a line: the source's fields and the label.
     pub examples: PathBuf,
-    /// The field that holds the label; for a multi-label task a list of labels.
+    /// The field that holds the label; for a multi-label task a label or a list of labels.
     pub label_field: String,
-    /// Where to write the head; the task's `head` unless told, and without one `heads/<task>.safetensors` beside the pipeline file.
+    /// Where to write the head. Default: the task's `head`, and without one `heads/<task>.safetensors` beside the pipeline file.
     pub output: Option<PathBuf>,
 }
 
-/// What came of it.
+/// The result of a training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainReport {
     /// The file that was written.
@@ -42,13 +42,12 @@ pub struct TrainReport {
     pub version: String,
     /// The labels, in the head's order.
     pub labels: Vec<String>,
-    /// Rows that were read.
     pub rows: usize,
-    /// Rows that were left out because they are no good document or have no label.
+    /// Rows that were left out because they are not valid documents or have no label.
     pub skipped: usize,
-    /// Why the first of them was.
+    /// Why the first of them was left out.
     pub first_skipped: Option<String>,
-    /// How the head does on the rows that it was not trained on.
+    /// How well the head classifies the rows that it was not trained on.
     #[serde(flatten)]
     pub quality: TrainingReport,
 }
@@ -58,12 +57,12 @@ pub async fn train_head(definition: &Definition, engine: &Engine, options: &Trai
     let (task, spec) = classify_task(definition, &options.task)?;
     let model = engine.model(&spec.model).with_context(|| format!("model `{}` is not configured", spec.model))?;
     if model.kind != ModelKind::Encoder {
-        bail!("model `{}` is a classifier with labels of its own: a head is trained on an encoder", spec.model);
+        bail!("model `{}` is a classifier with labels of its own, but a head needs an encoder", spec.model);
     }
     let mut rows = read(definition, spec.multi, options)?;
     ensure!(
         !rows.good.is_empty(),
-        "`{}` has no row to train from; the first is left out because {}",
+        "`{}` has no row to train from; the first row is left out because {}",
         options.examples.display(),
         rows.first_skipped.as_deref().unwrap_or("there is none")
     );
@@ -75,7 +74,7 @@ pub async fn train_head(definition: &Definition, engine: &Engine, options: &Trai
             work: Work::Encode { texts: vec![document.text.clone()], chunking: Chunking::Truncate, kind: TextKind::Plain },
         };
         let answers = engine.run(part.iter().map(request).collect()).await?;
-        ensure!(answers.len() == part.len(), "the model host was asked {} times, but gave {} answers", part.len(), answers.len());
+        ensure!(answers.len() == part.len(), "the model host got {} requests, but gave {} answers", part.len(), answers.len());
         for ((document, labels), answer) in part.iter().zip(answers) {
             match answer {
                 Ok(answer) => {
@@ -127,7 +126,7 @@ fn default_output(definition: &Definition, task: &TaskDefinition, spec: &Classif
 fn single_vector(prediction: Prediction) -> anyhow::Result<Vec<f32>> {
     let Prediction::Vectors(texts) = prediction else { bail!("the model answered with class scores, not with vectors") };
     let [text] = texts.as_slice() else { bail!("the model did not answer with the vector of one text") };
-    let [chunk] = text.chunks.as_slice() else { bail!("the model cut a text that was to stay whole") };
+    let [chunk] = text.chunks.as_slice() else { bail!("the model split a text that must stay whole") };
     Ok(chunk.vector.to_vec())
 }
 
@@ -182,17 +181,17 @@ fn labelled(decoder: &Decoder, line: Vec<u8>, index: usize, multi: bool, field: 
     };
     let document = match decoder.decode(&record, &Schemas::none()) {
         Ok(DecodedRecord::Document(document)) => document,
-        Ok(DecodedRecord::Tombstone { .. }) => return Err("it is a delete".into()),
+        Ok(DecodedRecord::Tombstone { .. }) => return Err("the row is a delete".into()),
         Err(poison) => return Err(poison.to_string()),
     };
     let labels = match look_up(&document.fields, field) {
         Some(Value::String(label)) => vec![label.clone()],
         Some(Value::Array(items)) if multi => {
             let labels: Option<Vec<String>> = items.iter().map(|item| item.as_str().map(str::to_owned)).collect();
-            labels.ok_or_else(|| format!("field `{field}` holds something that is no string"))?
+            labels.ok_or_else(|| format!("field `{field}` holds something that is not a string"))?
         }
         Some(_) if multi => return Err(format!("field `{field}` is neither a label nor a list of labels")),
-        Some(_) => return Err(format!("field `{field}` is no string, so it is no label")),
+        Some(_) => return Err(format!("field `{field}` is not a string, so it is not a label")),
         None => return Err(format!("field `{field}` is absent: name the field that holds the label")),
     };
     Ok((document, labels))
@@ -237,7 +236,7 @@ mod tests {
         let line = br#"{"id": 1, "text": "x", "about": {"topics": ["a", "b"]}}"#.to_vec();
         let decoder = Decoder::new(&Default::default()).unwrap();
         assert_eq!(labelled(&decoder, line.clone(), 0, true, "about.topics").unwrap().1, ["a", "b"]);
-        assert!(labelled(&decoder, line, 0, false, "about.topics").unwrap_err().contains("is no string"));
+        assert!(labelled(&decoder, line, 0, false, "about.topics").unwrap_err().contains("is not a string"));
     }
 
     #[test]

@@ -1,112 +1,114 @@
-//! Which record of each document stands: of those that are committed together and what the ledger knows, the greatest version, and of
-//! equal ones the latest.
+//! Which record of each document wins: of the records that are committed together and the version in the ledger, the one with the
+//! greatest version, and of equal versions the last.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::evaluator::RecordOutcome;
+use super::record_outcome::RecordOutcome;
 use crate::document::DecodedRecord;
 use crate::failure::Poison;
 use crate::record::Record;
 use crate::store::{StoredVersion, is_job_topic};
 
-/// For each document met so far the place of the record that stands, and the version known.
+/// For each document met so far, the index of the record that wins and the greatest version known.
 #[derive(Default)]
 struct VersionResolver(HashMap<Arc<str>, (Option<usize>, Option<i64>)>);
 
-/// What a record brings.
+/// The version that a record brings or deletes.
 struct VersionClaim<'a> {
     id: &'a Arc<str>,
     version: Option<i64>,
-    /// Whether it goes for whatever version is there.
-    any: bool,
+    /// Whether it applies whatever version is stored.
+    any_version: bool,
 }
 
-/// What comes of a claim.
 enum VersionDecision {
-    /// A newer version stands.
+    /// A newer version wins.
     Superseded,
-    /// It stands with that version, in the place of an earlier record if there is one.
-    Stands { version: Option<i64>, instead_of: Option<usize> },
+    /// The record wins with this version, and the record at `replaced`, if any, no longer does.
+    Wins { version: Option<i64>, replaced: Option<usize> },
 }
 
 impl VersionResolver {
-    fn judge(&mut self, place: usize, claim: &VersionClaim<'_>, known: impl FnOnce() -> Option<i64>) -> VersionDecision {
-        let (holder, version) = self.0.entry(claim.id.clone()).or_insert_with(|| (None, known()));
-        if !claim.any && claim.version < *version {
+    fn decide(&mut self, index: usize, claim: &VersionClaim<'_>, known: impl FnOnce() -> Option<i64>) -> VersionDecision {
+        let (winner, version) = self.0.entry(claim.id.clone()).or_insert_with(|| (None, known()));
+        if !claim.any_version && claim.version < *version {
             return VersionDecision::Superseded;
         }
         *version = claim.version.max(*version);
-        VersionDecision::Stands { version: *version, instead_of: holder.replace(place) }
+        VersionDecision::Wins { version: *version, replaced: winner.replace(index) }
     }
 }
 
-/// The fates of records of one piece. Documents have no outcomes yet.
+/// The outcomes of the records of one part of a batch. Documents have no task outcomes yet.
 pub(super) fn sort_out(
     decoded: Vec<Result<DecodedRecord, Poison>>,
     known: &HashMap<String, StoredVersion>,
 ) -> Vec<RecordOutcome> {
-    let record_outcome = |decoded| match decoded {
+    let outcome = |decoded| match decoded {
         Err(poison) => RecordOutcome::Dead(poison),
         Ok(DecodedRecord::Document(document)) => RecordOutcome::Document(document, Vec::new()),
-        Ok(DecodedRecord::Tombstone { id, version }) => RecordOutcome::Deleted { id, version, any: version.is_none() },
+        Ok(DecodedRecord::Tombstone { id, version }) => RecordOutcome::Deleted { id, version, any_version: version.is_none() },
     };
-    let mut record_outcomes: Vec<RecordOutcome> = decoded.into_iter().map(record_outcome).collect();
-    settle(&mut record_outcomes, |id| known.get(id).map(|known| known.version));
-    record_outcomes
+    let mut outcomes: Vec<RecordOutcome> = decoded.into_iter().map(outcome).collect();
+    resolve(&mut outcomes, |id| known.get(id).map(|known| known.version));
+    outcomes
 }
 
-/// Whether the record may bring back a document whose delete has the same version: it came after that delete. What a job reads was
-/// there before, and a dead letter that is sent again may have been.
+/// Whether the record may bring back a document whose delete has the same version, because it came after that delete. The rows of a
+/// job were there before the delete, and a replayed dead letter may have been.
 pub(super) fn revives(record: &Record) -> bool {
     record.replays() == 0 && !is_job_topic(&record.place.partition.topic)
 }
 
-/// Takes out documents that would come back although they were deleted in that very version, before anything is asked for them. One
-/// that is deleted later than this is kept out by the commit.
-pub(super) fn withhold(records: &[Record], record_outcomes: &mut [RecordOutcome], known: &HashMap<String, StoredVersion>) {
-    for (record, record_outcome) in records.iter().zip(record_outcomes) {
-        let RecordOutcome::Document(document, _) = record_outcome else { continue };
-        let ends = |known: &StoredVersion| known.deleted && known.version == document.version;
-        if known.get(&*document.id).is_some_and(ends) && !revives(record) {
-            *record_outcome = RecordOutcome::Superseded;
+/// Marks documents as superseded that were deleted in the same version and may not come back, before any model is asked about them.
+/// The commit keeps out documents that are deleted later than this.
+pub(super) fn withhold(records: &[Record], outcomes: &mut [RecordOutcome], known: &HashMap<String, StoredVersion>) {
+    for (record, outcome) in records.iter().zip(outcomes) {
+        let RecordOutcome::Document(document, _) = outcome else { continue };
+        let is_deleted = |known: &StoredVersion| known.deleted && known.version == document.version;
+        if known.get(&*document.id).is_some_and(is_deleted) && !revives(record) {
+            *outcome = RecordOutcome::Superseded;
         }
     }
 }
 
-/// Puts the fates of the next piece of a batch behind those of the pieces before it, which its evaluation did not see.
-pub(super) fn join(record_outcomes: &mut Vec<RecordOutcome>, next: Vec<RecordOutcome>) {
-    record_outcomes.extend(next);
-    settle(record_outcomes, |_| None);
+/// Appends the outcomes of the next part of a batch, whose evaluation did not see the parts before it.
+pub(super) fn join(outcomes: &mut Vec<RecordOutcome>, next: Vec<RecordOutcome>) {
+    outcomes.extend(next);
+    resolve(outcomes, |_| None);
 }
 
-fn settle(record_outcomes: &mut [RecordOutcome], known: impl Fn(&str) -> Option<i64>) {
-    let mut standing = VersionResolver::default();
-    for place in 0..record_outcomes.len() {
-        let claim = match &record_outcomes[place] {
+fn resolve(outcomes: &mut [RecordOutcome], known: impl Fn(&str) -> Option<i64>) {
+    let mut resolver = VersionResolver::default();
+    for index in 0..outcomes.len() {
+        let claim = match &outcomes[index] {
             RecordOutcome::Dead(_) | RecordOutcome::Superseded => continue,
             RecordOutcome::Document(document, _) => {
-                VersionClaim { id: &document.id, version: Some(document.version), any: false }
+                VersionClaim { id: &document.id, version: Some(document.version), any_version: false }
             }
-            RecordOutcome::Deleted { id, version, any } => VersionClaim { id, version: *version, any: *any },
-            RecordOutcome::Outlived { id } => VersionClaim { id, version: None, any: true },
+            RecordOutcome::Deleted { id, version, any_version } => {
+                VersionClaim { id, version: *version, any_version: *any_version }
+            }
+            RecordOutcome::SupersededDelete { id } => VersionClaim { id, version: None, any_version: true },
         };
-        match standing.judge(place, &claim, || known(claim.id)) {
-            VersionDecision::Superseded => supersede(&mut record_outcomes[place]),
-            VersionDecision::Stands { version, instead_of } => {
-                if let VersionClaim { id, any: true, .. } = claim {
-                    record_outcomes[place] = RecordOutcome::Deleted { id: id.clone(), version, any: true };
+        match resolver.decide(index, &claim, || known(claim.id)) {
+            VersionDecision::Superseded => supersede(&mut outcomes[index]),
+            VersionDecision::Wins { version, replaced } => {
+                if let VersionClaim { id, any_version: true, .. } = claim {
+                    outcomes[index] = RecordOutcome::Deleted { id: id.clone(), version, any_version: true };
                 }
-                instead_of.into_iter().for_each(|earlier| supersede(&mut record_outcomes[earlier]));
+                replaced.into_iter().for_each(|earlier| supersede(&mut outcomes[earlier]));
             }
         }
     }
 }
 
-/// Another record stands. What outlives a delete of any version in its own piece may not in the whole batch, so it is remembered.
-fn supersede(record_outcome: &mut RecordOutcome) {
-    *record_outcome = match std::mem::replace(record_outcome, RecordOutcome::Superseded) {
-        RecordOutcome::Deleted { id, any: true, .. } => RecordOutcome::Outlived { id },
+/// Another record wins. A delete of any version is remembered as such: the record that wins over it in its own part may lose in the
+/// whole batch.
+fn supersede(outcome: &mut RecordOutcome) {
+    *outcome = match std::mem::replace(outcome, RecordOutcome::Superseded) {
+        RecordOutcome::Deleted { id, any_version: true, .. } => RecordOutcome::SupersededDelete { id },
         _ => RecordOutcome::Superseded,
     };
 }
@@ -148,46 +150,45 @@ mod tests {
             (record("job:rerun-1", "0"), 5, false),
             (record("job:rerun-1", "0"), 6, true),
         ] {
-            let mut record_outcomes = sort_out(vec![document("a", version), document("b", 5)], &deleted);
-            withhold(&[record.clone(), record.clone()], &mut record_outcomes, &deleted);
-            let told = if stays { format!("document {version}") } else { "superseded".to_owned() };
-            assert_eq!(named(&record_outcomes), [told, "document 5".to_owned()], "{record:?} in version {version}");
+            let mut outcomes = sort_out(vec![document("a", version), document("b", 5)], &deleted);
+            withhold(&[record.clone(), record.clone()], &mut outcomes, &deleted);
+            let expected = if stays { format!("document {version}") } else { "superseded".to_owned() };
+            assert_eq!(named(&outcomes), [expected, "document 5".to_owned()], "{record:?} in version {version}");
         }
     }
 
-    fn named(record_outcomes: &[RecordOutcome]) -> Vec<String> {
-        let name = |record_outcome: &RecordOutcome| match record_outcome {
+    fn named(outcomes: &[RecordOutcome]) -> Vec<String> {
+        let name = |outcome: &RecordOutcome| match outcome {
             RecordOutcome::Dead(_) => "dead".to_owned(),
-            RecordOutcome::Superseded | RecordOutcome::Outlived { .. } => "superseded".to_owned(),
-            RecordOutcome::Deleted { version, any, .. } => format!("deleted {version:?}{}", if *any { " or any" } else { "" }),
+            RecordOutcome::Superseded | RecordOutcome::SupersededDelete { .. } => "superseded".to_owned(),
+            RecordOutcome::Deleted { version, any_version, .. } => {
+                format!("deleted {version:?}{}", if *any_version { " or any" } else { "" })
+            }
             RecordOutcome::Document(document, _) => format!("document {}", document.version),
         };
-        record_outcomes.iter().map(name).collect()
+        outcomes.iter().map(name).collect()
     }
 
-    fn record_outcomes(records: Vec<Result<DecodedRecord, Poison>>, ledger: &[(&str, i64)]) -> Vec<String> {
+    fn outcomes(records: Vec<Result<DecodedRecord, Poison>>, ledger: &[(&str, i64)]) -> Vec<String> {
         named(&sort_out(records, &known(ledger)))
     }
 
     #[test]
     fn the_greatest_version_stands_and_of_equal_ones_the_latest() {
-        assert_eq!(record_outcomes(vec![document("a", 2), document("a", 1)], &[]), ["document 2", "superseded"]);
-        assert_eq!(record_outcomes(vec![document("a", 1), document("a", 2)], &[]), ["superseded", "document 2"]);
-        assert_eq!(record_outcomes(vec![document("a", 2), document("a", 2)], &[]), ["superseded", "document 2"]);
-        assert_eq!(
-            record_outcomes(vec![document("a", 2), document("b", 2)], &[("a", 3), ("b", 2)]),
-            ["superseded", "document 2"]
-        );
+        assert_eq!(outcomes(vec![document("a", 2), document("a", 1)], &[]), ["document 2", "superseded"]);
+        assert_eq!(outcomes(vec![document("a", 1), document("a", 2)], &[]), ["superseded", "document 2"]);
+        assert_eq!(outcomes(vec![document("a", 2), document("a", 2)], &[]), ["superseded", "document 2"]);
+        assert_eq!(outcomes(vec![document("a", 2), document("b", 2)], &[("a", 3), ("b", 2)]), ["superseded", "document 2"]);
     }
 
     #[test]
     fn a_delete_without_a_version_ends_whatever_is_there() {
-        assert_eq!(record_outcomes(vec![tombstone("a", None)], &[]), ["deleted None or any"]);
-        assert_eq!(record_outcomes(vec![tombstone("a", None)], &[("a", 7)]), ["deleted Some(7) or any"]);
+        assert_eq!(outcomes(vec![tombstone("a", None)], &[]), ["deleted None or any"]);
+        assert_eq!(outcomes(vec![tombstone("a", None)], &[("a", 7)]), ["deleted Some(7) or any"]);
         let batch = vec![document("a", 8), tombstone("a", None), document("a", 7)];
-        assert_eq!(record_outcomes(batch, &[("a", 7)]), ["superseded", "deleted Some(8) or any", "superseded"]);
-        assert_eq!(record_outcomes(vec![tombstone("a", Some(6))], &[("a", 7)]), ["superseded"]);
-        assert_eq!(record_outcomes(vec![tombstone("a", Some(7))], &[("a", 7)]), ["deleted Some(7)"]);
+        assert_eq!(outcomes(batch, &[("a", 7)]), ["superseded", "deleted Some(8) or any", "superseded"]);
+        assert_eq!(outcomes(vec![tombstone("a", Some(6))], &[("a", 7)]), ["superseded"]);
+        assert_eq!(outcomes(vec![tombstone("a", Some(7))], &[("a", 7)]), ["deleted Some(7)"]);
     }
 
     #[test]
@@ -207,13 +208,13 @@ mod tests {
             document("a", 8),
             tombstone("c", Some(0)),
         ];
-        let whole = record_outcomes(records.to_vec(), &ledger);
+        let whole = outcomes(records.to_vec(), &ledger);
         assert_eq!(whole[8..], ["document 9", "superseded", "superseded"]);
         for middle in 0..=records.len() {
             let (first, second) = records.split_at(middle);
-            let mut record_outcomes = sort_out(first.to_vec(), &known(&ledger));
-            join(&mut record_outcomes, sort_out(second.to_vec(), &known(&ledger)));
-            assert_eq!(named(&record_outcomes), whole, "cut at {middle}");
+            let mut outcomes = sort_out(first.to_vec(), &known(&ledger));
+            join(&mut outcomes, sort_out(second.to_vec(), &known(&ledger)));
+            assert_eq!(named(&outcomes), whole, "cut at {middle}");
         }
     }
 }

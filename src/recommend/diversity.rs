@@ -1,22 +1,23 @@
-//! Documents that fit and differ: maximal marginal relevance.
+//! Diversification by maximal marginal relevance: documents that fit and differ from each other.
 //!
-//! Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries", SIGIR 1998:
-//! the next one is that for which `(1 - d) * score - d * likeness to the most alike of those chosen` is greatest.
+//! Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries", SIGIR
+//! 1998: the next document is the one with the greatest `(1 - d) * score - d * similarity to the most similar of those chosen`.
 
 use super::profile::cosine;
 
-/// The indexes of at most `limit` candidates, in the order of choice. A candidate is its score, at most 1, and its vector.
+/// Chooses at most `limit` candidates and returns their indexes in the order of choice. A candidate is a score of at most 1 and a
+/// vector.
 pub fn choose(candidates: &[(f64, &[f32])], limit: usize, diversity: f64) -> Vec<usize> {
     let mut left: Vec<usize> = (0..candidates.len()).collect();
     let mut nearest = vec![f64::NEG_INFINITY; candidates.len()];
     let mut chosen = Vec::with_capacity(limit.min(candidates.len()));
     while chosen.len() < limit {
-        let worth = |index: usize| {
-            let likeness = if chosen.is_empty() { 0.0 } else { nearest[index] };
-            (1.0 - diversity) * candidates[index].0 - diversity * likeness
+        let value = |index: usize| {
+            let similarity = if chosen.is_empty() { 0.0 } else { nearest[index] };
+            (1.0 - diversity) * candidates[index].0 - diversity * similarity
         };
-        // Of equals the earlier one.
-        let best = left.iter().enumerate().max_by(|(_, a), (_, b)| worth(**a).total_cmp(&worth(**b)).then(b.cmp(a)));
+        // Of equal values the earlier candidate.
+        let best = left.iter().enumerate().max_by(|(_, a), (_, b)| value(**a).total_cmp(&value(**b)).then(b.cmp(a)));
         let Some((at, _)) = best else { break };
         let next = left.remove(at);
         for &index in &left {
@@ -38,8 +39,8 @@ mod tests {
         let (best, twin, other) = ([1.0, 0.0], [1.0, 0.01], [0.6, 0.8]);
         let candidates: [(f64, &[f32]); 3] = [(0.9, &best), (0.89, &twin), (0.7, &other)];
         assert_eq!(choose(&candidates, 2, 0.5), [0, 2]);
-        assert_eq!(choose(&candidates, 2, 0.0), [0, 1], "likeness alone");
-        assert_eq!(choose(&candidates, 3, 0.5), [0, 2, 1], "it is not lost");
+        assert_eq!(choose(&candidates, 2, 0.0), [0, 1], "by score alone");
+        assert_eq!(choose(&candidates, 3, 0.5), [0, 2, 1], "the similar one comes later");
     }
 
     fn candidates() -> impl Strategy<Value = Vec<(f64, Vec<f32>)>> {

@@ -1,41 +1,41 @@
-//! The language of filters, as JSON and as lines of the command line.
+//! Filters, as JSON and as lines of the command line.
 //!
-//! | JSON | line | holds where |
+//! | JSON | line | meaning |
 //! |---|---|---|
-//! | `{"topic": "Sports"}`, `{"topic": {"eq": "Sports"}}` | `topic=Sports` | the value is that |
-//! | `{"topic": ["Sports", "World"]}`, `{"topic": {"in": […]}}` | `topic in Sports,World` | it is one of those |
-//! | `{"topic": {"ne": "Sports"}}` | `topic!=Sports` | it is another, or there is none |
-//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | it is a number, a text or a time, and stands so to the other |
-//! | `{"facts.price": {"exists": true}}` | `facts.price exists`, `facts.price missing` | there is one, or there is none |
+//! | `{"topic": "Sports"}`, `{"topic": {"eq": "Sports"}}` | `topic=Sports` | the value is this one |
+//! | `{"topic": ["Sports", "World"]}`, `{"topic": {"in": […]}}` | `topic in Sports,World` | the value is one of these |
+//! | `{"topic": {"ne": "Sports"}}` | `topic!=Sports` | the value is another one, or there is none |
+//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | the value is in this range |
+//! | `{"facts.price": {"exists": true}}` | `facts.price exists`, `facts.price missing` | there is a value, or there is none |
 //!
-//! A name is that of a classification task (its labels), of a task and something of its output (`facts.price`, `topic.confidence`,
-//! `summary.text`), of a metadata field (`metadata.topic` where a task has the name, too), `document.id` or `document.updated_at`. Of a
-//! list one item is enough. Dates and times are texts in ISO 8601; one without an offset is UTC.
+//! A name is a classification task (its labels), a task with a part of its output (`facts.price`, `topic.confidence`,
+//! `summary.text`), a metadata field (`metadata.topic` if a task has the same name), `document.id` or `document.updated_at`. A list
+//! matches if one of its items does. Dates and times are texts in ISO 8601; one without an offset is UTC.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{SearchConfig, SearchError, checked};
+use super::{SearchConfig, SearchError, check_text};
 use crate::did_you_mean::suggestion;
 use crate::store::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter};
 
 /// The operators, as JSON names them.
 const OPERATORS: [&str; 8] = ["eq", "ne", "lt", "lte", "gt", "gte", "in", "exists"];
 
-/// Values that all conditions may name together.
-const MOST_VALUES: usize = 1_000;
+/// The maximum number of values in all conditions together.
+const MAX_VALUES: usize = 1_000;
 
-/// Conditions that a filter may have.
-const MOST_CONDITIONS: usize = 64;
+/// The maximum number of conditions in a filter.
+const MAX_CONDITIONS: usize = 64;
 
-/// One condition as it is written.
+/// A condition as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FilterClause {
-    /// What is looked at.
+    /// The name of the value.
     pub key: String,
-    /// What must be true of it.
+    /// What must be true of the value.
     pub test: ClauseTest,
 }
 
@@ -43,21 +43,21 @@ pub struct FilterClause {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClauseTest {
-    /// It is this.
+    /// It equals this value.
     Eq(Value),
-    /// It is not this.
+    /// It does not equal this value, or there is none.
     Ne(Value),
-    /// It is one of these.
+    /// It equals one of these values.
     In(Vec<Value>),
-    /// It is less than this.
+    /// It is less than this value.
     Lt(Value),
-    /// It is this or less.
+    /// It is at most this value.
     Lte(Value),
-    /// It is more than this.
+    /// It is greater than this value.
     Gt(Value),
-    /// It is this or more.
+    /// It is at least this value.
     Gte(Value),
-    /// Whether there is one.
+    /// There is a value, or there is none.
     Exists(bool),
 }
 
@@ -65,52 +65,57 @@ impl FilterClause {
     /// Reads a line of the command line.
     ///
     /// # Errors
-    /// Where it has no operator, or no name before it.
+    /// If the line has no operator, or no name before it.
     pub fn line(line: &str) -> Result<Self, SearchError> {
         let refuse = || {
             let forms = "key=value, key!=value, key<value (also <=, > and >=), `key in a,b`, `key exists` or `key missing`";
             SearchError::Invalid(format!("the filter `{line}` is not of the form {forms}"))
         };
         let Some(at) = line.find(['=', '!', '<', '>']) else {
-            return words(line).ok_or_else(refuse);
+            return word_operator(line).ok_or_else(refuse);
         };
         let (key, rest) = (line[..at].trim(), &line[at..]);
         let sign = ["!=", "<=", ">=", "==", "=", "<", ">"].into_iter().find(|sign| rest.starts_with(sign)).ok_or_else(refuse)?;
         if key.is_empty() {
             return Err(refuse());
         }
-        // `topic in a=b` lists what has a sign of its own.
+        // In `topic in a=b`, the listed value contains a sign.
         if key.contains(char::is_whitespace) {
-            return words(line).ok_or_else(refuse);
+            return word_operator(line).ok_or_else(refuse);
         }
         let value = rest[sign.len()..].trim();
-        // `price=>50` is a slip of the pen and no text.
+        // `price=>50` is a typing error, not a text that begins with `>`.
         if value.starts_with(['=', '<', '>']) {
             return Err(refuse());
         }
         let test = match sign {
             "!=" => ClauseTest::Ne(json!(value)),
-            "<" => ClauseTest::Lt(spelled(value)),
-            "<=" => ClauseTest::Lte(spelled(value)),
-            ">" => ClauseTest::Gt(spelled(value)),
-            ">=" => ClauseTest::Gte(spelled(value)),
+            "<" => ClauseTest::Lt(parsed(value)),
+            "<=" => ClauseTest::Lte(parsed(value)),
+            ">" => ClauseTest::Gt(parsed(value)),
+            ">=" => ClauseTest::Gte(parsed(value)),
             _ => ClauseTest::Eq(json!(value)),
         };
         Ok(Self { key: key.to_owned(), test })
     }
 
-    /// Reads an object: a name and a value, a list, or operators with theirs.
+    /// Reads an object of names, each with a value, a list, or operators and their values.
     ///
     /// # Errors
-    /// Where an operator or a value is none.
+    /// If an operator does not exist or has a value of the wrong type.
     pub fn object(object: Map<String, Value>) -> Result<Vec<Self>, SearchError> {
         let mut found = Vec::new();
         for (key, value) in object {
             let tests = match value {
                 Value::Object(operators) if operators.is_empty() => {
-                    return Err(SearchError::Invalid(format!("the filter `{key}` says nothing; {}", suggestion("", OPERATORS))));
+                    return Err(SearchError::Invalid(format!(
+                        "the filter `{key}` has no operator; {}",
+                        suggestion("", OPERATORS)
+                    )));
                 }
-                Value::Object(operators) => operators.into_iter().map(|pair| operator(&key, pair)).collect::<Result<_, _>>()?,
+                Value::Object(operators) => {
+                    operators.into_iter().map(|(name, value)| operator(&key, &name, value)).collect::<Result<_, _>>()?
+                }
                 Value::Array(items) => vec![ClauseTest::In(items)],
                 value => vec![ClauseTest::Eq(value)],
             };
@@ -136,11 +141,11 @@ impl FilterClause {
         for value in self.values() {
             let what = format!("the filter `{}`", self.key);
             match value {
-                Value::String(text) => checked(&what, text)?,
+                Value::String(text) => check_text(&what, text)?,
                 Value::Number(_) | Value::Bool(_) => {}
                 _ => {
-                    let mend = "to ask whether there is a value, write {\"exists\": true}";
-                    return Err(SearchError::Invalid(format!("{what} must be a text, a number or a truth value; {mend}")));
+                    let fix = "to test whether there is a value, write {\"exists\": true}";
+                    return Err(SearchError::Invalid(format!("{what} must be a text, a number or a truth value; {fix}")));
                 }
             }
         }
@@ -158,28 +163,29 @@ impl FilterClause {
 }
 
 impl SearchConfig {
-    /// The filter that the conditions are, over what `pipeline` makes.
-    pub(super) fn filter(&self, pipeline: &str, conditions: &[FilterClause]) -> Result<SearchFilter, SearchError> {
-        if conditions.len() > MOST_CONDITIONS {
+    /// Resolves the names of conditions.
+    pub(super) fn filter(&self, conditions: &[FilterClause]) -> Result<SearchFilter, SearchError> {
+        if conditions.len() > MAX_CONDITIONS {
             let count = conditions.len();
-            return Err(SearchError::Invalid(format!("the filter has {count} conditions; {MOST_CONDITIONS} are the most")));
+            return Err(SearchError::Invalid(format!("the filter has {count} conditions; the maximum is {MAX_CONDITIONS}")));
         }
         let values: usize = conditions.iter().map(|condition| condition.values().len()).sum();
-        if values > MOST_VALUES {
-            return Err(SearchError::Invalid(format!("the filter names {values} values in all; {MOST_VALUES} are the most")));
+        if values > MAX_VALUES {
+            return Err(SearchError::Invalid(format!("the filter has {values} values in all; the maximum is {MAX_VALUES}")));
         }
         let resolve = |condition: &FilterClause| {
-            checked("a name in `filter`", &condition.key)?;
+            check_text("a name in `filter`", &condition.key)?;
             let place = self.place(&condition.key).ok_or_else(|| {
                 let names = self.filterable();
-                let mend = suggestion(&condition.key, names.iter().map(String::as_str));
-                let key = &condition.key;
-                SearchError::Invalid(format!("pipeline `{pipeline}` has nothing named `{key}` to filter by; {mend}"))
+                let near = suggestion(&condition.key, names.iter().map(String::as_str));
+                let (pipeline, key) = (&self.name, &condition.key);
+                SearchError::Invalid(format!("pipeline `{pipeline}` has nothing named `{key}` to filter by; {near}"))
             })?;
             let test = condition.test()?;
             if let (FilterPlace::UpdatedAt, FilterTest::Compared(_, value)) = (&place, &test) {
                 return Err(SearchError::Invalid(format!(
-                    "the filter `document.updated_at` compares with {value}, which is no time; write one such as 2026-01-31 or 2026-01-31T09:30:00Z"
+                    "the filter `document.updated_at` compares with {value}, which is not a time; give one such as \
+                     2026-01-31 or 2026-01-31T09:30:00Z"
                 )));
             }
             Ok(FilterCondition { place, test })
@@ -187,7 +193,7 @@ impl SearchConfig {
         Ok(SearchFilter { conditions: conditions.iter().map(resolve).collect::<Result<_, SearchError>>()? })
     }
 
-    /// Where the value of that name stands.
+    /// The place of the value with this name.
     fn place(&self, key: &str) -> Option<FilterPlace> {
         match key {
             "document.id" => return Some(FilterPlace::Id),
@@ -209,7 +215,7 @@ impl SearchConfig {
             ("score", "" | "value") => Some(FilterPlace::Output(task, vec!["value".to_owned()])),
             ("extract" | "write" | "compose", path) => {
                 let path: Vec<&str> = path.strip_prefix("fields.").unwrap_or(path).split('.').collect();
-                // A schema may leave open what an extraction finds.
+                // Without fields, the schema allows any.
                 let is_open = known.kind == "extract" && known.fields.is_empty();
                 let is_known = is_open || known.fields.iter().any(|field| field == path[0]);
                 let path = std::iter::once("fields").chain(path.iter().copied()).map(str::to_owned).collect::<Vec<_>>();
@@ -219,7 +225,7 @@ impl SearchConfig {
         }
     }
 
-    /// The metadata field that the key begins with, and the steps inside it. A field's own name may have dots.
+    /// The metadata field with which the key begins, and the path inside it. A field's own name may contain dots.
     fn metadata_path(&self, key: &str) -> Option<Vec<String>> {
         let fits = |name: &&String| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let field = self.metadata.iter().filter(fits).max_by_key(|name| name.len())?;
@@ -227,7 +233,7 @@ impl SearchConfig {
         Some(std::iter::once(field.as_str()).chain(steps).map(str::to_owned).collect())
     }
 
-    /// Every name there is.
+    /// Every name that a filter can have.
     fn filterable(&self) -> Vec<String> {
         let of_task = |(name, known): (&String, &super::FilterableTask)| match known.kind {
             "classify" => vec![name.clone(), format!("{name}.confidence")],
@@ -243,8 +249,8 @@ impl SearchConfig {
     }
 }
 
-/// The forms without a sign.
-fn words(line: &str) -> Option<FilterClause> {
+/// Reads a condition whose operator is a word.
+fn word_operator(line: &str) -> Option<FilterClause> {
     let (key, rest) = line.trim().split_once(char::is_whitespace)?;
     let test = match rest.trim() {
         "exists" => ClauseTest::Exists(true),
@@ -257,9 +263,9 @@ fn words(line: &str) -> Option<FilterClause> {
     Some(FilterClause { key: key.to_owned(), test })
 }
 
-fn operator(key: &str, (name, value): (String, Value)) -> Result<ClauseTest, SearchError> {
-    let refuse = |wanted: &str| SearchError::Invalid(format!("the filter `{key}`: `{name}` takes {wanted}"));
-    Ok(match name.as_str() {
+fn operator(key: &str, name: &str, value: Value) -> Result<ClauseTest, SearchError> {
+    let refuse = |wanted: &str| SearchError::Invalid(format!("the filter `{key}`: the value of `{name}` must be {wanted}"));
+    Ok(match name {
         "eq" => ClauseTest::Eq(value),
         "ne" => ClauseTest::Ne(value),
         "lt" => ClauseTest::Lt(value),
@@ -272,24 +278,24 @@ fn operator(key: &str, (name, value): (String, Value)) -> Result<ClauseTest, Sea
         },
         "exists" => ClauseTest::Exists(value.as_bool().ok_or_else(|| refuse("true or false"))?),
         other => {
-            let mend = suggestion(other, OPERATORS);
-            return Err(SearchError::Invalid(format!("the filter `{key}` has no operator `{other}`; {mend}")));
+            let near = suggestion(other, OPERATORS);
+            return Err(SearchError::Invalid(format!("the filter `{key}` has no operator `{other}`; {near}")));
         }
     })
 }
 
-/// The number or truth value that a text of the command line spells; itself otherwise.
-fn spelled(text: &str) -> Value {
+/// The number or truth value that a text of the command line spells, or else the text.
+fn parsed(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(typed @ (Value::Number(_) | Value::Bool(_))) => typed,
         _ => json!(text),
     }
 }
 
-/// What is meant by a value: itself, and what its spelling means as a text, a number or a truth value.
+/// The values that match: the value, and the text, number or truth value with the same spelling.
 fn alternatives(value: &Value) -> Vec<Value> {
     let other = match value {
-        Value::String(text) => spelled(text),
+        Value::String(text) => parsed(text),
         other => json!(other.to_string()),
     };
     if other == *value { vec![other] } else { vec![value.clone(), other] }
@@ -302,13 +308,13 @@ fn compared(comparison: Comparison, value: &Value) -> FilterTest {
     }
 }
 
-/// The date or time that a text is, in the one spelling that every database reads.
+/// The date or time in the text, in a spelling that the database reads.
 fn moment(text: &str) -> Option<String> {
     let moment = match text.parse::<Timestamp>() {
         Ok(timestamp) => timestamp.to_string(),
         Err(_) => text.parse::<DateTime>().ok()?.to_string(),
     };
-    // Years before Christ are spelled otherwise there.
+    // The database spells years before Christ differently.
     moment.starts_with(|c: char| c.is_ascii_digit()).then_some(moment)
 }
 
@@ -330,12 +336,18 @@ mod tests {
             ("facts".to_owned(), task("extract", &["price", "brand"])),
             ("vector".to_owned(), task("embed", &[])),
         ]);
-        SearchConfig { embed: None, tasks, metadata: vec!["brand".into(), "made.in".into()], ..SearchConfig::default() }
+        SearchConfig {
+            name: "p".into(),
+            embed: None,
+            tasks,
+            metadata: vec!["brand".into(), "made.in".into()],
+            ..SearchConfig::default()
+        }
     }
 
     fn resolved(line: &str) -> Result<FilterCondition, String> {
         let condition = FilterClause::line(line).map_err(|error| error.to_string())?;
-        let filter = searchable().filter("p", &[condition]).map_err(|error| error.to_string())?;
+        let filter = searchable().filter(&[condition]).map_err(|error| error.to_string())?;
         Ok(filter.conditions[0].clone())
     }
 
@@ -395,15 +407,15 @@ mod tests {
         let refused = |object: Value| {
             let Value::Object(object) = object else { panic!("an object is given") };
             let conditions = FilterClause::object(object).map_err(|error| error.to_string());
-            conditions.and_then(|all| searchable().filter("p", &all).map_err(|error| error.to_string())).unwrap_err()
+            conditions.and_then(|all| searchable().filter(&all).map_err(|error| error.to_string())).unwrap_err()
         };
         assert!(
             refused(json!({"topic": {"between": 3}})).ends_with("known are `eq`, `ne`, `lt`, `lte`, `gt`, `gte`, `in`, `exists`")
         );
         assert!(refused(json!({"topic": {"lte ": 3}})).ends_with("did you mean `lte`?"));
-        assert!(refused(json!({"topic": {"in": 3}})).ends_with("`in` takes a list"));
+        assert!(refused(json!({"topic": {"in": 3}})).ends_with("the value of `in` must be a list"));
         assert!(refused(json!({"topic": null})).contains("must be a text, a number or a truth value"));
-        assert!(refused(json!({"topic": {}})).contains("says nothing"));
+        assert!(refused(json!({"topic": {}})).contains("has no operator"));
     }
 
     #[test]

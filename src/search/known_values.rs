@@ -1,9 +1,9 @@
-//! Values of a filter against what there is: one that no document can have is a slip, and is said.
+//! Checks of filter values against the values that exist: a value that no document can have is reported as a mistake.
 //!
-//! | condition | refused where |
+//! | condition | refused if |
 //! |---|---|
-//! | `topic=outdor`, also with `!=` and `in` | the task has labels, or the field has choices, that are other ones, and no document has this one from earlier days |
-//! | `price<abc`, `name>5`, `made<2025-01-01` | documents have values there, and none is of the kind of the one that they are compared with |
+//! | `topic=outdor`, also with `!=` and `in` | the task's labels or the field's choices lack the value, and no document has it |
+//! | `price<abc`, `name>5`, `made<2025-01-01` | documents have values there, but none of this type |
 
 use std::collections::BTreeMap;
 
@@ -13,34 +13,34 @@ use super::{ClauseTest, FilterClause, SearchConfig, SearchError, Searcher};
 use crate::did_you_mean::suggestion;
 use crate::store::{FilterCondition, FilterPlace, FilterTest, SearchFilter, ValueKind};
 
-/// The values that a task's output can have at some places: its labels under the empty name, and fields by theirs.
+/// The possible values of a task's output: labels under the empty name, choices of fields under the field's name.
 pub(super) type KnownValues = BTreeMap<String, Vec<String>>;
 
 impl Searcher {
-    /// The filter that the conditions are over what `pipeline` makes.
+    /// Resolves the conditions, and checks their values.
     ///
     /// # Errors
-    /// Where a condition cannot be understood, or names a value that no document can have; where the database is out of order.
+    /// See [`SearchError`].
     pub(super) async fn checked_filter(
         &self,
-        (name, pipeline): (&str, &SearchConfig),
-        conditions: &[FilterClause],
+        pipeline: &SearchConfig,
+        clauses: &[FilterClause],
     ) -> Result<SearchFilter, SearchError> {
-        let filter = pipeline.filter(name, conditions)?;
-        for (condition, resolved) in conditions.iter().zip(&filter.conditions) {
-            self.check_choice((name, pipeline), condition, resolved).await?;
-            self.check_kind(name, condition, resolved).await?;
+        let filter = pipeline.filter(clauses)?;
+        for (clause, resolved) in clauses.iter().zip(&filter.conditions) {
+            self.check_choice(pipeline, clause, resolved).await?;
+            self.check_type(&pipeline.name, clause, resolved).await?;
         }
         Ok(filter)
     }
 
     async fn check_choice(
         &self,
-        (name, pipeline): (&str, &SearchConfig),
-        condition: &FilterClause,
+        pipeline: &SearchConfig,
+        clause: &FilterClause,
         resolved: &FilterCondition,
     ) -> Result<(), SearchError> {
-        let values = match &condition.test {
+        let values = match &clause.test {
             ClauseTest::Eq(value) | ClauseTest::Ne(value) => std::slice::from_ref(value),
             ClauseTest::In(values) => values,
             _ => return Ok(()),
@@ -51,17 +51,19 @@ impl Searcher {
             if known.contains(&spelled) {
                 continue;
             }
-            let alone = FilterClause { key: condition.key.clone(), test: ClauseTest::Eq(value.clone()) };
-            let alone = pipeline.filter(name, &[alone])?;
-            if !self.store.any(name, &alone.conditions[0]).await? {
-                let (key, mend) = (&condition.key, suggestion(&spelled, known.iter().map(String::as_str)));
-                return Err(SearchError::Invalid(format!("the filter `{key}` names `{spelled}`, which it never is; {mend}")));
+            let alone = FilterClause { key: clause.key.clone(), test: ClauseTest::Eq(value.clone()) };
+            let alone = pipeline.filter(&[alone])?;
+            if !self.store.any(&pipeline.name, &alone.conditions[0]).await? {
+                let (key, near) = (&clause.key, suggestion(&spelled, known.iter().map(String::as_str)));
+                return Err(SearchError::Invalid(format!(
+                    "the filter `{key}` names `{spelled}`, which is not a value of `{key}`; {near}"
+                )));
             }
         }
         Ok(())
     }
 
-    async fn check_kind(&self, name: &str, condition: &FilterClause, resolved: &FilterCondition) -> Result<(), SearchError> {
+    async fn check_type(&self, pipeline: &str, clause: &FilterClause, resolved: &FilterCondition) -> Result<(), SearchError> {
         let (kind, value) = match &resolved.test {
             FilterTest::Compared(_, value @ Value::Number(_)) => (ValueKind::Number, spelled(value)),
             FilterTest::Compared(_, value @ Value::Bool(_)) => (ValueKind::Truth, spelled(value)),
@@ -70,26 +72,25 @@ impl Searcher {
             _ => return Ok(()),
         };
         let holds = |kind| FilterCondition { place: resolved.place.clone(), test: FilterTest::Holds(kind) };
-        if self.store.any(name, &holds(kind)).await? {
+        if self.store.any(pipeline, &holds(kind)).await? {
             return Ok(());
         }
         for other in [ValueKind::Number, ValueKind::Time, ValueKind::Text, ValueKind::Truth] {
-            if other != kind && self.store.any(name, &holds(other)).await? {
-                let (key, wanted, found) = (&condition.key, kind.as_str(), other.as_str());
-                let mend = format!("compare it with one of those, as {}", example(key, other));
-                let message = format!(
-                    "the filter `{key}` compares with `{value}`, but of `{key}` there are no {wanted}, only {found}; {mend}"
-                );
+            if other != kind && self.store.any(pipeline, &holds(other)).await? {
+                let (key, wanted, found) = (&clause.key, kind.as_str(), other.as_str());
+                let fix = format!("give one of those, as in {}", example(key, other));
+                let message =
+                    format!("the filter `{key}` compares with `{value}`, but `{key}` has no {wanted}, only {found}; {fix}");
                 return Err(SearchError::Invalid(message));
             }
         }
-        // Nothing is there yet, and so nothing is found.
+        // No document has the field yet, so nothing is found.
         Ok(())
     }
 }
 
 impl SearchConfig {
-    /// The values that can stand at the place, where they are known.
+    /// The possible values at this place, if they are known.
     fn choices(&self, place: &FilterPlace) -> Option<&Vec<String>> {
         match place {
             FilterPlace::Label(task) => self.tasks.get(task)?.choices.get(""),

@@ -1,4 +1,4 @@
-//! The few words of a passage that show best why it was found.
+//! Snippets: the part of a passage with the most words of the query.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,38 +6,40 @@ use utoipa::ToSchema;
 use crate::outcome::Span;
 use crate::store::Passage;
 
-/// Bytes of a snippet at most.
-const BYTES: usize = 240;
+/// The maximum length of a snippet in bytes.
+const MAX_BYTES: usize = 240;
 
-/// A part of a passage with the words that were asked for. Marks are ranges, so that whoever shows them escapes the text first.
+/// A part of a passage, with the words of the query marked. The marks are ranges and not markup, so that callers can escape the
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snippet {
-    /// The words.
     pub text: String,
-    /// Its first byte in the document's text.
+    /// The position of its first byte in the document's text.
     pub start: usize,
-    /// One past its last byte.
+    /// The position after its last byte.
     pub end: usize,
-    /// The words that were asked for, in bytes of `text`.
+    /// The words of the query, as positions in bytes of `text`.
     pub marks: Vec<Span>,
 }
 
 impl Snippet {
-    /// The part with the most of the highlights, which are sorted and in bytes of the document; the beginning where there are none.
+    /// The part with the most highlights, or the beginning if there are none. Highlights are sorted positions in bytes of the
+    /// document.
     pub(super) fn of(passage: &Passage, highlights: &[Span]) -> Self {
         let text = &passage.text;
         let marks: Vec<Span> =
             highlights.iter().map(|span| Span { start: span.start - passage.start, end: span.end - passage.start }).collect();
-        let held = |first: usize| marks[first..].iter().take_while(|span| span.end <= marks[first].start + BYTES * 3 / 4).count();
-        // Of equals the first.
-        let first = (0..marks.len()).rev().max_by_key(|first| held(*first));
+        let marks_from =
+            |first: usize| marks[first..].iter().take_while(|span| span.end <= marks[first].start + MAX_BYTES * 3 / 4).count();
+        // Of several equal parts the first.
+        let first = (0..marks.len()).rev().max_by_key(|first| marks_from(*first));
         let anchor = first.map_or(0, |first| marks[first].start);
-        // A little of what stands before makes sense of it.
-        let start = boundary(text, anchor.saturating_sub(BYTES / 5).min(text.len().saturating_sub(BYTES)), anchor);
-        let end = match start + BYTES < text.len() {
+        // A few words before the first mark give context.
+        let start = boundary(text, anchor.saturating_sub(MAX_BYTES / 5).min(text.len().saturating_sub(MAX_BYTES)), anchor);
+        let end = match start + MAX_BYTES < text.len() {
             true => {
-                let end = text.floor_char_boundary(start + BYTES);
-                text[start..end].rfind(char::is_whitespace).filter(|at| *at > BYTES / 2).map_or(end, |at| start + at)
+                let end = text.floor_char_boundary(start + MAX_BYTES);
+                text[start..end].rfind(char::is_whitespace).filter(|at| *at > MAX_BYTES / 2).map_or(end, |at| start + at)
             }
             false => text.len(),
         };
@@ -47,7 +49,7 @@ impl Snippet {
     }
 }
 
-/// The beginning of a word at or after `from`, not beyond `anchor`.
+/// The beginning of the next word at or after `from`, at most `anchor`.
 fn boundary(text: &str, from: usize, anchor: usize) -> usize {
     let from = text.floor_char_boundary(from);
     if from == 0 || from >= anchor {
@@ -75,7 +77,7 @@ mod tests {
         let marked: Vec<&str> = snippet.marks.iter().map(|span| &snippet.text[span.start..span.end]).collect();
         assert_eq!(marked, ["토마토", "light", "light"]);
         assert_eq!(snippet.text, text[snippet.start - 100..snippet.end - 100]);
-        assert!(snippet.text.len() <= BYTES, "{snippet:?}");
+        assert!(snippet.text.len() <= MAX_BYTES, "{snippet:?}");
     }
 
     #[test]
@@ -83,7 +85,7 @@ mod tests {
         let passage = Passage { text: "글".repeat(500), start: 0, end: 1500 };
         let snippet = Snippet::of(&passage, &[]);
         assert_eq!((snippet.start, snippet.marks.len()), (0, 0));
-        assert!(snippet.text.len() <= BYTES);
+        assert!(snippet.text.len() <= MAX_BYTES);
         let last = Snippet::of(&passage, &[Span { start: 1497, end: 1500 }]);
         assert_eq!(last.end, 1500);
         let empty = Snippet::of(&Passage { text: String::new(), start: 0, end: 0 }, &[]);

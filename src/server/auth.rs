@@ -1,14 +1,15 @@
-//! Who asks, whether they may, and how often.
+//! Authentication, authorization and rate limits of callers.
 //!
-//! | carries | is | where the ledger holds no token and none is configured |
+//! | the request has | the caller is | if the database has no token and none is configured |
 //! |---|---|---|
 //! | the token of `server.token` | the operator | |
-//! | a token of the ledger, neither revoked nor expired | whom it was made for | |
-//! | nothing | nobody: 401 | whoever may do everything, if the listener is loopback and no page of another site asks, see [`origin`] |
-//! | anything else | nobody: 401 | nobody: 401 |
+//! | a token of the database, neither revoked nor expired | the holder of the token | |
+//! | no token | refused: 401 | accepted with every permission, if the request comes from this machine, see [`origin`] |
+//! | anything else | refused: 401 | refused: 401 |
 //!
-//! Once the ledger has held a token, callers need one, even if it was revoked or has expired. What the ledger says is believed for
-//! [`BELIEVED`]; so long a revoked token still works at most, and a tenant still sees a pipeline that was handed over to another.
+//! Once the database has had a token, callers need one, even if that token was revoked or has expired. What the database says is
+//! cached for [`CACHE_TTL`]: so long at most, a revoked token still works, and a tenant still sees a pipeline that now belongs to
+//! another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,46 +31,48 @@ use crate::config::{ServerConfig, ServerLimitsConfig};
 use crate::metrics::METRICS;
 use crate::store::{Store, TokenRow};
 
-/// How long an answer of the ledger about tokens is believed.
-const BELIEVED: Duration = Duration::from_secs(5);
-/// How long a probe waits to learn who asks it.
-const RECOGNISED: Duration = Duration::from_secs(1);
-/// Answers that are kept. Callers who try ids out are held up by their address's allowance long before.
-const KEPT: usize = 1_024;
+/// How long a token of the database is cached.
+const CACHE_TTL: Duration = Duration::from_secs(5);
 
-/// What an endpoint asks of its callers.
+/// How long a probe waits until its caller is identified.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The maximum number of cached tokens. A caller who guesses ids reaches the rate limit of its address long before.
+const CACHE_SIZE: usize = 1_024;
+
+/// What an endpoint requires of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequiredAccess {
-    /// Nothing, and no allowance: whoever restarts what does not answer must not be turned away because others ask too often.
+    /// Nothing, without a rate limit: a probe must get its response even while other callers ask too often.
     Probe,
-    /// Nothing: what is the same in every house.
-    Nothing,
-    /// A scope. Whoever belongs to a tenant sees that tenant's rows.
+    /// Nothing, with a rate limit: files that are the same in every installation.
+    Public,
+    /// A scope. A caller of a tenant sees the rows of that tenant.
     Scope(Scope),
-    /// `read` and no tenant, for what is shown concerns all of them; or the token that is made for this alone.
+    /// Scope `read` without a tenant, because metrics concern all tenants; or the token of `server.metrics_token`.
     Metrics,
 }
 
-/// Who asks.
+/// An authenticated caller.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// For logs and messages.
     pub name: Arc<str>,
-    /// Whose rows it sees; everybody's where there is none.
+    /// The tenant whose rows the caller sees; without one, the caller sees all rows.
     pub tenant: Option<Tenant>,
     permissions: Permissions,
 }
 
-/// What a caller may do.
+/// What a caller is permitted to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Permissions {
-    /// Read metrics, and nothing else.
+    /// To read metrics.
     Metrics,
-    /// What the scopes are good for.
+    /// What the scopes permit.
     Scopes(Vec<Scope>),
 }
 
-/// Lets callers in. Clones share it.
+/// Authenticates and authorizes callers. Clones share everything.
 #[derive(Clone)]
 pub struct Authenticator {
     inner: Arc<AuthState>,
@@ -80,80 +83,80 @@ struct AuthState {
     listen: String,
     operator: Option<Hash>,
     scraper: Option<Hash>,
-    ledger: Option<Store>,
+    database: Option<Store>,
     limits: ServerLimitsConfig,
     rate: RateLimiter,
     tokens: Mutex<HashMap<String, CachedToken>>,
-    /// Whether the ledger holds tokens, and since when that is believed.
-    guarded: Mutex<Option<(bool, Instant)>>,
-    /// Whose each pipeline is, as the ledger says, and since when that is believed.
+    /// Whether the database has tokens, and when that was read.
+    has_tokens: Mutex<Option<(bool, Instant)>>,
+    /// The owners of pipelines, and when they were read.
     owners: Mutex<Option<(Arc<PipelineOwners>, Instant)>>,
 }
 
-/// Pipelines and whose each is.
+/// Pipelines with the tenants that own them.
 type PipelineOwners = Vec<(String, String)>;
 
-/// What the ledger said of an id: a token or none.
+/// The token of an id, or that there is none.
 struct CachedToken {
     token: Option<Arc<TokenRow>>,
     since: Instant,
 }
 
 impl CachedToken {
-    fn is_believed(&self) -> bool {
-        self.since.elapsed() < BELIEVED
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < CACHE_TTL
     }
 }
 
 impl Authenticator {
-    /// A gate as the configuration says, which also knows the tokens of the ledger where there is one.
-    pub fn new(config: &ServerConfig, ledger: Option<Store>) -> Self {
+    /// Knows the tokens of the configuration, and of the database if there is one.
+    pub fn new(config: &ServerConfig, database: Option<Store>) -> Self {
         let hash = |token: &String| blake3::hash(token.as_bytes());
         let (operator, scraper) = (config.token.as_ref().map(hash), config.metrics_token.as_ref().map(hash));
         let (limits, rate) = (config.limits.clone(), RateLimiter::new(&config.limits));
         let listen = config.listen.clone();
-        let (tokens, guarded, owners) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(AuthState { listen, operator, scraper, ledger, limits, rate, tokens, guarded, owners }) }
+        let (tokens, has_tokens, owners) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(AuthState { listen, operator, scraper, database, limits, rate, tokens, has_tokens, owners }) }
     }
 
-    /// What callers may take of the server.
+    /// The limits of the configuration.
     pub fn limits(&self) -> &ServerLimitsConfig {
         &self.inner.limits
     }
 
-    /// Who asks; none where the request carries no token and needs none.
-    async fn identify(&self, carried: Option<&str>, peer: Peer) -> Result<Option<Caller>, ApiError> {
-        let stranger = RateKey::from(peer.address);
-        let Some(carried) = carried else {
-            self.take(stranger)?;
-            return if !peer.is_local || self.is_guarded().await? { Err(unauthorized()) } else { Ok(None) };
+    /// The caller; none if the request has no token and needs none.
+    async fn identify(&self, token: Option<&str>, peer: Peer) -> Result<Option<Caller>, ApiError> {
+        let by_address = RateKey::from(peer.address);
+        let Some(secret) = token else {
+            self.take(by_address)?;
+            return if !peer.is_local || self.requires_token().await? { Err(unauthorized()) } else { Ok(None) };
         };
-        // Hashes compare in constant time, so that the time taken says nothing about how much of a guess was right.
-        let carried_hash = blake3::hash(carried.as_bytes());
-        if self.inner.operator == Some(carried_hash) {
+        // Hashes are compared in constant time, so that the duration does not reveal how much of a guess is right.
+        let secret_hash = blake3::hash(secret.as_bytes());
+        if self.inner.operator == Some(secret_hash) {
             self.take(RateKey::Token("".into()))?;
-            return Ok(Some(Caller::whole("operator")));
+            return Ok(Some(Caller::with_all_permissions("operator")));
         }
-        if self.inner.scraper == Some(carried_hash) {
+        if self.inner.scraper == Some(secret_hash) {
             self.take(RateKey::Token("metrics".into()))?;
             return Ok(Some(Caller { name: "server.metrics_token".into(), tenant: None, permissions: Permissions::Metrics }));
         }
-        let Some((id, hash)) = read_token(carried) else {
-            self.take(stranger)?;
+        let Some((id, hash)) = read_token(secret) else {
+            self.take(by_address)?;
             return Err(unauthorized());
         };
-        let known = match self.believed(id) {
+        let known = match self.cached(id) {
             Some(known) => known,
             None => {
-                // Who was known seconds ago pays for it with an allowance of its own, below.
-                if !self.was_known(id, hash) {
+                // A token that was valid when it was last read counts against its own allowance, below.
+                if !self.was_valid(id, hash) {
                     self.take(RateKey::unknown(peer.address))?;
                 }
                 self.look_up(id).await?
             }
         };
         match known {
-            Some(token) if is_the_one(&token, hash) => {
+            Some(token) if is_valid(&token, hash) => {
                 self.take(RateKey::Token(token.id.as_str().into()))?;
                 let tenant = match &token.tenant {
                     Some(tenant) => Some(self.tenant(tenant).await?),
@@ -166,35 +169,36 @@ impl Authenticator {
                 }))
             }
             _ => {
-                self.take(stranger)?;
+                self.take(by_address)?;
                 Err(unauthorized())
             }
         }
     }
 
-    /// Who asks a probe, where that can be told at once: whoever restarts what does not answer must get its answer in any case.
-    pub async fn recognise(&self, uri: &Uri, headers: &HeaderMap, peer: Peer) -> Option<Caller> {
-        if let Some(carried) = carried(headers) {
-            return tokio::time::timeout(RECOGNISED, self.identify(Some(&carried), peer)).await.ok()?.ok()?;
+    /// The caller of a probe, if it can be identified soon. A probe gets its response in any case.
+    pub async fn identify_prober(&self, uri: &Uri, headers: &HeaderMap, peer: Peer) -> Option<Caller> {
+        if let Some(token) = bearer_token(headers) {
+            return tokio::time::timeout(PROBE_TIMEOUT, self.identify(Some(&token), peer)).await.ok()?.ok()?;
         }
-        // Nothing is taken off an allowance, which those share who really ask.
-        let told = tokio::time::timeout(RECOGNISED, self.is_guarded()).await;
-        let last = || (*self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner)).is_none_or(|(guarded, _)| guarded);
-        let guarded = told.ok().and_then(Result::ok).unwrap_or_else(last);
-        let is_open = peer.is_local && !guarded && origin::check(uri, headers, &self.inner.listen).is_ok();
-        is_open.then(|| Caller::whole("anybody"))
+        // A probe without a token does not count against a rate limit.
+        let required = tokio::time::timeout(PROBE_TIMEOUT, self.requires_token()).await;
+        let last =
+            || (*self.inner.has_tokens.lock().unwrap_or_else(PoisonError::into_inner)).is_none_or(|(has_tokens, _)| has_tokens);
+        let required = required.ok().and_then(Result::ok).unwrap_or_else(last);
+        let is_open = peer.is_local && !required && origin::check(uri, headers, &self.inner.listen).is_ok();
+        is_open.then(|| Caller::with_all_permissions("anybody"))
     }
 
-    /// The tenant, with what the ledger says of its pipelines.
+    /// The tenant, with the pipelines that belong to others.
     async fn tenant(&self, name: &str) -> Result<Tenant, ApiError> {
-        let said = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let owners = match (said, &self.inner.ledger) {
-            (Some((owners, since)), _) if since.elapsed() < BELIEVED => owners,
+        let cached = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let owners = match (cached, &self.inner.database) {
+            (Some((owners, since)), _) if since.elapsed() < CACHE_TTL => owners,
             (_, None) => Arc::default(),
-            (_, Some(ledger)) => {
-                let owners = Arc::new(ledger.tenants().await.map_err(|error| ApiError::unavailable(&error))?);
-                let mut kept = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner);
-                *kept = Some((owners.clone(), Instant::now()));
+            (_, Some(database)) => {
+                let owners = Arc::new(database.tenants().await.map_err(|error| ApiError::unavailable(&error))?);
+                let mut cache = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner);
+                *cache = Some((owners.clone(), Instant::now()));
                 owners
             }
         };
@@ -202,96 +206,102 @@ impl Authenticator {
         Ok(Tenant { name: name.into(), of_others: Arc::new(of_others.collect()) })
     }
 
-    fn take(&self, asker: RateKey) -> Result<(), ApiError> {
-        self.inner.rate.take(asker, Instant::now()).map_err(|wait| {
+    fn take(&self, key: RateKey) -> Result<(), ApiError> {
+        self.inner.rate.take(key, Instant::now()).map_err(|wait| {
             METRICS.http_limited.inc();
             let seconds = wait.as_secs() + 1;
-            let message = format!("more requests than {} a second; try again in {seconds} s", self.limits().requests_per_second);
+            let message = format!(
+                "you have sent more than {} requests a second; try again in {seconds} s",
+                self.limits().requests_per_second
+            );
             ApiError { retry_after: Some(seconds), ..ApiError::new(ProblemCode::TooManyRequests, message) }
         })
     }
 
-    fn believed(&self, id: &str) -> Option<Option<Arc<TokenRow>>> {
+    fn cached(&self, id: &str) -> Option<Option<Arc<TokenRow>>> {
         let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(id).filter(|answer| answer.is_believed()).map(|answer| answer.token.clone())
+        tokens.get(id).filter(|cached| cached.is_fresh()).map(|cached| cached.token.clone())
     }
 
-    fn was_known(&self, id: &str, hash: Hash) -> bool {
+    fn was_valid(&self, id: &str, hash: Hash) -> bool {
         let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(id).and_then(|answer| answer.token.as_ref()).is_some_and(|token| is_the_one(token, hash))
+        tokens.get(id).and_then(|cached| cached.token.as_ref()).is_some_and(|token| is_valid(token, hash))
     }
 
     async fn look_up(&self, id: &str) -> Result<Option<Arc<TokenRow>>, ApiError> {
-        let Some(ledger) = &self.inner.ledger else { return Ok(None) };
-        let token = ledger.token(id).await.map_err(|error| ApiError::unavailable(&error))?.map(Arc::new);
+        let Some(database) = &self.inner.database else { return Ok(None) };
+        let token = database.token(id).await.map_err(|error| ApiError::unavailable(&error))?.map(Arc::new);
         if token.is_some() {
-            let (ledger, id) = (ledger.clone(), id.to_owned());
-            // Nobody waits for it, and an answer does not depend on it.
-            tokio::spawn(async move { drop(ledger.note_token(&id).await) });
+            let (database, id) = (database.clone(), id.to_owned());
+            // The time of last use is only informative, so the request does not wait for it.
+            tokio::spawn(async move { drop(database.note_token(&id).await) });
         }
         let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if tokens.len() >= KEPT {
-            tokens.retain(|_, answer| answer.is_believed() || answer.token.is_some());
+        if tokens.len() >= CACHE_SIZE {
+            tokens.retain(|_, cached| cached.is_fresh() || cached.token.is_some());
         }
-        if tokens.len() < KEPT || token.is_some() {
+        if tokens.len() < CACHE_SIZE || token.is_some() {
             tokens.insert(id.to_owned(), CachedToken { token: token.clone(), since: Instant::now() });
         }
         Ok(token)
     }
 
-    /// Whether callers must carry a token. Where the ledger does not answer, what it said last holds; before its first word nobody
-    /// is let in.
-    async fn is_guarded(&self) -> Result<bool, ApiError> {
-        let Some(ledger) = self.inner.ledger.as_ref().filter(|_| self.inner.operator.is_none()) else {
+    /// Whether callers need a token. While the database is unavailable, the last result holds; before the first one, callers are
+    /// refused.
+    async fn requires_token(&self) -> Result<bool, ApiError> {
+        let Some(database) = self.inner.database.as_ref().filter(|_| self.inner.operator.is_none()) else {
             return Ok(self.inner.operator.is_some());
         };
-        let said = *self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((guarded, since)) = said
-            && since.elapsed() < BELIEVED
+        let cached = *self.inner.has_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((has_tokens, since)) = cached
+            && since.elapsed() < CACHE_TTL
         {
-            return Ok(guarded);
+            return Ok(has_tokens);
         }
-        let guarded = match (ledger.has_tokens().await, said) {
-            (Ok(guarded), _) => guarded,
-            (Err(_), Some((guarded, _))) => guarded,
+        let has_tokens = match (database.has_tokens().await, cached) {
+            (Ok(has_tokens), _) => has_tokens,
+            (Err(_), Some((has_tokens, _))) => has_tokens,
             (Err(error), None) => return Err(ApiError::unavailable(&error)),
         };
-        *self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner) = Some((guarded, Instant::now()));
-        Ok(guarded)
+        *self.inner.has_tokens.lock().unwrap_or_else(PoisonError::into_inner) = Some((has_tokens, Instant::now()));
+        Ok(has_tokens)
     }
 }
 
 impl Caller {
-    /// Who may do everything.
-    fn whole(name: &str) -> Self {
+    /// A caller with every permission.
+    fn with_all_permissions(name: &str) -> Self {
         Self { name: name.into(), tenant: None, permissions: Permissions::Scopes(vec![Scope::Admin]) }
     }
 
-    /// Whether everything may be shown to it that concerns all tenants.
+    /// Whether the caller may read what concerns all tenants.
     pub fn sees_all(&self) -> bool {
         self.tenant.is_none() && matches!(&self.permissions, Permissions::Scopes(scopes) if grants(scopes, Scope::Read))
     }
 
-    fn may(&self, need: RequiredAccess) -> Result<(), ApiError> {
-        let (scope, whole) = match need {
-            RequiredAccess::Probe | RequiredAccess::Nothing => return Ok(()),
+    fn check(&self, required: RequiredAccess) -> Result<(), ApiError> {
+        let (scope, of_all_tenants) = match required {
+            RequiredAccess::Probe | RequiredAccess::Public => return Ok(()),
             RequiredAccess::Scope(scope) => (scope, false),
             RequiredAccess::Metrics => (Scope::Read, true),
         };
         let scopes = match &self.permissions {
-            Permissions::Metrics if need == RequiredAccess::Metrics => return Ok(()),
+            Permissions::Metrics if required == RequiredAccess::Metrics => return Ok(()),
             Permissions::Metrics => {
-                let message = format!("`{}` is good for `/metrics` alone; ask with another token", self.name);
+                let message = format!("`{}` permits only `/metrics`; use another token", self.name);
                 return Err(ApiError::new(ProblemCode::Forbidden, message));
             }
             Permissions::Scopes(scopes) => scopes,
         };
         if !grants(scopes, scope) {
-            let message = format!("the token `{}` has no scope `{scope}`; ask for one that has", self.name);
+            let message = format!("the token `{}` lacks the scope `{scope}`; use a token with that scope", self.name);
             return Err(ApiError::new(ProblemCode::Forbidden, message));
         }
-        if whole && self.tenant.is_some() {
-            let message = format!("this concerns all tenants, and the token `{}` is of one; ask for one of none", self.name);
+        if of_all_tenants && self.tenant.is_some() {
+            let message = format!(
+                "metrics concern all tenants, and the token `{}` belongs to one; use a token without a tenant",
+                self.name
+            );
             return Err(ApiError::new(ProblemCode::Forbidden, message));
         }
         Ok(())
@@ -302,49 +312,49 @@ fn grants(scopes: &[Scope], wanted: Scope) -> bool {
     scopes.contains(&wanted) || scopes.contains(&Scope::Admin)
 }
 
-/// Constant in time: what is compared are hashes.
-fn is_the_one(token: &TokenRow, hash: Hash) -> bool {
-    let kept = <[u8; 32]>::try_from(token.hash.as_slice()).map(Hash::from_bytes);
-    kept.is_ok_and(|kept| kept == hash) && token.is_valid(Timestamp::now().as_millisecond())
+/// Whether the secret is the token's, compared in constant time, and the token is valid now.
+fn is_valid(token: &TokenRow, hash: Hash) -> bool {
+    let stored = <[u8; 32]>::try_from(token.hash.as_slice()).map(Hash::from_bytes);
+    stored.is_ok_and(|stored| stored == hash) && token.is_valid(Timestamp::now().as_millisecond())
 }
 
 fn unauthorized() -> ApiError {
     ApiError::new(
         ProblemCode::Unauthorized,
-        "this needs the header `Authorization: Bearer` with a valid token; `tidemill tokens create` makes one",
+        "this requires the header `Authorization: Bearer` with a valid token; `tidemill tokens create` makes one",
     )
 }
 
-/// The token that the request carries; an empty one where it is carried in another way than by `Bearer`.
-fn carried(headers: &HeaderMap) -> Option<String> {
+/// The token of the request; an empty one if the header has another scheme than `Bearer`.
+fn bearer_token(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?;
     let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
     let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     Some(bearer.map_or("", |(_, token)| token.trim()).to_owned())
 }
 
-/// Lets a request pass whose caller has what the endpoint needs, and tells the endpoint who it is.
-pub async fn admit(
-    State((auth, need)): State<(Authenticator, RequiredAccess)>,
+/// Passes a request on if its caller has the access that the endpoint requires, with the caller as an extension.
+pub async fn authorize(
+    State((auth, required)): State<(Authenticator, RequiredAccess)>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if need == RequiredAccess::Probe {
+    if required == RequiredAccess::Probe {
         return Ok(next.run(request).await);
     }
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::UNKNOWN);
-    if need == RequiredAccess::Nothing {
+    if required == RequiredAccess::Public {
         auth.take(RateKey::from(peer.address))?;
         return Ok(next.run(request).await);
     }
-    let caller = match auth.identify(carried(request.headers()).as_deref(), peer).await? {
+    let caller = match auth.identify(bearer_token(request.headers()).as_deref(), peer).await? {
         Some(caller) => caller,
         None => {
             origin::check(request.uri(), request.headers(), &auth.inner.listen)?;
-            Caller::whole("anybody")
+            Caller::with_all_permissions("anybody")
         }
     };
-    caller.may(need)?;
+    caller.check(required)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

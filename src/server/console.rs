@@ -1,4 +1,4 @@
-//! The console: pages for people, which ask the API like anybody else. They lie in the binary and load nothing from elsewhere.
+//! The console: web pages that use the API. The files are part of the binary and load nothing from elsewhere.
 
 use std::sync::LazyLock;
 
@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, ProblemCode};
 
-/// Name, type and content of each file.
+/// The name, media type and content of each file.
 const FILES: [(&str, &str, &str); 16] = [
     ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
     ("app.js", SCRIPT, include_str!("console/app.js")),
-    ("page.js", SCRIPT, include_str!("console/page.js")),
-    ("words.js", SCRIPT, include_str!("console/words.js")),
+    ("dom.js", SCRIPT, include_str!("console/dom.js")),
+    ("translations.js", SCRIPT, include_str!("console/translations.js")),
     ("overview.js", SCRIPT, include_str!("console/overview.js")),
     ("search.js", SCRIPT, include_str!("console/search.js")),
     ("recommendations.js", SCRIPT, include_str!("console/recommendations.js")),
@@ -23,14 +23,14 @@ const FILES: [(&str, &str, &str); 16] = [
     ("evidence.js", SCRIPT, include_str!("console/evidence.js")),
     ("jobs.js", SCRIPT, include_str!("console/jobs.js")),
     ("leads.js", SCRIPT, include_str!("console/leads.js")),
-    ("letters.js", SCRIPT, include_str!("console/letters.js")),
+    ("dead_letters.js", SCRIPT, include_str!("console/dead_letters.js")),
     ("pipelines.js", SCRIPT, include_str!("console/pipelines.js")),
     ("copy.js", SCRIPT, include_str!("console/copy.js")),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// What browsers compare before they fetch a file again.
+/// The entity tag of all files, by which browsers know whether a file has changed.
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = blake3::Hasher::new();
     for (_, _, content) in FILES {
@@ -39,12 +39,12 @@ static TAG: LazyLock<String> = LazyLock::new(|| {
     format!("\"{}\"", &hasher.finalize().to_hex()[..16])
 });
 
-/// The first page.
+/// The page that loads the others.
 pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
     serve("index.html", &headers)
 }
 
-/// A file that it loads.
+/// A file of the console.
 pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     serve(&name, &headers)
 }

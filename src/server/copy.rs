@@ -1,265 +1,271 @@
-//! `/v1/copy`: what the editors' desk shows and takes, as JSON; with what is published as files, for shops and for crawlers.
+//! `/v1/copy`: generated copy, the decisions on it, and what is published, as JSON and as files for shops and crawlers.
 //!
-//! Exports lie beside `/v1/copy/{document}` and not below it, where they would hide a document of that name.
+//! The export is not below `/v1/copy/`, where it would hide a document with that id.
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemCode, ProblemDetails};
-use crate::copy::{CopyError, CopyList, CopyService, CopyView, DecisionRequest, ExportFormat, MAX_COPIES};
+use super::error::{ApiError, ProblemCode};
+use super::query::{ApiQuery, QueryParameters};
+use crate::copy::{CopyError, CopyList, CopyService, CopyView, DecisionRequest, ExportFormat};
 use crate::did_you_mean::suggestion;
 use crate::outcome::Check;
 use crate::store::{CopyState, CopyVersion};
 
-/// Versions of a list unless told.
-const LISTED: i64 = 50;
+/// How many versions a list has if the caller sets no limit.
+const DEFAULT_LIMIT: i64 = 50;
 
-/// Which versions to list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listing {
+/// The query parameters of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// The state of the versions: `review` (the default), `approved`, `rejected`, `superseded` or `withdrawn`
     state: Option<String>,
+    /// Only copy of this pipeline
     pipeline: Option<String>,
+    /// The maximum number of versions; the default is 50
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<i64>,
+    /// The `next` of the previous page
     cursor: Option<String>,
 }
 
-/// Which catalogue.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {
+impl QueryParameters for ListParameters {}
+
+/// The query parameters of one document's copy.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct CopyParameters {
+    /// The pipeline; may be omitted if only one pipeline makes copy
     pipeline: Option<String>,
 }
 
-/// Which catalogue, in which format.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exporting {
+impl QueryParameters for CopyParameters {}
+
+/// The query parameters of an export.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExportParameters {
+    /// `csv` (the default) or `parquet`
     format: Option<String>,
+    /// The pipeline; may be omitted if only one pipeline makes copy
     pipeline: Option<String>,
 }
 
-/// Which catalogue, and which of its sitemaps.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Mapping {
+impl QueryParameters for ExportParameters {}
+
+/// The query parameters of a sitemap.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SitemapParameters {
+    /// The pipeline; may be omitted if only one pipeline makes copy
     pipeline: Option<String>,
+    /// The number of a file of the index, from 1
+    #[param(minimum = 1)]
     file: Option<i64>,
 }
 
-/// A version goes on its page.
+impl QueryParameters for SitemapParameters {}
+
+/// Approves a version.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ApproveCopy)]
-pub struct Approving {
+pub struct ApproveBody {
     /// The version that you have seen.
     version: i32,
-    /// Checks that speak against it and are overruled; the schema and the address cannot be.
+    /// Failed checks that you overrule. The schema, the address and uniqueness cannot be overruled.
     #[serde(default)]
     despite: Vec<Check>,
-    /// What you say of it.
+    /// A remark.
     #[serde(default)]
     note: Option<String>,
 }
 
-/// A version is refused, or leaves its page.
+/// Rejects a version, or withdraws it from its page.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RejectCopy)]
-pub struct Rejecting {
+pub struct RejectBody {
     /// The version that you have seen.
     version: i32,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     note: Option<String>,
 }
 
-/// A version is written anew.
+/// Adds an edited version.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EditCopy)]
-pub struct Editing {
+pub struct EditBody {
     /// The version that you have changed.
     version: i32,
-    /// The whole content as it should be.
+    /// The whole content after the change.
     content: Map<String, Value>,
-    /// What you say of it.
+    /// A remark.
     #[serde(default)]
     note: Option<String>,
 }
 
-/// The copy of a document, as the address names it.
+/// The document in the path and the pipeline in the query.
 #[derive(Debug)]
-pub struct Page {
+pub struct DocumentCopy {
     pipeline: Option<String>,
     document_id: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Page {
+impl<S: Send + Sync> FromRequestParts<S> for DocumentCopy {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(document_id) = Path::from_request_parts(parts, state).await?;
-        let Query(Parameters { pipeline }) = Query::from_request_parts(parts, state).await?;
+        let ApiQuery(CopyParameters { pipeline }) = ApiQuery::from_request_parts(parts, state).await?;
         Ok(Self { pipeline, document_id })
     }
 }
 
-impl Page {
-    fn verdict(self, caller: &Caller, version: i32, note: Option<String>) -> DecisionRequest {
+impl DocumentCopy {
+    fn decision(self, caller: &Caller, version: i32, note: Option<String>) -> DecisionRequest {
         let Self { pipeline, document_id } = self;
         DecisionRequest { pipeline, document_id, version, by: caller.name.to_string(), note }
     }
 }
 
-fn copy_service(services: &Services, caller: &Caller) -> CopyService {
+fn visible(services: &Services, caller: &Caller) -> CopyService {
     services.copy.visible_to(caller.tenant.as_ref())
 }
 
-/// Copy that waits, or stands in another state
+/// Versions of copy in one state
 #[utoipa::path(get, path = "/v1/copy", operation_id = "list_copy", tag = "copy", security(("token" = ["read"])),
-    params(("state" = Option<String>, Query, description = "review unless told; or approved, rejected, superseded, withdrawn"),
-           ("pipeline" = Option<String>, Query, description = "Only of this catalogue"),
-           ("limit" = Option<i64>, Query, description = "Most versions; 50 unless told", minimum = 1, maximum = 500),
-           ("cursor" = Option<String>, Query, description = "`next` of the page before")),
-    responses((status = 200, description = "The versions", body = CopyList), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(ListParameters), responses((status = 200, description = "The versions", body = CopyList)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Result<Query<Listing>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<ListParameters>,
 ) -> Result<Json<CopyList>, ApiError> {
-    let Query(Listing { state, pipeline, limit, cursor }) = parameters?;
+    let ListParameters { state, pipeline, limit, cursor } = parameters;
     let state = match state {
         Some(word) => CopyState::named(&word).ok_or_else(|| {
             let known = CopyState::ALL.map(CopyState::as_str);
-            ApiError::invalid(format!("`{word}` is no state of copy; {}", suggestion(&word, known)))
+            ApiError::invalid(format!("`{word}` is not a state of copy; {}", suggestion(&word, known)))
         })?,
         None => CopyState::Review,
     };
-    let limit = limit.unwrap_or(LISTED);
-    if !(1..=MAX_COPIES).contains(&limit) {
-        return Err(ApiError::invalid(format!("`limit` is no number from 1 to {MAX_COPIES}")));
-    }
-    Ok(Json(copy_service(&services, &caller).list(pipeline.as_deref(), state, limit, cursor.as_deref()).await?))
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    Ok(Json(visible(&services, &caller).list(pipeline.as_deref(), state, limit, cursor.as_deref()).await?))
 }
 
-/// The copy of a document: versions, reasons, evidence and the source beside it
+/// The copy of a document: its versions, failed checks, evidence and source
 #[utoipa::path(get, path = "/v1/copy/{document}", operation_id = "show_copy", tag = "copy", security(("token" = ["read"])),
-    params(("document" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The copy", body = CopyView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(("document" = String, Path, description = "The document's id"), CopyParameters),
+    responses((status = 200, description = "The copy", body = CopyView)))]
 pub async fn show(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    page: Page,
+    document: DocumentCopy,
 ) -> Result<Json<CopyView>, ApiError> {
-    Ok(Json(copy_service(&services, &caller).show(page.pipeline.as_deref(), &page.document_id).await?))
+    Ok(Json(visible(&services, &caller).show(document.pipeline.as_deref(), &document.document_id).await?))
 }
 
-/// Put a version on its page
+/// Approve a version and publish it
 ///
-/// What was there is superseded. Of two people who decide on the same version, the second is refused with `conflict`.
-#[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy", security(("token" = ["review"])), request_body = Approving,
-    params(("document" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// It supersedes the published version. If two people decide on the same version, the second request is refused with `conflict`.
+#[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy",
+    security(("token" = ["review"])),
+    request_body = ApproveBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
+    responses((status = 200, description = "The version after the decision", body = CopyVersion)))]
 pub async fn approve(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    page: Page,
+    document: DocumentCopy,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
-    let Approving { version, despite, note } = read(&body?)?;
-    let verdict = page.verdict(&caller, version, note);
-    Ok(Json(copy_service(&services, &caller).approve(verdict, &despite).await?))
+    let ApproveBody { version, despite, note } = read(&body?)?;
+    let decision = document.decision(&caller, version, note);
+    Ok(Json(visible(&services, &caller).approve(decision, &despite).await?))
 }
 
-/// Refuse a version, or take a page down
-#[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy", security(("token" = ["review"])), request_body = Rejecting,
-    params(("document" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// Reject a version, or withdraw the published one
+#[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy",
+    security(("token" = ["review"])),
+    request_body = RejectBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
+    responses((status = 200, description = "The version after the decision", body = CopyVersion)))]
 pub async fn reject(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    page: Page,
+    document: DocumentCopy,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
-    let Rejecting { version, note } = read(&body?)?;
-    let verdict = page.verdict(&caller, version, note);
-    Ok(Json(copy_service(&services, &caller).reject(verdict).await?))
+    let RejectBody { version, note } = read(&body?)?;
+    let decision = document.decision(&caller, version, note);
+    Ok(Json(visible(&services, &caller).reject(decision).await?))
 }
 
-/// Write a version anew
+/// Edit a version
 ///
-/// It keeps to the schema, goes through the same checks, and waits to be approved. What is generated later waits beside it.
-#[utoipa::path(post, path = "/v1/copy/{document}/edit", operation_id = "edit_copy", tag = "copy", security(("token" = ["review"])), request_body = Editing,
-    params(("document" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The new version", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// The edited content must keep to the schema, goes through the same checks, and waits for approval as a new version. Versions that
+/// are generated later wait beside it.
+#[utoipa::path(post, path = "/v1/copy/{document}/edit", operation_id = "edit_copy", tag = "copy", security(("token" = ["review"])),
+    request_body = EditBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
+    responses((status = 200, description = "The new version", body = CopyVersion)))]
 pub async fn edit(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    page: Page,
+    document: DocumentCopy,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
-    let Editing { version, content, note } = read(&body?)?;
-    let verdict = page.verdict(&caller, version, note);
-    Ok(Json(copy_service(&services, &caller).edit(verdict, content).await?))
+    let EditBody { version, content, note } = read(&body?)?;
+    let decision = document.decision(&caller, version, note);
+    Ok(Json(visible(&services, &caller).edit(decision, content).await?))
 }
 
-/// What is on the pages, as a file
+/// All published copy, as a file
 #[utoipa::path(get, path = "/v1/exports/copy", operation_id = "export_copy", tag = "copy", security(("token" = ["read"])),
-    params(("format" = Option<String>, Query, description = "csv unless told, or parquet"),
-           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The file; it ends early where the database is gone", content((String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"))),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(ExportParameters), responses((status = 200, description = "The file; it breaks off if the database becomes unavailable",
+        content((String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet")))))]
 pub async fn export(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Result<Query<Exporting>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    let Query(Exporting { format, pipeline }) = parameters?;
-    let word = format.as_deref().unwrap_or("csv");
+    let word = parameters.format.as_deref().unwrap_or("csv");
     let format = ExportFormat::named(word).ok_or_else(|| {
-        ApiError::invalid(format!("`{word}` is no format of exports; {}", suggestion(word, ["csv", "parquet"])))
+        ApiError::invalid(format!("`{word}` is not an export format; {}", suggestion(word, ["csv", "parquet"])))
     })?;
-    let stream = copy_service(&services, &caller).export(pipeline.as_deref(), format)?;
+    let stream = visible(&services, &caller).export(parameters.pipeline.as_deref(), format)?;
     let name = format!("attachment; filename=\"copy.{}\"", if format == ExportFormat::Csv { "csv" } else { "parquet" });
     let headers = [(header::CONTENT_TYPE, format.content_type()), (header::CONTENT_DISPOSITION, name.as_str())];
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// The sitemap of what is on the pages
+/// The sitemap of the published pages
 ///
-/// One file, or where there are more than 20,000 pages the index of them; `file` is the number of one of those.
+/// For up to 20,000 pages it is one file, for more it is an index of several; `file` is the number of one of those.
 #[utoipa::path(get, path = "/v1/sitemap.xml", operation_id = "sitemap", tag = "copy", security(("token" = ["read"])),
-    params(("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one"),
-           ("file" = Option<i64>, Query, description = "The number of a file, from 1", minimum = 1)),
-    responses((status = 200, description = "The sitemap", body = String, content_type = "application/xml"),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(SitemapParameters),
+    responses((status = 200, description = "The sitemap", body = String, content_type = "application/xml")))]
 pub async fn sitemap(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Result<Query<Mapping>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<SitemapParameters>,
 ) -> Result<Response, ApiError> {
-    let Query(Mapping { pipeline, file }) = parameters?;
-    let xml = copy_service(&services, &caller).sitemap(pipeline.as_deref(), file).await?;
+    let xml = visible(&services, &caller).sitemap(parameters.pipeline.as_deref(), parameters.file).await?;
     Ok(([(header::CONTENT_TYPE, "application/xml")], xml).into_response())
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))
 }
 
 impl From<CopyError> for ApiError {

@@ -1,119 +1,125 @@
-//! `/v1/dead-letters`: what the board shows of dead letters, as JSON, and sending their records again.
-
-use std::collections::BTreeMap;
+//! `/v1/dead-letters`: dead letters as JSON, and sending their records again.
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemCode, ProblemDetails};
-use crate::dashboard::{Dashboard, DeadLetterCount, DeadLetterView, MAX_DEAD_LETTERS};
-use crate::did_you_mean::suggestion;
+use super::error::{ApiError, ProblemCode};
+use super::query::{ApiQuery, QueryParameters};
+use crate::dashboard::{Dashboard, DeadLetterCount, DeadLetterView};
 use crate::failure::FailureClass;
 use crate::store::{DeadLetterFilter, DeadLetterSummary, ReplaySummary};
 
-/// The keys of a query.
-const KEYS: [&str; 4] = ["pipeline", "class", "task", "limit"];
-
-/// Letters of a list unless told.
-const LISTED: i64 = 50;
+/// How many dead letters a list has if the caller sets no limit.
+const DEFAULT_LIMIT: i64 = 50;
 
 /// Dead letters, the latest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = DeadLetters)]
 pub struct DeadLetterList {
-    /// How many there are by pipeline and class, the most frequent first.
+    /// The number of dead letters by pipeline and class, the most frequent first.
     counts: Vec<DeadLetterCount>,
-    /// The latest of them.
+    /// The latest dead letters.
     letters: Vec<DeadLetterSummary>,
 }
 
-/// Which letters to send again: those with these ids, or all that the other conditions let through. Something must be said.
+/// Which dead letters to send again: those with these ids, or all that match the other conditions. At least one condition is
+/// required.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = Replay)]
 pub struct ReplayRequest {
-    /// These letters.
+    /// Only dead letters with these ids.
     ids: Vec<i64>,
-    /// Of this pipeline.
+    /// Only dead letters of this pipeline.
     pipeline: Option<String>,
-    /// Of this class of fault.
+    /// Only dead letters of this failure class.
     class: Option<String>,
 }
 
-fn dashboard(services: &Services, caller: &Caller) -> Dashboard {
+/// The query parameters of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// Only dead letters of this pipeline
+    pipeline: Option<String>,
+    /// Only dead letters of this failure class
+    class: Option<String>,
+    /// Only dead letters of this task; empty for those of whole records
+    task: Option<String>,
+    /// The maximum number of dead letters; the default is 50
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+}
+
+impl QueryParameters for ListParameters {}
+
+fn visible(services: &Services, caller: &Caller) -> Dashboard {
     services.dashboard.visible_to(caller.tenant.as_ref())
 }
 
 /// The latest dead letters
-#[utoipa::path(get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", security(("token" = ["read"])),
-    params(("pipeline" = Option<String>, Query, description = "Only of this pipeline"),
-           ("class" = Option<String>, Query, description = "Only of this class of fault"),
-           ("task" = Option<String>, Query, description = "Only of this task; empty for those of whole records"),
-           ("limit" = Option<i64>, Query, description = "Most letters; 50 unless told", minimum = 1, maximum = 1000)),
-    responses((status = 200, description = "The letters", body = DeadLetterList), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters",
+    security(("token" = ["read"])),
+    params(ListParameters), responses((status = 200, description = "The dead letters", body = DeadLetterList)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Result<Query<BTreeMap<String, String>>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<ListParameters>,
 ) -> Result<Json<DeadLetterList>, ApiError> {
-    let Query(mut parameters) = parameters?;
-    if let Some(key) = parameters.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(ApiError::invalid(format!("unknown parameter `{key}`; {}", suggestion(key, KEYS))));
-    }
-    let limit = match parameters.remove("limit") {
-        Some(text) => text.parse().ok().filter(|limit| (1..=MAX_DEAD_LETTERS).contains(limit)),
-        None => Some(LISTED),
-    };
-    let limit = limit.ok_or_else(|| ApiError::invalid(format!("`limit` is no number from 1 to {MAX_DEAD_LETTERS}")))?;
-    let mut take = |key: &str| parameters.remove(key);
-    let filter = DeadLetterFilter { task: take("task"), ..filter(take("pipeline"), take("class"))? };
-    let (counts, letters) =
-        dashboard(&services, &caller).letters(&filter, limit).await.map_err(|error| ApiError::unavailable(&error))?;
+    let ListParameters { pipeline, class, task, limit } = parameters;
+    let filter = DeadLetterFilter { task, ..filter(pipeline, class)? };
+    let (counts, letters) = visible(&services, &caller).dead_letters(&filter, limit.unwrap_or(DEFAULT_LIMIT)).await?;
     Ok(Json(DeadLetterList { counts, letters }))
 }
 
-/// Everything about one dead letter
-#[utoipa::path(get, path = "/v1/dead-letters/{id}", operation_id = "show_dead_letter", tag = "dead letters", security(("token" = ["read"])),
-    params(("id" = i64, Path, description = "The letter's number")),
-    responses((status = 200, description = "The letter", body = DeadLetterView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// One dead letter with its record
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", operation_id = "show_dead_letter", tag = "dead letters",
+    security(("token" = ["read"])),
+    params(("id" = i64, Path, description = "The id of the dead letter")),
+    responses((status = 200, description = "The dead letter", body = DeadLetterView)))]
 pub async fn show(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<DeadLetterView>, ApiError> {
     let Path(id) = id?;
-    let letter = dashboard(&services, &caller).letter(id).await.map_err(|error| ApiError::unavailable(&error))?;
+    let letter = visible(&services, &caller).dead_letter(id).await?;
     letter.map(Json).ok_or_else(|| ApiError::new(ProblemCode::UnknownLetter, format!("there is no dead letter {id}")))
 }
 
 /// Send the records of dead letters again
 ///
-/// Each letter's record is sent once, however often this is asked for; one that dies again is another letter. At most 1,000 at a time.
-#[utoipa::path(post, path = "/v1/dead-letters/replay", operation_id = "replay_dead_letters", tag = "dead letters", security(("token" = ["submit"])), request_body = ReplayRequest,
-    responses((status = 200, description = "What is sent", body = ReplaySummary), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// The record of a dead letter is sent once, however often this request is repeated. A record that fails again becomes a new dead
+/// letter. At most 1,000 records are sent at a time.
+#[utoipa::path(post, path = "/v1/dead-letters/replay", operation_id = "replay_dead_letters", tag = "dead letters",
+    security(("token" = ["submit"])), request_body = ReplayRequest,
+    responses((status = 200, description = "The number of records that are sent", body = ReplaySummary)))]
 pub async fn replay(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ReplaySummary>, ApiError> {
-    let wanted: ReplayRequest =
-        serde_json::from_slice(&body?).map_err(|e| ApiError::invalid(format!("the body says not which letters: {e}")))?;
-    if wanted.ids.is_empty() && wanted.pipeline.is_none() && wanted.class.is_none() {
-        return Err(ApiError::invalid("which letters? give `ids`, `pipeline` or `class`"));
+    let ReplayRequest { ids, pipeline, class } = serde_json::from_slice(&body?)
+        .map_err(|e| ApiError::invalid(format!("the body does not say which dead letters to send again: {e}")))?;
+    if ids.is_empty() && pipeline.is_none() && class.is_none() {
+        return Err(ApiError::invalid(
+            "the body does not say which dead letters to send again; give `ids`, `pipeline` or `class`",
+        ));
     }
-    let filter = DeadLetterFilter { ids: wanted.ids, ..filter(wanted.pipeline, wanted.class)? };
-    Ok(Json(dashboard(&services, &caller).replay(filter).await.map_err(|error| ApiError::unavailable(&error))?))
+    let filter = DeadLetterFilter { ids, ..filter(pipeline, class)? };
+    Ok(Json(visible(&services, &caller).replay(filter).await?))
 }
 
 fn filter(pipeline: Option<String>, class: Option<String>) -> Result<DeadLetterFilter, ApiError> {
     class.as_deref().map(FailureClass::named).transpose().map_err(ApiError::invalid)?;
     if pipeline.as_deref().is_some_and(|name| name.contains('\0')) {
-        return Err(ApiError::invalid("`pipeline` holds U+0000, which no name does"));
+        return Err(ApiError::invalid("`pipeline` contains U+0000, which no name can"));
     }
     Ok(DeadLetterFilter { pipeline, class, ..DeadLetterFilter::default() })
 }

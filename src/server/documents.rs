@@ -1,46 +1,49 @@
-//! `GET /v1/documents/{id}?pipeline=`: everything that is known of a document, and where it comes from.
+//! `GET /v1/documents/{id}?pipeline=`: everything that is known about a document, and where it comes from.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemCode, ProblemDetails};
+use super::error::{ApiError, ProblemCode};
+use super::query::{ApiQuery, QueryParameters};
 use crate::explain::{DocumentExplanation, ExplainError};
 
-/// Which of the documents with that id.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {
-    /// The pipeline; may be left out where there is one.
-    pub pipeline: Option<String>,
+/// The query parameters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DocumentParameters {
+    /// The pipeline; may be omitted if there is only one
+    pipeline: Option<String>,
 }
 
-/// Everything that is known of a document, and where it comes from
-#[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one")),
-    responses((status = 200, description = "The document", body = DocumentExplanation),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+impl QueryParameters for DocumentParameters {}
+
+/// Everything that is known about a document, and where it comes from
+#[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents",
+    security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The document's id"), DocumentParameters),
+    responses((status = 200, description = "The document", body = DocumentExplanation)))]
 pub async fn explain(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<DocumentParameters>,
 ) -> Result<Json<DocumentExplanation>, ApiError> {
-    let (Path(id), Query(Parameters { pipeline })) = (id?, parameters?);
+    let Path(id) = id?;
     let explainer = services.explainer.visible_to(caller.tenant.as_ref());
-    let mut explained = explainer.explain(pipeline.as_deref(), &id).await?;
-    for past in &mut explained.history.outputs {
+    let mut explanation = explainer.explain(parameters.pipeline.as_deref(), &id).await?;
+    for past in &mut explanation.history.outputs {
         past.file = past.file.rsplit('/').next().unwrap_or_default().to_owned();
     }
-    // They name folders of this machine. How many files they are is said all the same.
-    for fault in std::mem::take(&mut explained.history.faults) {
+    // The messages name folders of this machine, so callers get only the number of unreadable files.
+    for fault in std::mem::take(&mut explanation.history.faults) {
         tracing::warn!(fault, "a Parquet file was left out of an explanation");
     }
-    Ok(Json(explained))
+    Ok(Json(explanation))
 }
 
 impl From<ExplainError> for ApiError {

@@ -1,4 +1,4 @@
-//! What callers read when a request cannot be answered: `application/problem+json` after RFC 9457.
+//! Error responses: `application/problem+json` as in RFC 9457.
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
@@ -6,20 +6,24 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::{ContentBuilder, Ref, Response as DescribedResponse, ResponseBuilder};
 
 use crate::failure::Transient;
 
-/// Every reason for which a request is refused, for programs: the words are stable. Others may come.
+const CONTENT_TYPE: &str = "application/problem+json";
+
+/// Every reason why a request is refused, for programs. The words are stable; more may be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Code)]
 pub enum ProblemCode {
-    /// The request cannot be understood, or asks for what there is not.
+    /// The request cannot be understood, or names something that does not exist.
     InvalidRequest,
-    /// No token, or none that is valid.
+    /// There is no token, or the token is not valid.
     Unauthorized,
-    /// The token is not good for this.
+    /// The token does not permit this.
     Forbidden,
-    /// Nothing is served under this path.
+    /// This path does not exist.
     NotFound,
     /// There is no such job.
     UnknownJob,
@@ -31,21 +35,21 @@ pub enum ProblemCode {
     UnknownLead,
     /// There is no such company.
     UnknownAccount,
-    /// The path is served, but not by this method.
+    /// The path exists, but not for this method.
     MethodNotAllowed,
-    /// It contradicts what is there.
+    /// The request contradicts the current state.
     Conflict,
     /// The body is too large.
     TooLarge,
-    /// The body is not said to be JSON.
+    /// The body is not declared as JSON.
     UnsupportedMediaType,
-    /// Too many requests in too short a time.
+    /// The caller has sent too many requests in too short a time.
     TooManyRequests,
-    /// A fault of the server.
+    /// An internal error of the server.
     Internal,
-    /// A part of the world is out of order for now.
+    /// A component that the request needs is unavailable.
     Unavailable,
-    /// It took too long.
+    /// The request took too long.
     Timeout,
 }
 
@@ -71,82 +75,100 @@ impl ProblemCode {
         Self::Timeout,
     ];
 
-    /// The word for it, the status that goes with it, and what it says to people.
+    /// The word for programs, the HTTP status, and the title for people.
     pub const fn meaning(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::InvalidRequest => ("invalid_request", StatusCode::BAD_REQUEST, "the request cannot be carried out"),
-            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "a valid token is needed"),
-            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "this is not allowed"),
-            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "nothing is served here"),
+            Self::InvalidRequest => ("invalid_request", StatusCode::BAD_REQUEST, "the request is not valid"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "a valid token is required"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "this is not permitted"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "this path does not exist"),
             Self::UnknownJob => ("unknown_job", StatusCode::NOT_FOUND, "there is no such job"),
             Self::UnknownDocument => ("unknown_document", StatusCode::NOT_FOUND, "there is no such document"),
             Self::UnknownLetter => ("unknown_letter", StatusCode::NOT_FOUND, "there is no such dead letter"),
             Self::UnknownLead => ("unknown_lead", StatusCode::NOT_FOUND, "there is no such lead"),
             Self::UnknownAccount => ("unknown_account", StatusCode::NOT_FOUND, "there is no such account"),
-            Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "another method is needed"),
-            Self::Conflict => ("conflict", StatusCode::CONFLICT, "it contradicts what is there"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "this path does not support the method")
+            }
+            Self::Conflict => ("conflict", StatusCode::CONFLICT, "the request contradicts the current state"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
             Self::UnsupportedMediaType => {
-                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be said to be JSON")
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be declared as JSON")
             }
             Self::TooManyRequests => ("too_many_requests", StatusCode::TOO_MANY_REQUESTS, "too many requests"),
-            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server"),
-            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "out of order for now"),
-            Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, "it took too long"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "an internal error"),
+            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "temporarily unavailable"),
+            Self::Timeout => ("timeout", StatusCode::GATEWAY_TIMEOUT, "the request took too long"),
         }
     }
 }
 
-/// Why a request is not answered.
+/// Why a request was refused.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub struct ProblemDetails {
-    /// Names the kind of problem: `urn:tidemill:problem:` and the code.
+    /// The type of problem: `urn:tidemill:problem:` and the code.
     #[serde(rename = "type")]
     #[schema(example = "urn:tidemill:problem:invalid_request")]
     kind: String,
-    /// The kind of problem, for people.
+    /// The type of problem, for people.
     title: &'static str,
     /// The status of the response.
     #[schema(example = 400)]
     status: u16,
-    /// This very problem: the thing, the place and the mend.
+    /// What is wrong in this request, where, and how to fix it.
     detail: String,
-    /// The kind of problem, for programs.
+    /// The type of problem, for programs.
     code: ProblemCode,
 }
 
-/// A refusal or failure, as callers see it.
+impl ProblemDetails {
+    /// The response as the description of the API gives it, for every operation.
+    pub fn described() -> DescribedResponse {
+        let schema = Ref::from_schema_name(Self::name());
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        ResponseBuilder::new().description("The request was refused").content(CONTENT_TYPE, content).build()
+    }
+}
+
+/// An error response.
 #[derive(Debug)]
 pub struct ApiError {
-    /// For programs.
     pub code: ProblemCode,
-    /// For people: the thing, the place and the mend.
+    /// What is wrong, where, and how to fix it.
     pub message: String,
-    /// Seconds after which asking again makes sense.
+    /// The `Retry-After` header, in seconds.
     pub retry_after: Option<u64>,
 }
 
 impl ApiError {
-    /// A refusal.
+    /// An error with this code.
     pub fn new(code: ProblemCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None }
     }
 
-    /// The request is at fault.
+    /// An invalid request.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ProblemCode::InvalidRequest, message)
     }
 
-    /// A part of the world is out of order. Which is said, why is logged: it may name what callers need not know.
+    /// An unavailable component. The response names the component; the reason is only logged, because it may contain internal
+    /// details.
     pub fn unavailable(transient: &Transient) -> Self {
         if transient.is_refusal {
             tracing::debug!(component = %transient.component, reason = transient.reason, "a value of a request is refused");
             return Self::invalid(
-                "a value of the request cannot be looked for: it holds U+0000, or is no number or time that there can be",
+                "the request has a value that the database cannot compare: U+0000, or a number or time out of range",
             );
         }
         tracing::warn!(component = %transient.component, reason = transient.reason, "cannot answer a request");
-        Self::new(ProblemCode::Unavailable, format!("the {} is out of order; try again later", transient.component))
+        Self::new(ProblemCode::Unavailable, format!("the {} is unavailable; try again later", transient.component))
+    }
+}
+
+impl From<Transient> for ApiError {
+    fn from(transient: Transient) -> Self {
+        Self::unavailable(&transient)
     }
 }
 
@@ -157,7 +179,7 @@ impl IntoResponse for ApiError {
         let problem = ProblemDetails { kind, title, status: status.as_u16(), detail: self.message, code: self.code };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -190,14 +212,14 @@ impl From<PathRejection> for ApiError {
     }
 }
 
-/// Nothing is served under this path.
+/// The response for a path that does not exist.
 pub async fn no_route(uri: Uri) -> ApiError {
-    ApiError::new(ProblemCode::NotFound, format!("there is no {}", uri.path()))
+    ApiError::new(ProblemCode::NotFound, format!("there is no path {}", uri.path()))
 }
 
-/// The path exists, the method does not.
+/// The response for a path that does not have the method.
 pub async fn no_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(ProblemCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+    ApiError::new(ProblemCode::MethodNotAllowed, format!("{} does not support {method}", uri.path()))
 }
 
 #[cfg(test)]

@@ -1,81 +1,122 @@
-//! `/v1/leads` and `/v1/accounts`: which documents promise most and why, as JSON, and all of them as CSV.
-
-use std::collections::BTreeMap;
+//! `/v1/leads` and `/v1/accounts`: leads by their scores as JSON, all leads as CSV, and the companies that leads belong to.
 
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures::TryStreamExt;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemCode, ProblemDetails};
-use crate::did_you_mean::suggestion;
+use super::error::{ApiError, ProblemCode};
+use super::query::{ApiQuery, QueryParameters};
 use crate::leads::{AccountView, LeadError, LeadPage, LeadQuery, LeadService, LeadView};
 
-/// The keys of a query.
-const KEYS: [&str; 7] = ["pipeline", "sort", "min_score", "company", "stage", "limit", "cursor"];
-
-type Parameters = Result<Query<BTreeMap<String, String>>, QueryRejection>;
-
-/// Which of the pipelines.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Which {
-    /// The pipeline; may be left out where there is one that makes leads.
-    pub pipeline: Option<String>,
+/// The query parameters of one lead or company.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LeadParameters {
+    /// The pipeline; may be omitted if only one pipeline has leads
+    pipeline: Option<String>,
 }
 
-fn book(services: &Services, caller: &Caller) -> LeadService {
+impl QueryParameters for LeadParameters {}
+
+/// The query parameters of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// The pipeline; may be omitted if only one pipeline has leads
+    pipeline: Option<String>,
+    /// The order: `score` (the default), `-updated` or `updated`
+    sort: Option<String>,
+    /// Only leads with at least this score
+    min_score: Option<f64>,
+    /// Only leads of this company, in any spelling of its name
+    company: Option<String>,
+    /// Only leads in this stage
+    stage: Option<String>,
+    /// The maximum number of leads; the default is 50
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+    /// The `next` of the previous page
+    cursor: Option<String>,
+}
+
+impl QueryParameters for ListParameters {
+    const EMPTY_IS_ABSENT: bool = true;
+}
+
+/// The query parameters of an export.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExportParameters {
+    /// The pipeline; may be omitted if only one pipeline has leads
+    pipeline: Option<String>,
+    /// The order, as for the list
+    sort: Option<String>,
+    /// Only leads with at least this score
+    min_score: Option<f64>,
+    /// Only leads of this company, in any spelling of its name
+    company: Option<String>,
+    /// Only leads in this stage
+    stage: Option<String>,
+}
+
+impl QueryParameters for ExportParameters {
+    const EMPTY_IS_ABSENT: bool = true;
+}
+
+impl From<ListParameters> for LeadQuery {
+    fn from(parameters: ListParameters) -> Self {
+        let ListParameters { pipeline, sort, min_score, company, stage, limit, cursor } = parameters;
+        Self { pipeline, sort, min_score, company, stage, limit, cursor }
+    }
+}
+
+impl From<ExportParameters> for LeadQuery {
+    fn from(parameters: ExportParameters) -> Self {
+        let ExportParameters { pipeline, sort, min_score, company, stage } = parameters;
+        Self { pipeline, sort, min_score, company, stage, limit: None, cursor: None }
+    }
+}
+
+fn visible(services: &Services, caller: &Caller) -> LeadService {
     services.leads.visible_to(caller.tenant.as_ref())
 }
 
 /// The leads of a pipeline
 ///
-/// `sort` is `score` (or `-score`), the highest first; `-updated`, what changed last first; or `updated`, what changed longest ago
-/// first. Pages over leads that do not change never repeat or skip one.
+/// `sort` is `score` (or `-score`), the highest first; `-updated`, the latest change first; or `updated`, the oldest change first.
+/// While no lead changes, pages neither repeat nor skip one.
 #[utoipa::path(get, path = "/v1/leads", operation_id = "list_leads", tag = "leads", security(("token" = ["read"])),
-    params(("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads"),
-           ("sort" = Option<String>, Query, description = "`score` unless told; or `-updated`, `updated`"),
-           ("min_score" = Option<f64>, Query, description = "Only with at least this score"),
-           ("company" = Option<String>, Query, description = "Only of this company, however its name is written"),
-           ("stage" = Option<String>, Query, description = "Only in this stage"),
-           ("limit" = Option<i64>, Query, description = "Most leads; 50 unless told", minimum = 1, maximum = 500),
-           ("cursor" = Option<String>, Query, description = "The `next` of the page before")),
-    responses((status = 200, description = "The leads", body = LeadPage), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(ListParameters), responses((status = 200, description = "The leads", body = LeadPage)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
+    ApiQuery(parameters): ApiQuery<ListParameters>,
 ) -> Result<Json<LeadPage>, ApiError> {
-    let question = question(parameters?.0)?;
-    Ok(Json(book(&services, &caller).list(&question).await?))
+    Ok(Json(visible(&services, &caller).list(&parameters.into()).await?))
 }
 
 /// All leads of a pipeline as CSV
 ///
-/// A row a lead, in UTF-8 with a byte order mark, with a column for each part of the score. Cells that a spreadsheet would take for a
-/// formula begin with an apostrophe.
+/// One row a lead and one column for each part of the score, in UTF-8 with a byte order mark. A cell that a spreadsheet would read
+/// as a formula begins with an apostrophe.
 #[utoipa::path(get, path = "/v1/leads/export", operation_id = "export_leads", tag = "leads", security(("token" = ["read"])),
-    params(("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads"),
-           ("sort" = Option<String>, Query, description = "As for the list"),
-           ("min_score" = Option<f64>, Query, description = "Only with at least this score"),
-           ("company" = Option<String>, Query, description = "Only of this company, however its name is written"),
-           ("stage" = Option<String>, Query, description = "Only in this stage")),
-    responses((status = 200, description = "The leads", body = String, content_type = "text/csv"), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(ExportParameters), responses((status = 200, description = "The leads", body = String, content_type = "text/csv")))]
 pub async fn export(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Parameters,
+    ApiQuery(parameters): ApiQuery<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    let question = question(parameters?.0)?;
-    // What cannot be read any more breaks the answer off, so that nobody takes a part for the whole.
-    let rows = book(&services, &caller).export(&question)?.inspect_err(|failure| {
-        tracing::warn!(component = %failure.component, reason = failure.reason, "an export of leads breaks off");
+    // A failure on the way breaks the response off, so that nobody takes an incomplete file for a complete one.
+    let rows = visible(&services, &caller).export(&parameters.into())?.inspect_err(|failure| {
+        tracing::warn!(component = %failure.component, reason = failure.reason, "an export of leads was broken off");
     });
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
@@ -85,63 +126,32 @@ pub async fn export(
     Ok((headers, Body::from_stream(rows)).into_response())
 }
 
-/// Everything about one lead
+/// One lead with all details
 ///
-/// Its score with the parts, the facts with the places in the text that say them, drafts of answers, who was told, and its company.
+/// Its score and the parts of it, extracted facts with their places in the text, drafted replies, deliveries, and its company.
 #[utoipa::path(get, path = "/v1/leads/{id}", operation_id = "show_lead", tag = "leads", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "The document's id"),
-           ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads")),
-    responses((status = 200, description = "The lead", body = LeadView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(("id" = String, Path, description = "The document's id"), LeadParameters),
+    responses((status = 200, description = "The lead", body = LeadView)))]
 pub async fn show(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
-    which: Result<Query<Which>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<LeadParameters>,
 ) -> Result<Json<LeadView>, ApiError> {
-    let (Path(id), Query(which)) = (id?, which?);
-    Ok(Json(book(&services, &caller).lead(which.pipeline.as_deref(), &id).await?))
+    Ok(Json(visible(&services, &caller).lead(parameters.pipeline.as_deref(), &id?).await?))
 }
 
-/// Everything about a company
-///
-/// The key, or the company's name however it is written.
+/// One company with its leads
 #[utoipa::path(get, path = "/v1/accounts/{key}", operation_id = "show_account", tag = "leads", security(("token" = ["read"])),
-    params(("key" = String, Path, description = "The company"),
-           ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads")),
-    responses((status = 200, description = "The company", body = AccountView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    params(("key" = String, Path, description = "The company's key, or its name in any spelling"), LeadParameters),
+    responses((status = 200, description = "The company", body = AccountView)))]
 pub async fn account(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     key: Result<Path<String>, PathRejection>,
-    which: Result<Query<Which>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<LeadParameters>,
 ) -> Result<Json<AccountView>, ApiError> {
-    let (Path(key), Query(which)) = (key?, which?);
-    Ok(Json(book(&services, &caller).account(which.pipeline.as_deref(), &key).await?))
-}
-
-fn question(mut parameters: BTreeMap<String, String>) -> Result<LeadQuery, ApiError> {
-    if let Some(key) = parameters.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(ApiError::invalid(format!("unknown parameter `{key}`; {}", suggestion(key, KEYS))));
-    }
-    // A form sends what nobody filled in as nothing.
-    parameters.retain(|_, value| !value.is_empty());
-    let mut take = |key: &str| parameters.remove(key);
-    let number = |key: &str, text: Option<String>| {
-        let read = |text: String| text.parse::<f64>().map_err(|_| ApiError::invalid(format!("`{key}` is no number")));
-        text.map(read).transpose()
-    };
-    Ok(LeadQuery {
-        pipeline: take("pipeline"),
-        sort: take("sort"),
-        min_score: number("min_score", take("min_score"))?,
-        company: take("company"),
-        stage: take("stage"),
-        limit: match take("limit") {
-            Some(text) => Some(text.parse().map_err(|_| ApiError::invalid("`limit` is no number from 1 to 500"))?),
-            None => None,
-        },
-        cursor: take("cursor"),
-    })
+    Ok(Json(visible(&services, &caller).account(parameters.pipeline.as_deref(), &key?).await?))
 }
 
 impl From<LeadError> for ApiError {
@@ -158,19 +168,22 @@ impl From<LeadError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::read;
     use super::*;
+    use crate::leads::MAX_LIMIT;
 
     #[test]
     fn a_query_is_read_strictly_and_an_empty_field_is_none() {
         let read = |pairs: &[(&str, &str)]| {
-            question(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+            read::<ListParameters>(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
         };
-        let asked = read(&[("company", ""), ("min_score", "12.5"), ("limit", "7")]).unwrap();
-        assert_eq!((asked.company, asked.min_score, asked.limit), (None, Some(12.5), Some(7)));
+        let parameters = read(&[("company", ""), ("min_score", "12.5"), ("limit", "7")]).unwrap();
+        assert_eq!((parameters.company, parameters.min_score, parameters.limit), (None, Some(12.5), Some(7)));
+        assert!(read(&[("limit", &MAX_LIMIT.to_string())]).is_ok());
         for (key, value, says) in [
             ("minscore", "1", "did you mean `min_score`?"),
-            ("min_score", "many", "`min_score` is no number"),
-            ("limit", "ten", "`limit` is no number"),
+            ("min_score", "many", "the parameter `min_score` is \"many\"; give a number"),
+            ("limit", "ten", "give a number from 1 to 500"),
         ] {
             let refused = read(&[(key, value)]).unwrap_err().message;
             assert!(refused.contains(says), "{refused}");

@@ -3,13 +3,11 @@
 use axum::http::header;
 use axum::response::IntoResponse;
 
-use super::error::ProblemDetails;
 use crate::metrics::METRICS;
 
 /// Every metric of the process, in Prometheus' text format
 #[utoipa::path(get, path = "/metrics", tag = "service", security(("token" = ["read"])),
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
 pub async fn render() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], METRICS.render())
 }

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the API as programs read it, from the handlers and the types that they take and give.
+//! `GET /openapi.json`: the description of the API, derived from the handlers and their types.
 
 use std::sync::LazyLock;
 
@@ -12,55 +12,68 @@ use super::{
     answer, copy, dead_letters, documents, health, jobs, leads, metrics, parked_events, pipelines, recommendations, search,
 };
 
-/// The description. A test compares it with the router, line by line.
+/// The description. A test compares its operations with the router.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Tidemill",
-        description = "Search in what pipelines have made and recommendations of it, copy for people to decide on, jobs beside the streams, and what could not be done.",
+        description = "Search, recommendations, review of generated copy, leads, jobs and dead letters of pipelines.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
+        health::alive, health::ready, metrics::render, describe, search::search, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
         pipelines::list, dead_letters::list, dead_letters::show, dead_letters::replay, parked_events::list, recommendations::list,
         copy::list, copy::show, copy::approve, copy::reject, copy::edit, copy::export, copy::sitemap,
         leads::list, leads::export, leads::show, leads::account
     ),
     components(schemas(ProblemDetails, ProblemCode)),
-    modifiers(&Additions)
+    modifiers(&TokenScheme, &ProblemResponse)
 )]
 struct Description;
 
-struct Additions;
+/// Adds the security scheme.
+struct TokenScheme;
 
-impl Modify for Additions {
+impl Modify for TokenScheme {
     fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A token of `tidemill tokens create`, or the one of `server.token`."))
+            .description(Some("A token from `tidemill tokens create`, or the value of `server.token`."))
             .build();
-        let components = description.components.get_or_insert_default();
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+        description.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// Adds the error response to every operation, and the table of its codes.
+struct ProblemResponse;
+
+impl Modify for ProblemResponse {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        for item in description.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                operation.responses.responses.insert("default".to_owned(), ProblemDetails::described().into());
+            }
+        }
         let codes = ProblemCode::ALL.map(|code| {
             let (word, status, title) = code.meaning();
             format!("| `{word}` | {} | {title} |\n", status.as_u16())
         });
-        let lines = "Every refusal is a `Problem` as `application/problem+json`.\n\n| code | status | |\n|---|---|---|\n";
-        let described = description.info.description.get_or_insert_default();
-        described.push_str(&format!("\n\n{lines}{}", codes.concat()));
+        let table =
+            "Every error response is a `Problem` as `application/problem+json`.\n\n| code | status | meaning |\n|---|---|---|\n";
+        description.info.description.get_or_insert_default().push_str(&format!("\n\n{table}{}", codes.concat()));
     }
 }
 
-/// The description of the API as JSON.
+/// The description as JSON.
 pub static TEXT: LazyLock<String> =
     LazyLock::new(|| Description::openapi().to_pretty_json().expect("a description of texts and numbers is JSON"));
 
 /// This description
 ///
-/// It is the same wherever this version runs, and open to all.
+/// It depends only on the version of the service, and needs no token.
 #[utoipa::path(get, path = "/openapi.json", tag = "service",
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
 pub async fn describe() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

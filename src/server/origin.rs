@@ -1,12 +1,13 @@
-//! Which page a browser asks for. Where no token is needed, whatever runs on this machine is let in, and a browser runs other sites' pages.
+//! Protection against pages of other sites. Without a token, every program on this machine is accepted, and a browser on this
+//! machine runs pages of other sites.
 //!
-//! | header | what passes without a token |
+//! | header | accepted without a token |
 //! |---|---|
-//! | `Host` | `localhost`, a loopback address, or the host of `server.listen`: another name leads here by DNS rebinding |
-//! | `Origin` | absent, or that very host and port: a page of another site sends its own |
+//! | `Host` | `localhost`, a loopback address, or the host of `server.listen`; another name comes from DNS rebinding |
+//! | `Origin` | absent, or the same host and port; a page of another site sends its own |
 //! | `Sec-Fetch-Site` | absent, `none` or `same-origin` |
 //!
-//! With a token none of this matters: a page of another site cannot know it.
+//! A request with a token is not checked: a page of another site cannot know the token.
 
 use std::net::IpAddr;
 
@@ -17,12 +18,12 @@ use super::error::{ApiError, ProblemCode};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request that the page of another site may have sent. `listen` is `server.listen`.
+/// Refuses a request that a page of another site may have sent. `listen` is `server.listen`.
 ///
 /// # Errors
-/// Names the header and what to do.
+/// The message names the header and what to do.
 pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiError> {
-    let texts = |name: &HeaderName| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("no text"));
+    let texts = |name: &HeaderName| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("not text"));
     let host = texts(&header::HOST).next().unwrap_or_default();
     let own = Authority::try_from(listen).ok();
     let is_own = |text: &str| {
@@ -31,10 +32,10 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
         is_plain(text, name) && (is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name)))
     };
     if !is_own(host) {
-        return Err(refused(format!("the host {host:?} is not this machine's")));
+        return Err(refused(format!("the host {host:?} is not this machine")));
     }
     if let Some(target) = uri.authority().map(Authority::as_str).filter(|target| !is_own(target)) {
-        return Err(refused(format!("the host {target:?} of the request's target is not this machine's")));
+        return Err(refused(format!("the host {target:?} in the request's target is not this machine")));
     }
     if let Some(origin) = texts(&header::ORIGIN).find(|origin| *origin != format!("http://{host}")) {
         return Err(refused(format!("the origin {origin:?} is not `http://{host}`")));
@@ -45,7 +46,8 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
     }
 }
 
-/// Whether nothing but a port stands beside the name: some programs read another name in `[::1].evil.example` or `evil@localhost`.
+/// Whether the text is only the name, or the name and a port: some programs read another name in `[::1].evil.example` or
+/// `evil@localhost`.
 fn is_plain(text: &str, name: &str) -> bool {
     match text.strip_prefix(name) {
         Some("") => true,
@@ -60,10 +62,10 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn refused(reason: String) -> ApiError {
-    let mend = "ask at http://localhost, or with the header `Authorization: Bearer` and a token of `tidemill tokens create`";
+    let fix = "use http://localhost, or send the header `Authorization: Bearer` with a token from `tidemill tokens create`";
     ApiError::new(
         ProblemCode::Forbidden,
-        format!("{reason}: without a token only this machine's own pages and programs are answered; {mend}"),
+        format!("{reason}: without a token, only pages and programs of this machine are accepted; {fix}"),
     )
 }
 

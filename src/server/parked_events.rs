@@ -1,4 +1,4 @@
-//! `/v1/parked-events`: events that their topic could not take as they are. Sending them again and dropping them is the command line's.
+//! `/v1/parked-events`: events that their topic refused. `tidemill outbox` sends them again or drops them.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -7,27 +7,25 @@ use utoipa::ToSchema;
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemDetails};
+use super::error::ApiError;
 use crate::store::ParkedEvent;
 
 /// Parked events, the latest first.
 #[derive(Serialize, ToSchema)]
 pub struct ParkedEvents {
-    /// The latest of them, 1,000 at most.
+    /// The latest events, at most 1,000.
     events: Vec<ParkedEvent>,
 }
 
-/// Events that their topic could not take
+/// Events that their topic refused
 ///
-/// Each waits for an operator, who has it sent again or gives it up with `tidemill outbox`.
-#[utoipa::path(get, path = "/v1/parked-events", operation_id = "list_parked_events", tag = "dead letters", security(("token" = ["read"])),
-    responses((status = 200, description = "The events", body = ParkedEvents),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// Each event waits for an operator, who sends it again or drops it with `tidemill outbox`.
+#[utoipa::path(get, path = "/v1/parked-events", operation_id = "list_parked_events", tag = "dead letters",
+    security(("token" = ["read"])),
+    responses((status = 200, description = "The events", body = ParkedEvents)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<ParkedEvents>, ApiError> {
-    let dashboard = services.dashboard.visible_to(caller.tenant.as_ref());
-    let events = dashboard.parked_events().await.map_err(|error| ApiError::unavailable(&error))?;
-    Ok(Json(ParkedEvents { events }))
+    Ok(Json(ParkedEvents { events: services.dashboard.visible_to(caller.tenant.as_ref()).parked_events().await? }))
 }

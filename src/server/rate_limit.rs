@@ -1,7 +1,7 @@
-//! How often somebody may ask: so many requests a second, and so many at once after a pause.
+//! Rate limits: a number of requests a second for each caller, and a burst after a pause.
 //!
-//! For each caller one time is kept: when its allowance will be whole again. A request moves it by its share; one that would move
-//! it further ahead than a burst is refused, and told when to come again.
+//! The generic cell rate algorithm: for each caller one time is kept, at which its allowance is full again. A request moves that
+//! time ahead by its share of a second. A request that would move it further ahead than a burst is refused, with the time to wait.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,35 +10,35 @@ use std::time::{Duration, Instant};
 
 use crate::config::ServerLimitsConfig;
 
-/// Callers that are told apart at a time. Further ones share one allowance, so that nobody fills the memory by coming as many.
-const TOLD_APART: usize = 10_000;
+/// How many callers have an allowance of their own. Further callers share one, so that memory is bounded.
+const MAX_CALLERS: usize = 10_000;
 
-/// Whose allowance it is.
+/// What an allowance belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RateKey {
-    /// Who carries this token.
+    /// A token.
     Token(Arc<str>),
-    /// Who comes from here with a token that is still to be looked up.
+    /// An address that sends a token which is not looked up yet.
     Unknown(IpAddr),
-    /// Who comes from here without one. Of IPv6 the network counts: a single caller has as many addresses as he likes.
+    /// An address that sends no token. Of IPv6 the network counts, because one caller can have any number of addresses in it.
     Address(IpAddr),
-    /// Whoever came when the others were too many.
-    Another,
+    /// All callers beyond the maximum.
+    Overflow,
 }
 
 impl RateKey {
-    /// Who comes from `address` with a token that is still to be looked up.
+    /// An address that sends a token which is not looked up yet.
     pub fn unknown(address: IpAddr) -> Self {
         Self::Unknown(network(address))
     }
 
-    /// Who comes from `address`.
+    /// An address that sends no token.
     pub fn from(address: IpAddr) -> Self {
         Self::Address(network(address))
     }
 }
 
-/// What of an address tells callers apart: all of IPv4, the first 64 bits of IPv6.
+/// The part of an address that identifies a caller: all of IPv4, the first 64 bits of IPv6.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
@@ -46,42 +46,41 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Allowances of all callers. Clones share them.
+/// The allowances of all callers. Clones share them.
 #[derive(Debug, Clone)]
 pub struct RateLimiter {
-    /// How long one request takes to be forgotten.
+    /// The time after which one request is available again.
     share: Duration,
     burst: Duration,
-    whole_again: Arc<Mutex<HashMap<RateKey, Instant>>>,
+    full_at: Arc<Mutex<HashMap<RateKey, Instant>>>,
 }
 
 impl RateLimiter {
-    /// Allowances as the configuration says.
+    /// The limits of the configuration.
     pub fn new(limits: &ServerLimitsConfig) -> Self {
         let share = Duration::from_secs(1) / limits.requests_per_second.max(1);
-        Self { share, burst: share * limits.burst.max(1), whole_again: Arc::default() }
+        Self { share, burst: share * limits.burst.max(1), full_at: Arc::default() }
     }
 
-    /// Takes one request off the allowance.
+    /// Takes one request from the allowance.
     ///
     /// # Errors
-    /// How long to wait, where nothing is left of it.
-    pub fn take(&self, asker: RateKey, now: Instant) -> Result<(), Duration> {
-        let mut whole_again = self.whole_again.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut asker = asker;
-        if whole_again.len() >= TOLD_APART && !whole_again.contains_key(&asker) {
-            whole_again.retain(|_, whole| *whole > now);
-            if whole_again.len() >= TOLD_APART {
-                asker = RateKey::Another;
+    /// The time to wait, if the allowance is used up.
+    pub fn take(&self, mut key: RateKey, now: Instant) -> Result<(), Duration> {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if full_at.len() >= MAX_CALLERS && !full_at.contains_key(&key) {
+            full_at.retain(|_, full| *full > now);
+            if full_at.len() >= MAX_CALLERS {
+                key = RateKey::Overflow;
             }
         }
-        let whole = whole_again.entry(asker).or_insert(now);
-        let then = (*whole).max(now) + self.share;
+        let full = full_at.entry(key).or_insert(now);
+        let then = (*full).max(now) + self.share;
         let ahead = then - now;
         if ahead > self.burst {
             return Err(ahead - self.burst);
         }
-        *whole = then;
+        *full = then;
         Ok(())
     }
 }
@@ -121,16 +120,16 @@ mod tests {
     #[test]
     fn callers_without_number_share_one_allowance_and_no_memory() {
         let (rate, now) = (rate(), Instant::now());
-        for n in 0..TOLD_APART as u32 {
+        for n in 0..MAX_CALLERS as u32 {
             rate.take(from(n), now).unwrap();
         }
         for n in 0..3 {
             assert_eq!(rate.take(from(1 << 24 | n), now), Ok(()));
         }
         assert!(rate.take(from(2 << 24), now).is_err(), "what is left over is shared");
-        assert!(rate.whole_again.lock().unwrap().len() <= TOLD_APART + 1);
+        assert!(rate.full_at.lock().unwrap().len() <= MAX_CALLERS + 1);
         assert_eq!(rate.take(from(2 << 24), now + Duration::from_secs(60)), Ok(()), "who has been quiet is forgotten");
-        assert_eq!(rate.whole_again.lock().unwrap().len(), 1);
+        assert_eq!(rate.full_at.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -1,67 +1,58 @@
-//! `GET /v1/recommendations?pipeline=&document=&user=&limit=&filter=`: documents to show next, each with its reasons.
+//! `GET /v1/recommendations?pipeline=&document=&user=&limit=&filter=`: documents to show next, each with the reasons.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::{Extension, Json};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemCode, ProblemDetails};
-use crate::did_you_mean::suggestion;
-use crate::recommend::{MAX_LIMIT, RecommendError, RecommendRequest, RecommendResponse};
+use super::error::{ApiError, ProblemCode};
+use super::query::{ApiQuery, QueryParameters};
+use crate::recommend::{RecommendError, RecommendRequest, RecommendResponse};
 use crate::search::FilterClause;
 
-/// The keys of a query.
-const KEYS: [&str; 5] = ["pipeline", "document", "user", "limit", "filter"];
+/// The query parameters.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RecommendParameters {
+    /// The pipeline; may be omitted if there is only one
+    pipeline: Option<String>,
+    /// Recommend documents that are similar to this one
+    #[param(min_length = 1, max_length = 1024)]
+    document: Option<String>,
+    /// Recommend documents for this user, without those that the user has seen
+    #[param(min_length = 1, max_length = 1024)]
+    user: Option<String>,
+    /// The maximum number of documents; the default is 10
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<usize>,
+    /// A condition that every document must meet, such as `topic=Sports` or `facts.price<50`; may be given more than once
+    #[serde(default)]
+    filter: Vec<String>,
+}
 
-/// Documents like another one, for a user, or popular ones
+impl QueryParameters for RecommendParameters {}
+
+/// Recommend documents for a document, for a user, or popular ones
 ///
-/// With `document`, those like it; with `user`, those that this user may like; with both, those like the document that the user has
-/// not seen. With neither, or for a user of whom nothing is known, those that many people liked of late.
-#[utoipa::path(get, path = "/v1/recommendations", operation_id = "recommend", tag = "recommendations", security(("token" = ["read"])),
-    params(("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one"),
-           ("document" = Option<String>, Query, description = "Documents like this one", min_length = 1, max_length = 1024),
-           ("user" = Option<String>, Query, description = "For this user, who is shown nothing twice", min_length = 1, max_length = 1024),
-           ("limit" = Option<usize>, Query, description = "Most documents; 10 unless told", minimum = 1, maximum = 100),
-           ("filter" = Option<Vec<String>>, Query, description = "What every document must fulfil, as in `topic=Sports` or `facts.price<50`; may be given more than once")),
-    responses((status = 200, description = "The documents, in the order in which to show them", body = RecommendResponse),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+/// With `document`, similar documents; with `user`, documents that this user may like; with both, similar documents that the user
+/// has not seen. With neither, and for a user who is not known, documents that many people liked recently.
+#[utoipa::path(get, path = "/v1/recommendations", operation_id = "recommend", tag = "recommendations",
+    security(("token" = ["read"])),
+    params(RecommendParameters),
+    responses((status = 200, description = "The documents, the best first", body = RecommendResponse)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
-    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    ApiQuery(parameters): ApiQuery<RecommendParameters>,
 ) -> Result<Json<RecommendResponse>, ApiError> {
-    let Query(parameters) = parameters?;
-    let (wish, conditions) = wish(parameters)?;
+    let RecommendParameters { pipeline, document, user, limit, filter } = parameters;
+    let clauses = filter.iter().map(|line| FilterClause::line(line)).collect::<Result<Vec<_>, _>>()?;
     let tenant = caller.tenant.as_ref();
-    let filter = services.searcher.visible_to(tenant).filter(wish.pipeline.as_deref(), &conditions).await?;
-    Ok(Json(services.recommender.visible_to(tenant).recommend(&RecommendRequest { filter, ..wish }).await?))
-}
-
-fn wish(parameters: Vec<(String, String)>) -> Result<(RecommendRequest, Vec<FilterClause>), ApiError> {
-    let (mut wish, mut conditions) = (RecommendRequest::default(), Vec::new());
-    for (key, value) in parameters {
-        let place = match key.as_str() {
-            "pipeline" => &mut wish.pipeline,
-            "document" => &mut wish.document,
-            "user" => &mut wish.user,
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                let limit = limit.ok_or_else(|| ApiError::invalid(format!("`limit` is no number from 1 to {MAX_LIMIT}")))?;
-                wish.limit = Some(limit);
-                continue;
-            }
-            "filter" => {
-                conditions.push(FilterClause::line(&value)?);
-                continue;
-            }
-            _ => return Err(ApiError::invalid(format!("unknown parameter `{key}`; {}", suggestion(&key, KEYS)))),
-        };
-        if place.replace(value).is_some() {
-            return Err(ApiError::invalid(format!("`{key}` stands twice; give it once")));
-        }
-    }
-    Ok((wish, conditions))
+    let filter = services.searcher.visible_to(tenant).filter(pipeline.as_deref(), &clauses).await?;
+    let request = RecommendRequest { pipeline, document, user, limit, filter };
+    Ok(Json(services.recommender.visible_to(tenant).recommend(&request).await?))
 }
 
 impl From<RecommendError> for ApiError {
@@ -77,32 +68,40 @@ impl From<RecommendError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::query::read;
     use super::*;
+    use crate::recommend::MAX_LIMIT;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<(RecommendRequest, Vec<FilterClause>), String> {
+    fn parameters(pairs: &[(&str, &str)]) -> Result<RecommendParameters, String> {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        wish(pairs.collect()).map_err(|error| error.message)
+        read(pairs.collect()).map_err(|error| error.message)
     }
 
     #[test]
     fn a_wish_is_read_from_its_parameters() {
-        let (wish, conditions) =
-            read(&[("user", "u"), ("filter", "topic=a"), ("limit", "3"), ("filter", "price<50"), ("pipeline", "p")]).unwrap();
-        assert_eq!((wish.user.as_deref(), wish.pipeline.as_deref(), wish.limit), (Some("u"), Some("p"), Some(3)));
-        assert_eq!(conditions, [FilterClause::line("topic=a").unwrap(), FilterClause::line("price<50").unwrap()]);
-        assert!(read(&[]).unwrap().0.document.is_none(), "whoever says nothing gets what is popular");
+        let read = parameters(&[("user", "u"), ("filter", "topic=a"), ("limit", "3"), ("filter", "price<50"), ("pipeline", "p")]);
+        let read = read.unwrap();
+        assert_eq!((read.user.as_deref(), read.pipeline.as_deref(), read.limit), (Some("u"), Some("p"), Some(3)));
+        assert_eq!(read.filter, ["topic=a", "price<50"]);
+        assert!(parameters(&[]).unwrap().document.is_none(), "without parameters, popular documents are recommended");
     }
 
     #[test]
     fn what_is_no_wish_is_said_in_a_sentence() {
         for (pairs, says) in [
             (vec![("usr", "u")], "unknown parameter `usr`; did you mean `user`?"),
-            (vec![("user", "u"), ("user", "v")], "`user` stands twice"),
-            (vec![("limit", "0")], "`limit` is no number from 1 to 100"),
-            (vec![("filter", "topic")], "is not of the form"),
+            (vec![("user", "u"), ("user", "v")], "`user` is given twice"),
+            (vec![("limit", "0")], "give a number from 1 to 100"),
         ] {
-            let error = read(&pairs).unwrap_err();
+            let error = parameters(&pairs).unwrap_err();
             assert!(error.contains(says), "{pairs:?}: {error}");
         }
+        assert!(ApiError::from(FilterClause::line("topic").unwrap_err()).message.contains("is not of the form"));
+    }
+
+    #[test]
+    fn the_described_limit_is_the_one_that_holds() {
+        assert!(parameters(&[("limit", &MAX_LIMIT.to_string())]).is_ok());
+        assert!(parameters(&[("limit", &(MAX_LIMIT + 1).to_string())]).is_err());
     }
 }

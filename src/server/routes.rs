@@ -1,4 +1,4 @@
-//! Routes, each with what it needs of its callers and the metrics under its name.
+//! Routes, each with the access that it requires and with metrics under its path.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -9,45 +9,45 @@ use axum::routing::{MethodRouter, get, post};
 use super::auth::{self, Authenticator, RequiredAccess};
 use super::middleware;
 
-/// A table of contents that becomes a router.
+/// Collects routes for a router.
 pub struct RouteTable<S> {
     auth: Authenticator,
     router: Router<S>,
-    entries: Vec<Route>,
+    routes: Vec<Route>,
 }
 
-/// One line of it.
+/// A method, a path and the access that it requires.
 pub type Route = (Method, &'static str, RequiredAccess);
 
 impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
-    /// An empty one.
+    /// A table without routes.
     pub fn new(auth: &Authenticator) -> Self {
-        Self { auth: auth.clone(), router: Router::new(), entries: Vec::new() }
+        Self { auth: auth.clone(), router: Router::new(), routes: Vec::new() }
     }
 
-    /// Something to look at.
-    pub fn get<T: 'static>(self, path: &'static str, need: RequiredAccess, handler: impl Handler<T, S>) -> Self {
-        self.add(Method::GET, path, need, get(handler))
+    /// Adds a route for `GET`.
+    pub fn get<T: 'static>(self, path: &'static str, required: RequiredAccess, handler: impl Handler<T, S>) -> Self {
+        self.add(Method::GET, path, required, get(handler))
     }
 
-    /// Something to do.
-    pub fn post<T: 'static>(self, path: &'static str, need: RequiredAccess, handler: impl Handler<T, S>) -> Self {
-        self.add(Method::POST, path, need, post(handler))
+    /// Adds a route for `POST`.
+    pub fn post<T: 'static>(self, path: &'static str, required: RequiredAccess, handler: impl Handler<T, S>) -> Self {
+        self.add(Method::POST, path, required, post(handler))
     }
 
-    fn add(mut self, method: Method, path: &'static str, need: RequiredAccess, handler: MethodRouter<S>) -> Self {
-        let admitted = handler.route_layer(from_fn_with_state((self.auth.clone(), need), auth::admit));
-        // The route's template is the metric's label: paths as callers send them would make a series each.
-        let measured = admitted.route_layer(from_fn_with_state(path, middleware::measure));
+    fn add(mut self, method: Method, path: &'static str, required: RequiredAccess, handler: MethodRouter<S>) -> Self {
+        let authorized = handler.route_layer(from_fn_with_state((self.auth.clone(), required), auth::authorize));
+        // The metric's label is the template of the path: a label for each path that callers send would make a series each.
+        let measured = authorized.route_layer(from_fn_with_state(path, middleware::measure));
         self.router = self.router.route(path, measured);
-        self.entries.push((method, path, need));
+        self.routes.push((method, path, required));
         self
     }
 
-    /// Every line.
+    /// Every route.
     #[cfg(test)]
-    pub fn entries(&self) -> &[Route] {
-        &self.entries
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
     }
 
     /// The router.

@@ -1,4 +1,4 @@
-//! `POST /v1/search`: `{"query","pipeline","mode","fusion","limit","filter","facets","cursor"}` to `{"hits":[…],"next":…,"facets":{…}}`.
+//! `POST /v1/search`: a query, and the documents that match it.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +7,44 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Services;
 use super::auth::Caller;
-use super::error::{ApiError, ProblemDetails};
-use crate::did_you_mean::suggestion;
+use super::body::read_object;
+use super::error::ApiError;
 use crate::search::{FilterClause, Mode, SearchError, SearchRequest, SearchResponse};
 use crate::store::Fusion;
 
 /// The keys of the body.
 const KEYS: [&str; 8] = ["query", "pipeline", "mode", "fusion", "limit", "filter", "facets", "cursor"];
 
-/// What is looked for.
+/// What to search for.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Search)]
-pub struct Body {
-    /// The question, in words.
+pub struct SearchBody {
+    /// The query text.
     #[schema(min_length = 1, max_length = 8192)]
     pub query: String,
-    /// The pipeline whose documents are searched; may be left out where there is one.
+    /// The pipeline whose documents are searched; may be omitted if there is only one.
     pub pipeline: Option<String>,
     /// By meaning, by words or by both.
     #[serde(default)]
     pub mode: Mode,
-    /// How both lists become one, where the mode is `hybrid`: by scores (0.4 words, 0.6 vectors), or by reciprocal ranks.
+    /// How mode `hybrid` joins its two lists: by scores (0.4 words, 0.6 vectors) or by reciprocal ranks.
     #[serde(default)]
     pub fusion: Fusion,
-    /// Most hits, 1 to 100; 10 unless told.
+    /// The maximum number of hits, 1 to 100; the default is 10.
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<usize>,
-    /// What every hit must fulfil.
+    /// The conditions that every hit must meet.
     #[serde(default)]
     pub filter: Filter,
-    /// Classification tasks and metadata fields to count the whole match by.
+    /// Classification tasks and metadata fields by which the whole match is counted.
     #[serde(default)]
     pub facets: Vec<String>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     pub cursor: Option<String>,
 }
 
@@ -52,9 +52,9 @@ pub struct Body {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "`filter` must be an object of names with values or operators, or a list of `key=value`")]
 pub enum Filter {
-    /// Names with values, or with operators and theirs.
+    /// Names, each with a value or with operators and their values.
     Object(BTreeMap<String, Value>),
-    /// Lines of the command line.
+    /// Conditions as the command line takes them.
     Lines(Vec<String>),
 }
 
@@ -66,34 +66,27 @@ impl Default for Filter {
 
 /// Find documents by meaning, by words or by both
 ///
-/// It changes nothing, so it can be sent again.
-#[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search", security(("token" = ["read"])), request_body = Body,
-    responses((status = 200, description = "The documents, the best first", body = SearchResponse),
-              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
-pub async fn answer(
+/// The request changes nothing and can be sent again.
+#[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search", security(("token" = ["read"])),
+    request_body = SearchBody, responses((status = 200, description = "The documents, the best first", body = SearchResponse)))]
+pub async fn search(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<SearchResponse>, ApiError> {
-    let question = question(&body?)?;
-    Ok(Json(services.searcher.visible_to(caller.tenant.as_ref()).search(&question).await?))
+    let request = read(&body?)?;
+    Ok(Json(services.searcher.visible_to(caller.tenant.as_ref()).search(&request).await?))
 }
 
-fn question(body: &[u8]) -> Result<SearchRequest, ApiError> {
-    let keys: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no JSON object: {e}")))?;
-    if let Some(key) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(ApiError::invalid(format!("unknown key `{key}`; {}", suggestion(key, KEYS))));
-    }
-    let body: Body = serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no search: {e}")))?;
-    let filter = body.filter.conditions()?;
-    let Body { query, pipeline, mode, fusion, limit, facets, cursor, .. } = body;
-    Ok(SearchRequest { query, pipeline, mode, fusion, limit, filter, facets, cursor })
+fn read(body: &[u8]) -> Result<SearchRequest, ApiError> {
+    let body: SearchBody = read_object(body, &KEYS, "search")?;
+    let clauses = body.filter.clauses()?;
+    let SearchBody { query, pipeline, mode, fusion, limit, facets, cursor, .. } = body;
+    Ok(SearchRequest { query, pipeline, mode, fusion, limit, filter: clauses, facets, cursor })
 }
 
 impl Filter {
-    /// The conditions that it is.
-    fn conditions(&self) -> Result<Vec<FilterClause>, SearchError> {
+    fn clauses(&self) -> Result<Vec<FilterClause>, SearchError> {
         match self {
             Self::Object(object) => FilterClause::object(object.clone().into_iter().collect()),
             Self::Lines(lines) => lines.iter().map(|line| FilterClause::line(line)).collect(),
@@ -115,7 +108,7 @@ mod tests {
     use super::*;
 
     fn error_of(body: &str) -> String {
-        question(body.as_bytes()).unwrap_err().message
+        read(body.as_bytes()).unwrap_err().message
     }
 
     #[test]
@@ -126,14 +119,14 @@ mod tests {
     #[test]
     fn both_spellings_of_a_filter_mean_the_same() {
         for filter in [r#"{"topic":"Sports"}"#, r#"["topic=Sports"]"#] {
-            let question = question(format!(r#"{{"query":"x","filter":{filter}}}"#).as_bytes()).unwrap();
-            assert_eq!(question.filter, [FilterClause::line("topic=Sports").unwrap()], "for {filter}");
+            let request = read(format!(r#"{{"query":"x","filter":{filter}}}"#).as_bytes()).unwrap();
+            assert_eq!(request.filter, [FilterClause::line("topic=Sports").unwrap()], "for {filter}");
         }
     }
 
     #[test]
     fn what_is_no_search_is_said_in_a_sentence() {
-        assert!(error_of("[]").starts_with("the body is no JSON object: "), "{}", error_of("[]"));
+        assert!(error_of("[]").starts_with("the body is not a JSON object: "), "{}", error_of("[]"));
         assert!(error_of("{}").contains("missing field `query`"), "{}", error_of("{}"));
         assert!(error_of(r#"{"query":"x","mode":"fuzzy"}"#).contains("`vector`, `text`, `hybrid`"));
         assert!(error_of(r#"{"query":"x","fusion":"sum"}"#).contains("`scores` or `rrf`"));

@@ -1,4 +1,4 @@
-//! What is served before there is a service: the process lives, is not ready, and can be measured.
+//! The routes of a process that still loads its models: it is alive, not ready, and has metrics.
 
 use axum::http::StatusCode;
 use axum::{Json, Router};
@@ -9,7 +9,7 @@ use super::health::Readiness;
 use super::routes::RouteTable;
 use super::{health, metrics};
 
-/// The routes of a process that still loads its models.
+/// The router.
 pub fn router(auth: &Authenticator) -> Router {
     let routes = RouteTable::new(auth)
         .get("/metrics", RequiredAccess::Metrics, metrics::render)
@@ -24,5 +24,5 @@ async fn ready() -> (StatusCode, Json<Readiness>) {
 }
 
 async fn unavailable() -> ApiError {
-    ApiError::new(ProblemCode::Unavailable, "the models are being loaded; try again later")
+    ApiError::new(ProblemCode::Unavailable, "the models are still loading; try again later")
 }

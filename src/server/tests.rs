@@ -33,7 +33,7 @@ fn loopback() -> ServerConfig {
     ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() }
 }
 
-/// Made where every client of the process is, so that it has its cryptography whichever test comes first.
+/// A client of the process's own kind, which sets up cryptography whichever test runs first.
 fn client() -> Client {
     let here = "http://127.0.0.1/".parse().expect("an address");
     http::client(&here, |builder| builder).expect("a client without TLS")
@@ -57,51 +57,33 @@ async fn started(config: ServerConfig) -> Running {
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let services = Services {
-        health: health.clone(),
-        searcher: searcher(),
-        recommender: recommender(),
-        explainer: explainer(),
-        job_service: job_service(),
-        dashboard: dashboard(),
-        copy: CopyService::new(store(), [&notes()]),
-        leads: LeadService::new(store(), [&notes()]),
-        auth: Authenticator::new(&config, None),
-    };
+    let services = services(health.clone(), Authenticator::new(&config, None));
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, services, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: client(), stop, served }
 }
 
-/// A desk of one pipeline and one dataset.
-fn job_service() -> JobService {
+/// Services over one pipeline without vectors and one dataset, with a database that is unavailable.
+fn services(health: Health, auth: Authenticator) -> Services {
     let datasets = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
-    JobService::new(store(), &JobsConfig::default(), KnownNames::new([&notes()], &datasets))
+    let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
+    Services {
+        health,
+        searcher: Searcher::new(store(), engine, [&notes()]),
+        recommender: Recommender::new(&store(), [&notes()]),
+        explainer: Explainer::new(store(), [&notes()], None),
+        job_service: JobService::new(store(), &JobsConfig::default(), KnownNames::new([&notes()], &datasets)),
+        dashboard: Dashboard::new(store(), &[notes()], None),
+        copy: CopyService::new(store(), [&notes()]),
+        leads: LeadService::new(store(), [&notes()]),
+        auth,
+    }
 }
 
-/// A board of one pipeline.
-fn dashboard() -> Dashboard {
-    Dashboard::new(store(), &[notes()], None)
-}
-
-fn recommender() -> Recommender {
-    Recommender::new(&store(), [&notes()])
-}
-
-fn explainer() -> Explainer {
-    Explainer::new(store(), [&notes()], None)
-}
-
-/// A database that nobody listens for.
+/// A database at an address where nothing listens.
 fn store() -> Store {
     let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
     Store::connect(&database).unwrap()
-}
-
-/// One pipeline without vectors.
-fn searcher() -> Searcher {
-    let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
-    Searcher::new(store(), engine, [&notes()])
 }
 
 fn notes() -> Definition {
@@ -125,7 +107,7 @@ async fn readyz_names_what_is_out_of_order_until_nothing_is() {
     let response = server.get("/readyz").await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.json::<Value>().await.unwrap()["problems"], json!({ "broker": "connection refused" }));
-    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "an outage is no reason to restart the process");
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "an outage does not restart the process");
     server.health.up(Component::Broker);
     assert_eq!(server.get("/readyz").await.status(), StatusCode::OK);
 }
@@ -156,10 +138,10 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
     let mut config = ServerConfig { listen: "0.0.0.0:0".into(), ..ServerConfig::default() };
     let error = bind(&config, no_tokens).await.unwrap_err();
     assert!(error.is::<ConfigError>() && error.to_string().contains("there is no token"), "{error}");
-    bind(&config, async || Ok(true)).await.expect("the ledger holds tokens");
-    bind(&config, async || anyhow::bail!("gone")).await.expect_err("nobody knows whether it does");
+    bind(&config, async || Ok(true)).await.expect("the database has tokens");
+    bind(&config, async || anyhow::bail!("gone")).await.expect_err("it is not known whether the database has tokens");
     config.token = Some("s3cret".into());
-    bind(&config, async || anyhow::bail!("gone")).await.expect("nobody need know");
+    bind(&config, async || anyhow::bail!("gone")).await.expect("a configured token is enough");
 }
 
 #[tokio::test]
@@ -167,7 +149,7 @@ async fn unknown_paths_and_methods_are_answered_in_json() {
     let server = running(None).await;
     let response = server.get("/nothing").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
-    assert_eq!(response.json::<Value>().await.unwrap()["detail"], "there is no /nothing");
+    assert_eq!(response.json::<Value>().await.unwrap()["detail"], "there is no path /nothing");
     let response = server.client.post(format!("{}/healthz", server.url)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(response.json::<Value>().await.unwrap()["code"], "method_not_allowed");
@@ -178,14 +160,14 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
     let server = running(None).await;
     let cases = [
         (json!({ "query": "x", "pipeline": "note" }), 400, "there is no pipeline `note`; did you mean `notes`?"),
-        (json!({ "query": "x", "limit": 0 }), 400, "`limit` is 0; ask for 1 to 100 hits"),
-        (json!({ "query": "a\u{0}b" }), 400, "`query` holds U+0000, which no stored text can; remove it"),
+        (json!({ "query": "x", "limit": 0 }), 400, "`limit` is 0; give a number from 1 to 100"),
+        (json!({ "query": "a\u{0}b" }), 400, "`query` contains U+0000, which no stored text can; remove it"),
         (
             json!({ "query": "x", "mode": "vector" }),
             400,
-            "pipeline `notes` makes no vectors; search with mode `text`, or add an `embed` task",
+            "pipeline `notes` makes no vectors; use mode `text`, or add an `embed` task",
         ),
-        (json!({ "query": "x" }), 503, "the database is out of order; try again later"),
+        (json!({ "query": "x" }), 503, "the database is unavailable; try again later"),
     ];
     for (body, status, message) in cases {
         let response = server.client.post(format!("{}/v1/search", server.url)).json(&body).send().await.unwrap();
@@ -193,7 +175,7 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
         assert_eq!(response.json::<Value>().await.unwrap()["detail"], message, "for {body}");
     }
     let large = server.client.post(format!("{}/v1/search", server.url)).header("content-type", "application/json");
-    let large = large.body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
+    let large = large.body(" ".repeat(MAX_BODY_BYTES + 1)).send().await.unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(large.json::<Value>().await.unwrap()["code"], "too_large");
 }
@@ -205,8 +187,8 @@ async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why(
     let cases = [
         (json!({ "version": 1, "kind": "reembed", "pipeline": "notes" }), 400, "`id` is missing; give the job a name of its own"),
         (job("note", "archive"), 400, "no pipeline is named `note`; did you mean `notes`?"),
-        (job("notes", "archiv"), 400, "the configuration names no dataset `archiv`; did you mean `archive`?"),
-        (job("notes", "archive"), 503, "the database is out of order; try again later"),
+        (job("notes", "archiv"), 400, "dataset `archiv` is not configured; did you mean `archive`?"),
+        (job("notes", "archive"), 503, "the database is unavailable; try again later"),
     ];
     for (body, status, message) in cases {
         let response = server.client.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
@@ -224,17 +206,21 @@ async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why(
 async fn a_shutdown_ends_the_server_whatever_callers_do() {
     let server = running(None).await;
     server.get("/healthz").await;
-    let mut dawdler = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
-    dawdler
+    let mut slow_caller = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    slow_caller
         .write_all(
             b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{",
         )
         .await
         .unwrap();
-    // It is being served by the time that another request is answered.
+    // Once another request is answered, this one is being served.
     server.get("/healthz").await;
     server.stop.send(()).unwrap();
-    tokio::time::timeout(connections::GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
+    tokio::time::timeout(connections::SHUTDOWN_TIMEOUT * 3, server.served)
+        .await
+        .expect("the server waits for a slow caller")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -244,35 +230,25 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = client();
     let status = async |path: &str| client.get(format!("{url}{path}")).send().await.unwrap().status();
-    let seen = meanwhile(&listener, &auth, async {
+    let seen = serve_during_startup(&listener, &auth, async {
         [status("/healthz").await, status("/readyz").await, status("/metrics").await, status("/v1/search").await]
     });
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     assert_eq!(seen.await.unwrap(), [StatusCode::OK, unavailable, StatusCode::OK, unavailable]);
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
-    // It waits in the socket's queue until the service itself is there.
+    // It waits in the socket's queue until the whole service runs.
     tokio::task::yield_now().await;
-    let services = Services {
-        health: Health::new(),
-        searcher: searcher(),
-        recommender: recommender(),
-        explainer: explainer(),
-        job_service: job_service(),
-        dashboard: dashboard(),
-        copy: CopyService::new(store(), [&notes()]),
-        leads: LeadService::new(store(), [&notes()]),
-        auth: auth.clone(),
-    };
+    let services = services(Health::new(), auth.clone());
     let served = tokio::spawn(serve(listener, services, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
-    assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");
+    assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service responds");
     served.abort();
 }
 
 #[tokio::test]
 async fn documents_and_answers_are_refused_with_the_mend() {
     let server = running(None).await;
-    let words = async |response: reqwest::Response| {
+    let read = async |response: reqwest::Response| {
         let status = response.status().as_u16();
         (status, response.json::<Value>().await.unwrap().to_string())
     };
@@ -280,21 +256,21 @@ async fn documents_and_answers_are_refused_with_the_mend() {
         ("/v1/documents/x?pipeline=note", 400, "did you mean `notes`?"),
         ("/v1/documents/x?pipelin=notes", 400, "pipelin"),
         ("/v1/documents/x%00", 400, "U+0000"),
-        ("/v1/documents/x", 503, "the database is out of order"),
+        ("/v1/documents/x", 503, "the database is unavailable"),
     ] {
-        let (seen, said) = words(server.get(path).await).await;
-        assert_eq!(seen, status, "for {path}: {said}");
-        assert!(said.contains(message), "for {path}: {said}");
+        let (seen, text) = read(server.get(path).await).await;
+        assert_eq!(seen, status, "for {path}: {text}");
+        assert!(text.contains(message), "for {path}: {text}");
     }
     for (body, message) in [
         (json!({ "question": "" }), "`question` is empty"),
         (json!({ "question": "x", "pipeline": "note" }), "did you mean `notes`?"),
-        (json!({ "question": "x" }), "does not say who answers"),
+        (json!({ "question": "x" }), "has no model for answers"),
         (json!({ "question": "x", "model": "clerk" }), "pipeline `notes` names no generator `clerk`"),
         (json!({ "query": "x" }), "unknown key `query`"),
     ] {
         let response = server.client.post(format!("{}/v1/answer", server.url)).json(&body).send().await.unwrap();
-        let (status, said) = words(response).await;
-        assert!(status == 400 && said.contains(message), "for {body}: {status} {said}");
+        let (status, text) = read(response).await;
+        assert!(status == 400 && text.contains(message), "for {body}: {status} {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A connection whose other end takes nothing ends: an answer that nobody reads would otherwise be kept for ever.
+//! A timeout for writes: without it, the response to a caller that stops reading would be kept for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -8,27 +8,27 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream that errs when it cannot be written to for too long. How long reading may take is for others to bound.
+/// A stream that fails if it cannot be written to for too long. Reads are not bounded here.
 pub struct WriteTimeoutStream<S> {
     stream: S,
-    patience: Duration,
-    /// Runs while the other end takes nothing.
-    waiting: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    /// Runs while a write is pending.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeoutStream<S> {
-    /// The stream, with that much patience.
-    pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, waiting: None }
+    /// Wraps a stream.
+    pub fn new(stream: S, timeout: Duration) -> Self {
+        Self { stream, timeout, timer: None }
     }
 
-    fn waited<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn timed<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.waiting = None;
+            self.timer = None;
             return outcome;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(self.patience)));
-        ready!(waiting.as_mut().poll(context));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
+        ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -42,7 +42,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.waited(outcome, context)
+        self.timed(outcome, context)
     }
 
     fn poll_write_vectored(
@@ -51,7 +51,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.waited(outcome, context)
+        self.timed(outcome, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -60,12 +60,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        self.waited(outcome, context)
+        self.timed(outcome, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.waited(outcome, context)
+        self.timed(outcome, context)
     }
 }
 
@@ -75,16 +75,16 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(400);
+    const TIMEOUT: Duration = Duration::from_millis(400);
 
     #[tokio::test]
     async fn who_takes_nothing_is_given_up_and_who_takes_slowly_is_not() {
         let (ours, mut theirs) = duplex(8);
-        let mut stream = WriteTimeoutStream::new(ours, PATIENCE);
+        let mut stream = WriteTimeoutStream::new(ours, TIMEOUT);
         let reader = tokio::spawn(async move {
             let mut taken = [0; 8];
             for _ in 0..4 {
-                sleep(PATIENCE / 2).await;
+                sleep(TIMEOUT / 2).await;
                 theirs.read_exact(&mut taken).await.unwrap();
             }
             theirs

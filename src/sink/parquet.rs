@@ -1,4 +1,5 @@
-//! Results as Parquet files: one a micro-batch, written whole and synced before the commit that makes it part of the dataset.
+//! Writes results as Parquet files. Each micro-batch has one file, which is complete and synced to disk before the commit that
+//! makes it part of the dataset.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,43 +22,37 @@ use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage, Output};
 use crate::record::RecordLocation;
 use crate::store::StagedFile;
 
-/// A folder of Parquet files that one pipeline writes to.
+/// A folder to which pipelines write Parquet files.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     name: String,
     folder: PathBuf,
 }
 
-/// One output, or one chunk of an embedding, with its lineage.
+/// One row: an output, or one chunk of an embedding, with its lineage.
 #[derive(Debug, Clone)]
 pub struct ParquetRow<'a> {
-    /// The document.
     pub document_id: &'a str,
-    /// Its version.
     pub version: i64,
-    /// The task.
     pub task: &'a str,
-    /// The output.
     pub output: &'a Output,
-    /// The chunk and its number, where the output is an embedding.
+    /// The number and data of the chunk, if the output is an embedding.
     pub chunk: Option<(usize, &'a EmbeddedChunk)>,
-    /// Identifies the computation.
     pub fingerprint: Fingerprint,
-    /// What the whole output took.
+    /// The cost of the whole output, not of one chunk.
     pub cost: Cost,
-    /// Where it comes from.
+    /// Model and prompt that produced the output.
     pub lineage: &'a Lineage,
-    /// Where the record stood.
+    /// Topic, partition and offset of the record.
     pub place: &'a RecordLocation,
-    /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
 }
 
 impl Dataset {
-    /// The dataset `name` in `folder`, which is made where it is missing.
+    /// Opens the dataset `name` in `folder`. Creates the folder if it is missing.
     ///
     /// # Errors
-    /// Where files cannot be made there.
+    /// If files cannot be created in the folder.
     pub fn open(name: &str, folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let probe = folder.join(format!(".tidemill-probe-{}", Uuid::new_v4()));
@@ -66,18 +61,18 @@ impl Dataset {
         Ok(Self { name: name.to_owned(), folder: folder.to_owned() })
     }
 
-    /// The dataset's name in the configuration.
+    /// Name of the dataset in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Room left on the disk, where the system tells.
+    /// Free bytes on the disk, if the system reports them.
     pub fn free_bytes(&self) -> Option<u64> {
         let disk = nix::sys::statvfs::statvfs(&self.folder).ok()?;
         Some(disk.blocks_available() as u64 * disk.fragment_size() as u64)
     }
 
-    /// A path for the batch's file that no other attempt uses.
+    /// A path for the file of a batch. It contains a random id, so no other attempt uses it.
     pub fn path(&self, pipeline: &str, delta: &CheckpointDelta) -> PathBuf {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
         let file = format!(
@@ -91,17 +86,17 @@ impl Dataset {
         self.folder.join(pipeline).join(format!("date={date}")).join(file)
     }
 
-    /// Writes `rows` to a new file at `path` and makes it durable.
+    /// Writes `rows` to a new file at `path` and syncs it to disk.
     ///
     /// # Errors
-    /// Where the disk is full or not writable; what was written by then is removed.
+    /// If the disk is full or not writable. A partial file is removed.
     pub fn write(&self, path: &Path, batch_id: Uuid, rows: &[ParquetRow<'_>]) -> Result<StagedFile, Transient> {
-        let bytes = encode(batch_id, rows).map_err(|e| out_of_order(path, &e))?;
+        let bytes = encode(batch_id, rows).map_err(|e| storage_failure(path, &e))?;
         let written = write_synced(path, &bytes);
         if let Err(error) = written {
-            // Half a file is worth nothing, and on a full disk its room is needed.
+            // A partial file is useless, and on a full disk its space is needed.
             let _ = std::fs::remove_file(path);
-            return Err(out_of_order(path, &error));
+            return Err(storage_failure(path, &error));
         }
         Ok(StagedFile {
             path: path.display().to_string(),
@@ -111,19 +106,19 @@ impl Dataset {
         })
     }
 
-    /// Deletes a file; one that is gone already is fine.
+    /// Deletes a file. A missing file is not an error.
     ///
     /// # Errors
-    /// Where the disk refuses.
+    /// If the file cannot be deleted.
     pub fn delete(&self, path: &Path) -> Result<(), Transient> {
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(out_of_order(path, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage_failure(path, &error)),
             _ => Ok(()),
         }
     }
 }
 
-fn out_of_order(path: &Path, error: &dyn std::fmt::Display) -> Transient {
+fn storage_failure(path: &Path, error: &dyn std::fmt::Display) -> Transient {
     Transient::new(Component::Storage, format!("cannot write {}: {error}", path.display()))
 }
 
@@ -134,11 +129,11 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    // The name is durable only once the folder is.
+    // The directory entry is durable only after the folder is synced.
     File::open(folder)?.sync_all()
 }
 
-/// The columns, in order. Readers of the dataset rely on names and types: add, never change.
+/// The columns, in order. Readers of the dataset depend on names and types: only add columns, never change them.
 pub(super) fn schema() -> SchemaRef {
     let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
     Arc::new(Schema::new(vec![
@@ -175,7 +170,7 @@ pub(super) fn schema() -> SchemaRef {
 fn encode(batch_id: Uuid, rows: &[ParquetRow<'_>]) -> parquet::errors::Result<Vec<u8>> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        // Vectors hardly ever repeat: a dictionary would be built, found too large and thrown away.
+        // Vectors rarely repeat, so a dictionary would be built and then discarded as too large.
         .set_column_dictionary_enabled("embedding.list.item".into(), false)
         .build();
     let mut bytes = Vec::new();

@@ -1,13 +1,13 @@
-//! The courier: tells a receiver of what the ledger has put down for it, at least once, each piece of news under one id for ever.
+//! Delivers recorded events to webhook receivers, at least once. Each event keeps its id over all attempts.
 //!
-//! | the receiver | what follows |
+//! | the receiver | result |
 //! |---|---|
 //! | answers 2xx | delivered |
-//! | answers 410 | refused: it wants no more of this |
-//! | answers anything else, redirects among it, or does not answer in time | attempted again after a wait that doubles, or that it asks for |
-//! | has not taken it after the last attempt | given up; an operator can send it again |
+//! | answers 410 | refused: it does not want this event |
+//! | answers anything else, including a redirect, or does not answer in time | another attempt after a wait that doubles each time, or as long as the receiver requests |
+//! | has not accepted it after the last attempt | given up; an operator can send it again |
 //!
-//! Calls are signed after the Standard Webhooks specification. Redirects are not followed, and of an answer's body nothing is read.
+//! Calls are signed according to the Standard Webhooks specification. Redirects are not followed, and response bodies are not read.
 
 mod signature;
 
@@ -28,19 +28,19 @@ use crate::http::retry::retry_after;
 use crate::metrics::METRICS;
 use crate::store::{DeliveryAttempt, DeliveryOutcome, Store, WaitingDelivery};
 
-/// Calls to one receiver at a time.
+/// Most concurrent calls to one receiver.
 const AT_A_TIME: i64 = 8;
-/// How long an idle courier waits before it looks again.
+/// How long an idle sender waits before it checks for deliveries again.
 const IDLE: Duration = Duration::from_millis(500);
-/// How long it waits where the database does not answer.
+/// How long it waits after the database did not answer.
 const BACKOFF: Duration = Duration::from_secs(2);
-/// Added to a call's own limit, for the time that the books take: nobody else attempts a delivery within both.
-const BOOKS: Duration = Duration::from_secs(5);
+/// Time to record a result, added to the time limit of a call. Until both have passed, no other process attempts the same delivery.
+const SETTLE: Duration = Duration::from_secs(5);
 
-/// What an operator can do for a delivery that did not arrive.
-const MEND: &str = "send it again with `tidemill leads deliveries --resend`";
+/// What an operator can do about a delivery that did not arrive.
+const HINT: &str = "send it again with `tidemill leads deliveries --resend`";
 
-/// Tells one receiver.
+/// Sends deliveries to one receiver.
 pub struct WebhookSender {
     name: String,
     place: WebhookTarget,
@@ -49,10 +49,10 @@ pub struct WebhookSender {
 }
 
 impl WebhookSender {
-    /// A courier to the receiver of that name. It is not spoken to: it may be down when the process starts.
+    /// A sender to the receiver `name`. It does not connect, because the receiver may be down when the process starts.
     ///
     /// # Errors
-    /// Where a setting is wrong, or the secret is missing.
+    /// If a setting is invalid or the secret is missing.
     pub fn new(name: &str, config: &WebhookConfig, store: Store) -> Result<Self, ConfigError> {
         let place = config.place(name)?;
         let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
@@ -60,9 +60,9 @@ impl WebhookSender {
         Ok(Self { name: name.to_owned(), place, client, store })
     }
 
-    /// Delivers until dropped. Any number of processes may do so at a time.
+    /// Delivers until dropped. Any number of processes can deliver to the same receiver.
     pub async fn run(self) {
-        // From zero: of a counter that begins at one, no rule sees that it rose.
+        // Starts the counter at zero, because an alert rule does not see an increase of a counter that starts at one.
         self.count(DeliveryOutcome::GivenUp).inc_by(0);
         loop {
             match self.round().await {
@@ -77,17 +77,17 @@ impl WebhookSender {
         }
     }
 
-    /// Attempts what is due, and tells how much that was.
+    /// Attempts the due deliveries and returns their number.
     async fn round(&self) -> Result<usize, Transient> {
-        let held = (self.place.timeout + BOOKS).as_secs_f64();
+        let held = (self.place.timeout + SETTLE).as_secs_f64();
         let attempts = self.place.attempts.cast_signed();
-        let (due, given_up) = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, attempts)).await?;
+        let (due, given_up) = self.store.claim_deliveries(&self.name, AT_A_TIME, held, attempts).await?;
         if given_up > 0 {
             self.count(DeliveryOutcome::GivenUp).inc_by(given_up);
             tracing::error!(
                 webhook = self.name,
                 given_up,
-                "deliveries did not arrive, and who attempted them last has ended; {MEND}"
+                "deliveries did not arrive, and the process that attempted them last has ended; {HINT}"
             );
         }
         let settled = join_all(due.iter().map(|delivery| self.attempt(delivery))).await;
@@ -100,25 +100,25 @@ impl WebhookSender {
         let attempt = self.call(delivery).await;
         tidemill_base::failpoint!("delivery-before-settle", |_| std::process::abort());
         self.store.settle_delivery(delivery, &attempt).await?;
-        self.count(attempt.verdict).inc();
+        self.count(attempt.outcome).inc();
         let (id, attempts) = (delivery.id, delivery.attempts);
         let reason = attempt.reason.unwrap_or_default();
-        match attempt.verdict {
+        match attempt.outcome {
             DeliveryOutcome::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
-            DeliveryOutcome::Again(_) => {
-                tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again")
+            DeliveryOutcome::Retry(_) => {
+                tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery will be attempted again")
             }
             DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => {
-                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {MEND}");
+                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {HINT}");
             }
         }
         Ok(())
     }
 
-    /// Counts what became of an attempt.
+    /// The counter for the result of an attempt.
     fn count(&self, verdict: DeliveryOutcome) -> IntCounter {
         let outcome = match verdict {
-            DeliveryOutcome::Again(_) => "retried",
+            DeliveryOutcome::Retry(_) => "retried",
             settled => settled.state(),
         };
         METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome])
@@ -134,39 +134,39 @@ impl WebhookSender {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature::of(&self.place.secret, &id, timestamp, &delivery.body))
             .body(delivery.body.clone());
-        // The client's own limit is the same; this one also holds where a name is looked up for ever.
+        // The client has the same time limit, but it does not cover a name lookup that never ends.
         let answer = match timeout(self.place.timeout, request.send()).await {
             Ok(Ok(response)) => Ok((response.status(), retry_after(response.headers(), Timestamp::now()))),
             Ok(Err(error)) => Err(http::reason(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         };
-        self.judge(delivery.attempts, answer)
+        self.classify(delivery.attempts, answer)
     }
 
-    fn judge(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> DeliveryAttempt {
+    fn classify(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> DeliveryAttempt {
         let (status, asked, reason) = match answer {
             Ok((status, _)) if status.is_success() => {
                 return DeliveryAttempt {
-                    verdict: DeliveryOutcome::Delivered,
+                    outcome: DeliveryOutcome::Delivered,
                     status: Some(status.as_u16().into()),
                     reason: None,
                 };
             }
             Ok((status, asked)) => (Some(status), asked, format!("the receiver answers {status}")),
-            Err(reason) => (None, None, format!("the receiver cannot be told: {reason}")),
+            Err(reason) => (None, None, format!("the receiver cannot be reached: {reason}")),
         };
-        let verdict = if status == Some(StatusCode::GONE) {
+        let outcome = if status == Some(StatusCode::GONE) {
             DeliveryOutcome::Refused
         } else if attempts >= self.place.attempts.cast_signed() {
             DeliveryOutcome::GivenUp
         } else {
-            DeliveryOutcome::Again(self.wait(attempts, asked).as_secs_f64())
+            DeliveryOutcome::Retry(self.wait(attempts, asked).as_secs_f64())
         };
-        DeliveryAttempt { verdict, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
+        DeliveryAttempt { outcome, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
     }
 
-    /// The wait after attempt number `attempts`: doubling, between half and all of it so that those who failed together do not come
-    /// back together, and no shorter than the receiver asks for.
+    /// The wait after attempt number `attempts`. It doubles each time, and a random factor of 0.5 to 1 spreads deliveries that
+    /// failed together. It is at least as long as the receiver requests, but never longer than `longest_wait`.
     fn wait(&self, attempts: i32, asked: Option<Duration>) -> Duration {
         let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(30);
         let doubled = self.place.first_wait.saturating_mul(1 << doublings).min(self.place.longest_wait);
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
 
-    fn courier() -> WebhookSender {
+    fn sender() -> WebhookSender {
         let place = WebhookTarget {
             url: "http://127.0.0.1:1/".parse().expect("an address"),
             secret: vec![7; 24],
@@ -197,28 +197,32 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_receiver_answers_decides_what_follows() {
-        let courier = courier();
+        let sender = sender();
         let verdict = |attempts, status: u16| {
             let status = StatusCode::from_u16(status).expect("a status");
-            courier.judge(attempts, Ok((status, None))).verdict
+            sender.classify(attempts, Ok((status, None))).verdict
         };
         assert_eq!((verdict(1, 200), verdict(4, 204)), (DeliveryOutcome::Delivered, DeliveryOutcome::Delivered));
         assert_eq!((verdict(1, 410), verdict(4, 500)), (DeliveryOutcome::Refused, DeliveryOutcome::GivenUp));
         for status in [302, 400, 401, 404, 429, 500, 503] {
-            assert!(matches!(verdict(3, status), DeliveryOutcome::Again(_)), "{status}");
+            assert!(matches!(verdict(3, status), DeliveryOutcome::Retry(_)), "{status}");
         }
-        let unreachable = courier.judge(1, Err("cannot connect".into()));
-        assert!(matches!(unreachable.verdict, DeliveryOutcome::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
+        let unreachable = sender.classify(1, Err("cannot connect".into()));
+        assert!(matches!(unreachable.verdict, DeliveryOutcome::Retry(_)) && unreachable.status.is_none(), "{unreachable:?}");
     }
 
     #[tokio::test]
     async fn waits_double_with_jitter_and_heed_the_receiver_within_bounds() {
-        let courier = courier();
+        let sender = sender();
         for (attempts, most) in [(1, 2.0), (2, 4.0), (3, 8.0), (6, 60.0), (99, 60.0)] {
-            let wait = courier.wait(attempts, None).as_secs_f64();
+            let wait = sender.wait(attempts, None).as_secs_f64();
             assert!((most / 2.0..=most).contains(&wait), "attempt {attempts} waits {wait} s");
         }
-        assert_eq!(courier.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
-        assert_eq!(courier.wait(1, Some(Duration::from_secs(3_600))).as_secs(), 60, "no receiver puts us off for ever");
+        assert_eq!(sender.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
+        assert_eq!(
+            sender.wait(1, Some(Duration::from_secs(3_600))).as_secs(),
+            60,
+            "a receiver cannot delay a delivery without limit"
+        );
     }
 }

@@ -1,16 +1,17 @@
-//! Parquet files of a dataset, as a backfill reads them: a range of a file's rows is a partition, the row's number its offset.
+//! Reads the Parquet files of a dataset for backfills. A range of rows of a file is a partition, and the row number is the offset.
 //!
-//! | what may be wrong | what follows |
+//! | problem | error class |
 //! |---|---|
-//! | a key that leads out of the dataset | `refused_key`, before anything is opened |
-//! | a link that leads nowhere, a file that this user may not read, a name that is not UTF-8 | `unreadable_file` |
-//! | the file changed since it was listed | `source_changed`: every read is on condition of its version |
-//! | a column that the pipeline needs is missing or of another type | `schema_mismatch` |
-//! | the file is sound, but compressed in another way, encrypted, or of pages that would not fit into memory | `unsupported_file` |
-//! | the file is not Parquet, or hostile | `corrupt_file`; a panic of the decoder is caught with it |
-//! | the disk or the service does not answer | transient: tried again |
+//! | a key outside the dataset | `refused_key`, before anything is opened |
+//! | a broken link, a file without read permission, a name that is not UTF-8 | `unreadable_file` |
+//! | the file changed since it was listed | `source_changed`; every read is conditional on the version |
+//! | a column that the pipeline needs is missing or has another type | `schema_mismatch` |
+//! | a valid file that is encrypted, uses another codec, or has pages that do not fit into memory | `unsupported_file` |
+//! | the file is not Parquet, is damaged or is hostile | `corrupt_file`; a panic of the decoder is caught |
+//! | the disk or the service does not answer | transient; the read is retried |
 
 mod columns;
+mod file_problem;
 mod footer;
 mod json_values;
 mod pages;
@@ -38,70 +39,70 @@ pub use columns::RequestedColumns;
 pub use rows::{RowRange, TimeWindow};
 pub use walk::{WalkError, find_files};
 
-/// The files of a dataset.
+/// The Parquet files of a dataset: a local folder or an S3 bucket.
 #[derive(Debug, Clone)]
 pub struct Archive {
     name: String,
     files: Arc<dyn ObjectStore>,
-    /// The folder, where it is one, without links in its path.
+    /// The folder with its canonical path, if the dataset is local.
     local: Option<(Arc<LocalFileSystem>, PathBuf)>,
 }
 
-/// A file of a dataset, as it was listed.
+/// A file of a dataset, as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveFile {
-    /// Its key below the dataset.
+    /// The key, relative to the dataset.
     pub key: String,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Names its contents: another version has another one.
+    /// Identifies the content. It changes with the content.
     pub version: String,
-    /// When it was last changed, in milliseconds since the Unix epoch.
+    /// Time of the last change, in milliseconds since the Unix epoch.
     pub modified_ms: i64,
 }
 
-/// The rows of a file.
+/// Row groups and columns of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileLayout {
-    /// Rows of each row group.
+    /// Number of rows of each row group.
     pub row_groups: Vec<i64>,
-    /// The names of its columns.
+    /// Names of the top-level columns.
     pub columns: Vec<String>,
 }
 
-/// Why something of a dataset cannot be read.
+/// Why a file or folder of a dataset cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
-    /// It can never be read as it is.
+    /// A permanent problem of the file.
     #[error(transparent)]
     Fault(#[from] UnitFault),
-    /// It cannot be read for now.
+    /// A temporary problem.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
 impl FileLayout {
-    /// Rows of the file.
+    /// Number of rows of the file.
     pub fn rows(&self) -> i64 {
         self.row_groups.iter().sum()
     }
 }
 
 impl Archive {
-    /// The dataset `name`.
+    /// Opens the dataset `name`.
     ///
     /// # Errors
-    /// Where it is configured wrongly, or its folder does not exist.
+    /// If the configuration is invalid or the folder does not exist.
     pub fn open(name: &str, config: &DatasetConfig) -> Result<Self, ConfigError> {
         let refuse = |reason: String| ConfigError(format!("dataset `{name}`: {reason}"));
         match &config.url {
             Some(url) => Self::bucket(name, url, config).map_err(refuse),
             None => {
                 let path = &config.path;
-                let folder = path
-                    .canonicalize()
-                    .map_err(|e| refuse(format!("cannot find its folder {}: {e}; make it or correct `path`", path.display())))?;
+                let folder = path.canonicalize().map_err(|e| {
+                    refuse(format!("cannot find its folder {}: {e}; create it or correct `path`", path.display()))
+                })?;
                 let files = LocalFileSystem::new_with_prefix(&folder)
                     .map(Arc::new)
                     .map_err(|e| refuse(format!("cannot read {}: {e}", folder.display())))?;
@@ -127,25 +128,25 @@ impl Archive {
             (None, None) => builder.with_skip_signature(true),
             _ => return Err("`access_key_env` and `secret_key_env` go together; set both or none".into()),
         };
-        // A second installation is refused and changes nothing.
+        // A second installation fails and changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let bucket = builder.build().map_err(|e| format!("cannot be reached as configured: {e}"))?;
+        let bucket = builder.build().map_err(|e| format!("cannot be used as configured: {e}"))?;
         let prefix = Key::parse(prefix).map_err(|e| format!("`url` has no usable prefix: {e}"))?;
         Ok(Self { name: name.to_owned(), files: Arc::new(PrefixStore::new(bucket, prefix)), local: None })
     }
 
-    /// The dataset's name in the configuration.
+    /// Name of the dataset in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find`] leaves out is left out.
+    /// The Parquet files whose keys begin with `prefix`, sorted by key. Hidden files and folders are skipped, as by [`find_files`].
     ///
     /// # Errors
-    /// Where the prefix or a link leads out of the dataset, or it cannot be listed for now.
+    /// If the prefix or a link leads outside the dataset, or the dataset cannot be listed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
         check_key(prefix)?;
-        // A prefix may end within a name, where the interface knows whole names only.
+        // A prefix may end within a name, but the interface lists whole folders only.
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let under = Key::parse(folder).map_err(|e| self.refused(prefix, &e.to_string()))?;
         if !folder.is_empty() {
@@ -158,7 +159,7 @@ impl Archive {
                     self.files.list(Some(&under)).try_collect().await.map_err(|error| self.unavailable(prefix, &error))?;
                 let below = |meta: &ObjectMeta| meta.location.as_ref().get(under.as_ref().len()..).unwrap_or_default().to_owned();
                 let is_data = |meta: &&ObjectMeta| !below(meta).split('/').any(walk::is_hidden);
-                listed.iter().filter(is_data).map(described).collect()
+                listed.iter().filter(is_data).map(archive_file).collect()
             }
         };
         files.retain(|file| file.key.starts_with(prefix) && file.key.ends_with(".parquet"));
@@ -166,14 +167,15 @@ impl Archive {
         Ok(files)
     }
 
-    /// Every file below the folder, those that cannot be read among them: each fails for itself once it is.
+    /// All files below the folder, including those that cannot be read. Each of those fails separately when it is read.
     async fn list_folder(&self, root: &Path, folder: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
         if !root.join(folder).is_dir() {
             return Ok(Vec::new());
         }
         let (root, within) = (root.to_owned(), PathBuf::from(folder));
         let found = tokio::task::spawn_blocking(move || find_files(&root, &within, "**/*.parquet")).await;
-        let found = found.map_err(|error| self.stuck(folder, &error))?.map_err(|error| self.stuck(folder, &error))?;
+        let found =
+            found.map_err(|error| self.storage_failure(folder, &error))?.map_err(|error| self.storage_failure(folder, &error))?;
         let mut files = Vec::with_capacity(found.keys.len());
         for key in found.keys {
             files.push(match self.file(&key).await {
@@ -185,17 +187,17 @@ impl Archive {
         Ok(files)
     }
 
-    /// The file as it is now.
+    /// The current state of the file.
     ///
     /// # Errors
-    /// Where it is gone (`source_changed`), its key leads out of the dataset, or it cannot be looked at, ever or for now.
+    /// If the file is missing (`source_changed`), its key is outside the dataset, or it cannot be accessed.
     pub async fn file(&self, key: &str) -> Result<ArchiveFile, ArchiveError> {
         let location = self.location(key)?;
         let meta = self.files.head(&location).await.map_err(|error| self.failed(key, &error))?;
-        Ok(described(&meta))
+        Ok(archive_file(&meta))
     }
 
-    /// Tells what is wrong with a file that could not be looked at when it was listed.
+    /// Returns the problem of a file that could not be accessed when it was listed.
     async fn check_readable(&self, file: &ArchiveFile) -> Result<(), ArchiveError> {
         if file.version != UNREADABLE {
             return Ok(());
@@ -211,15 +213,15 @@ impl Archive {
         Ok(location)
     }
 
-    /// Follows the links of a local path: the file must lie below the folder for real.
+    /// Resolves the links of a local path and checks that the file is below the folder.
     fn check_place(&self, location: &Key) -> Result<(), UnitFault> {
         let Some((files, folder)) = &self.local else { return Ok(()) };
         let path = files.path_to_filesystem(location).map_err(|e| self.refused(location.as_ref(), &e.to_string()))?;
         match path.canonicalize() {
             Ok(place) if !place.starts_with(folder) => {
-                Err(self.refused(location.as_ref(), "a link leads out of the dataset; remove the link"))
+                Err(self.refused(location.as_ref(), "a link leads outside the dataset; remove the link"))
             }
-            // What is not there is told by whoever opens it.
+            // A missing file is reported when it is opened.
             _ => Ok(()),
         }
     }
@@ -229,16 +231,16 @@ impl Archive {
     }
 
     fn unavailable(&self, key: &str, error: &object_store::Error) -> Transient {
-        self.stuck(key, error)
+        self.storage_failure(key, error)
     }
 
-    fn stuck(&self, key: &str, error: &dyn std::error::Error) -> Transient {
+    fn storage_failure(&self, key: &str, error: &dyn std::error::Error) -> Transient {
         let reason = format!("cannot read `{key}` of dataset `{}`: {error}", self.name);
         Transient::new(Component::Storage, reason)
     }
 
     fn changed(&self, key: &str) -> UnitFault {
-        let reason = format!("`{key}` of dataset `{}` is not the file that was planned: it was changed or removed", self.name);
+        let reason = format!("`{key}` of dataset `{}` is not the planned file any more: it was changed or removed", self.name);
         UnitFault { class: "source_changed", reason }
     }
 
@@ -247,17 +249,17 @@ impl Archive {
             let reason = format!("`{key}` of dataset `{}` cannot be read: {reason}", self.name);
             UnitFault { class: "unreadable_file", reason }.into()
         };
-        // What is wrong with a folder's file stays so until somebody mends it.
-        let lasting = self.local.as_ref().and_then(|_| lasting(error));
+        // These problems of local files last until somebody fixes them.
+        let permanent = self.local.as_ref().and_then(|_| permanent_kind(error));
         let is_link = self.local.as_ref().is_some_and(|(_, folder)| folder.join(key).is_symlink());
         match error {
-            object_store::Error::NotFound { .. } if is_link => unreadable("it is a link that leads nowhere; remove it".into()),
+            object_store::Error::NotFound { .. } if is_link => unreadable("it is a broken link; remove it".into()),
             object_store::Error::NotFound { .. } if self.local.is_some() && key.contains(char::REPLACEMENT_CHARACTER) => {
                 unreadable("its name is not UTF-8; rename it".into())
             }
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => self.changed(key).into(),
-            error => match lasting {
-                Some(kind) => unreadable(format!("{kind}; let this user read it, or leave it out")),
+            error => match permanent {
+                Some(kind) => unreadable(format!("{kind}; give this user read permission, or exclude it")),
                 None => self.unavailable(key, error).into(),
             },
         }
@@ -265,17 +267,17 @@ impl Archive {
 }
 
 impl ArchiveFile {
-    /// One that could not be looked at: whoever reads it is told why.
+    /// A file that could not be accessed. Reading it returns the reason.
     pub fn unreadable(key: String) -> Self {
         Self { key, bytes: 0, version: UNREADABLE.to_owned(), modified_ms: 0 }
     }
 }
 
-/// The version of a file that could not be looked at.
+/// The version of a file that could not be accessed.
 const UNREADABLE: &str = "unreadable";
 
-/// What of an error of the file system does not pass.
-fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+/// The kind of a file system error, if it is permanent.
+fn permanent_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     use std::io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -287,22 +289,22 @@ fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     None
 }
 
-fn described(meta: &ObjectMeta) -> ArchiveFile {
+fn archive_file(meta: &ObjectMeta) -> ArchiveFile {
     let version = meta.e_tag.clone().unwrap_or_else(|| format!("{}-{}", meta.last_modified.timestamp_micros(), meta.size));
     ArchiveFile { key: meta.location.to_string(), bytes: meta.size, version, modified_ms: meta.last_modified.timestamp_millis() }
 }
 
-/// Keys are relative and go down only.
+/// Checks that a key is relative and has no `.` or `..`.
 ///
 /// # Errors
-/// Where `key` does not.
+/// A fault of class `refused_key`.
 pub fn check_key(key: &str) -> Result<(), UnitFault> {
     let reason = if key.starts_with('/') || key.contains("://") {
         "it is absolute; write it relative to the dataset"
     } else if key.split('/').any(|part| part == ".." || part == ".") {
-        "it holds `.` or `..`; write it without"
+        "it contains `.` or `..`; remove them"
     } else if key.contains(['\\', '\0', '\n']) {
-        "it holds a character that no key has"
+        "it contains a character that is not allowed in keys"
     } else {
         return Ok(());
     };

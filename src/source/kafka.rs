@@ -1,16 +1,17 @@
-//! Records from Kafka.
+//! The Kafka source.
 //!
-//! One thread polls. The consumer group hands partitions out; the ledger says where each starts and under which epoch, in the
-//! assign callback, before the first record is read. Offsets committed to Kafka are a hint for lag tools and never read back.
+//! One thread polls the consumer. The consumer group assigns partitions. In the assign callback, before the first record is read,
+//! the ledger provides the position and epoch of each. Offsets committed to Kafka only serve lag monitoring tools and are never
+//! read back.
 //!
-//! | what happens | what the thread does |
+//! | event | what the thread does |
 //! |---|---|
-//! | assigned | claim each in the ledger, however long the ledger takes to answer: nothing could be committed meanwhile |
-//! | revoked | let the runner drain for a moment, then unassign |
-//! | lost (the session timed out) | drop at once: someone else owns them |
-//! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
-//! | the password, the certificate or the rights do not do | say so at `/readyz` and try again for ever: the mend is not here |
-//! | position no longer in the topic | the pipeline halts and tells the operator: a gap is never skipped silently |
+//! | partitions assigned | claims each in the ledger and waits as long as that takes, because nothing could be committed before |
+//! | partitions revoked | gives the runner a few seconds to finish its work, then unassigns |
+//! | partitions lost (the session timed out) | drops them at once, because another consumer owns them |
+//! | bytes in flight reach the limit | pauses every partition and keeps polling; resumes at half of the limit |
+//! | wrong password, certificate or permissions | reports it at `/readyz` and retries without end, because the fix is outside this process |
+//! | position no longer in the topic | stops the pipeline and reports it: a gap is never skipped silently |
 
 mod rebalance;
 mod watermarks;
@@ -42,32 +43,31 @@ use crate::store::Store;
 
 pub use self::watermarks::watermarks;
 
-/// How often the same interruption is told again.
-const REPEATED: Duration = Duration::from_secs(30);
+/// How often the same interruption is logged again.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What to read, and how.
+/// What to read and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
-    /// How to reach the brokers; the settings of the ledger's guarantees are set after it.
-    pub access: BrokerSettings,
-    /// The pipeline, whose positions these are; its consumer group is `tidemill.<pipeline>`.
+    /// Connection settings. Settings that exactly-once processing depends on are set after them.
+    pub brokers: BrokerSettings,
+    /// The pipeline. Its consumer group is `tidemill.<pipeline>`.
     pub pipeline: Arc<str>,
-    /// The topic.
     pub topic: Arc<str>,
-    /// Where a topic that the ledger does not know is started.
+    /// Where to start a topic that the ledger does not know.
     pub start: StartAt,
-    /// Names this process in the ledger.
+    /// The name of this process in the ledger.
     pub owner: String,
-    /// Bytes read and not yet committed at which reading pauses.
+    /// Bytes in flight at which reading pauses.
     pub in_flight_bytes: usize,
 }
 
-/// Where a topic that the ledger does not know is started.
+/// Where to start a topic that the ledger does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// At the oldest record that the broker still has.
+    /// At the oldest record that the broker has.
     Earliest,
-    /// Behind the newest record.
+    /// After the newest record.
     Latest,
 }
 
@@ -88,11 +88,12 @@ struct Shared {
     config: KafkaSourceConfig,
     store: Store,
     health: Health,
-    /// Why no broker lets us in.
+    /// Why the brokers refuse the client.
     refusal: BrokerRefusal,
-    /// Why they let us in and give us nothing.
-    denial: BrokerRefusal,
-    /// What last interrupted reading, and when that was told: without any broker the library says so many times a second.
+    /// Why the brokers do not let the client read the topic.
+    read_refusal: BrokerRefusal,
+    /// The last interruption of reading, and when it was logged. Without a broker, the library reports an error many times per
+    /// second.
     interruption: Mutex<Option<(String, Instant)>>,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
@@ -105,20 +106,20 @@ struct AssignedPartition {
     records: UnboundedSender<Delivery>,
     /// The next offset to deliver.
     position: i64,
-    /// The next offset by the ledger.
+    /// The next offset that the ledger has not committed.
     committed: i64,
 }
 
-/// How long a poll may wait for a record: also how long a command waits at most.
+/// How long a poll waits for a record. A command waits at most as long.
 const POLL: Duration = Duration::from_millis(50);
-/// How often positions are committed to Kafka as a hint.
-const HINTS: Duration = Duration::from_secs(1);
+/// How often positions are committed to Kafka for lag monitoring.
+const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl KafkaSource {
-    /// Joins the group and starts to read. To be called within a tokio runtime.
+    /// Joins the group and starts reading. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// Where librdkafka refuses a setting. A broker that cannot be reached is waited for.
+    /// If librdkafka rejects a setting. An unavailable broker is not an error; the source waits for it.
     pub fn start(
         config: KafkaSourceConfig,
         store: Store,
@@ -130,7 +131,7 @@ impl KafkaSource {
             store,
             health,
             refusal: BrokerRefusal::default(),
-            denial: BrokerRefusal::default(),
+            read_refusal: BrokerRefusal::default(),
             interruption: Mutex::default(),
             runtime: Handle::current(),
             events,
@@ -149,34 +150,34 @@ impl KafkaSource {
         Ok((Self { shared, commands, thread: Some(thread) }, receiver))
     }
 
-    /// Tells lag tools how far the ledger is.
+    /// Reports the position of the ledger to lag monitoring.
     pub fn committed(&self, partition: &Partition, next_offset: i64) {
         self.send(Command::Committed(partition.clone(), next_offset));
     }
 
-    /// Stops delivering the partition: someone else owns it by the ledger's word.
+    /// Stops delivering the partition, because another process has claimed it in the ledger.
     pub fn forget(&self, partition: &Partition) {
         self.send(Command::Forget(partition.clone()));
     }
 
-    /// Stops reading for good, ahead of a shutdown; the group membership stays.
+    /// Stops reading permanently before a shutdown. The consumer stays in the group.
     pub fn pause(&self) {
         self.shared.closing.store(true, Ordering::Relaxed);
         self.send(Command::Pause);
     }
 
-    /// Leaves the group. Gives up waiting after `deadline`; the broker then notices by the session timeout.
+    /// Leaves the group. After `deadline` it stops waiting, and the broker notices the loss by the session timeout.
     pub async fn close(mut self, deadline: Duration) {
         self.shared.closing.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return };
         drop(self);
         let joined = tokio::task::spawn_blocking(move || thread.join());
         if tokio::time::timeout(deadline, joined).await.is_err() {
-            tracing::warn!("the consumer group was not left in time");
+            tracing::warn!("the consumer did not leave its group in time");
         }
     }
 
-    /// A thread that is gone has said so by [`SourceEvent::Failed`] or was told to go.
+    /// If the thread has ended, it has sent [`SourceEvent::Failed`] or was told to stop.
     fn send(&self, command: Command) {
         let _ = self.commands.send(command);
     }
@@ -188,14 +189,14 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
     client
         .set("session.timeout.ms", "45000")
         .set("fetch.wait.max.ms", "100")
-        // The client's own queue counts payloads only, and a short record costs several times its payload: without these
-        // bounds it holds a hundred thousand of them, and memory grows with the backlog.
+        // The queue of the client counts payloads only, and a short record takes several times its payload. Without these limits
+        // the queue holds a hundred thousand records, and memory grows with the backlog.
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.message.max.bytes", "262144")
-        // A partition whose queue is at its bound would wait a second before it fetches again, long after the queue has run dry.
+        // By default, a partition with a full queue waits a second before it fetches again, long after the queue is empty.
         .set("fetch.queue.backoff.ms", "20");
-    config.access.apply(&mut client);
+    config.brokers.apply(&mut client);
     client
         .set("group.id", group(&config.pipeline))
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -219,8 +220,8 @@ impl Shared {
     fn poll(&self, consumer: &BaseConsumer<Context>, inbox: &blocking::Receiver<Command>) {
         let gauge = METRICS.in_flight_bytes.with_label_values(&[&self.config.pipeline]);
         let in_flight = InFlight::new(self.config.in_flight_bytes, gauge);
-        let mut hints: HashMap<Partition, i64> = HashMap::new();
-        let mut hinted = Instant::now();
+        let mut uncommitted: HashMap<Partition, i64> = HashMap::new();
+        let mut committed_at = Instant::now();
         loop {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => self.deliver(&message, &in_flight),
@@ -230,23 +231,23 @@ impl Shared {
             loop {
                 match inbox.try_recv() {
                     Ok(Command::Committed(partition, next_offset)) => {
-                        if let Some(lane) = self.assigned().get_mut(&partition) {
-                            lane.committed = next_offset;
+                        if let Some(partition_state) = self.assigned().get_mut(&partition) {
+                            partition_state.committed = next_offset;
                         }
-                        hints.insert(partition, next_offset);
+                        uncommitted.insert(partition, next_offset);
                     }
                     Ok(Command::Forget(partition)) => self.forget(consumer, &partition),
                     Ok(Command::Pause) => self.set_paused(consumer, true),
                     Err(blocking::TryRecvError::Empty) => break,
                     Err(blocking::TryRecvError::Disconnected) => {
-                        commit_hints(consumer, &mut hints, CommitMode::Sync);
+                        commit_positions(consumer, &mut uncommitted, CommitMode::Sync);
                         return;
                     }
                 }
             }
-            if hinted.elapsed() >= HINTS {
-                commit_hints(consumer, &mut hints, CommitMode::Async);
-                hinted = Instant::now();
+            if committed_at.elapsed() >= POSITION_INTERVAL {
+                commit_positions(consumer, &mut uncommitted, CommitMode::Async);
+                committed_at = Instant::now();
             }
             let paused = self.paused.load(Ordering::Relaxed);
             if !paused && in_flight.is_full() {
@@ -260,12 +261,12 @@ impl Shared {
     fn deliver(&self, message: &BorrowedMessage<'_>, in_flight: &InFlight) {
         let partition = Partition { topic: self.config.topic.clone(), number: message.partition() };
         let mut assigned = self.assigned();
-        let Some(lane) = assigned.get_mut(&partition) else { return };
-        if message.offset() < lane.position {
+        let Some(partition_state) = assigned.get_mut(&partition) else { return };
+        if message.offset() < partition_state.position {
             return;
         }
-        lane.position = message.offset() + 1;
-        self.denial.clear();
+        partition_state.position = message.offset() + 1;
+        self.read_refusal.clear();
         let record = Record {
             place: RecordLocation { partition, offset: message.offset() },
             timestamp_ms: message.timestamp().to_millis(),
@@ -275,8 +276,8 @@ impl Shared {
         };
         let guard = in_flight.track(&record);
         METRICS.records.with_label_values(&[&self.config.pipeline]).inc();
-        // A lane that ended is fenced or draining: its records are read again by whoever owns the partition next.
-        let _ = lane.records.send(Delivery { record, guard });
+        // If the receiver has ended, the next owner of the partition reads the record again.
+        let _ = partition_state.records.send(Delivery { record, guard });
     }
 
     fn report(&self, consumer: &BaseConsumer<Context>, error: &KafkaError) {
@@ -293,8 +294,8 @@ impl Shared {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denial.set(format!(
-                "the brokers do not let this user read topic {topic} in the group {} ({error}); grant it Read on both",
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.read_refusal.set(format!(
+                "the brokers do not let this user read topic {topic} with the group {} ({error}); grant it Read on both",
                 group(&self.config.pipeline)
             )),
             _ if broker::is_refusal(error) => {}
@@ -305,7 +306,7 @@ impl Shared {
 
     fn interrupted(&self, error: String) {
         let mut last = self.interruption.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(told, at)| *told != error || at.elapsed() >= REPEATED) {
+        if last.as_ref().is_none_or(|(logged, at)| *logged != error || at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(pipeline = %self.config.pipeline, error, "reading is interrupted");
             *last = Some((error, Instant::now()));
         }
@@ -317,7 +318,7 @@ impl Shared {
     }
 
     fn positions(&self) -> Vec<(i32, i64)> {
-        self.assigned().iter().map(|(partition, lane)| (partition.number, lane.position)).collect()
+        self.assigned().iter().map(|(partition, partition_state)| (partition.number, partition_state.position)).collect()
     }
 
     fn forget(&self, consumer: &BaseConsumer<Context>, partition: &Partition) {
@@ -325,7 +326,7 @@ impl Shared {
             let mut list = TopicPartitionList::new();
             list.add_partition(&partition.topic, partition.number);
             if let Err(error) = consumer.pause(&list) {
-                tracing::warn!(%partition, %error, "cannot pause a partition that is not ours any more");
+                tracing::warn!(%partition, %error, "cannot pause a partition that another consumer owns");
             }
         }
     }
@@ -335,7 +336,7 @@ impl Shared {
         let result = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
         match result {
             Ok(()) => self.paused.store(paused, Ordering::Relaxed),
-            Err(error) => tracing::warn!(pipeline = %self.config.pipeline, %error, paused, "cannot change the flow of records"),
+            Err(error) => tracing::warn!(pipeline = %self.config.pipeline, %error, paused, "cannot pause or resume reading"),
         }
     }
 
@@ -350,19 +351,19 @@ impl AssignedPartition {
     }
 }
 
-fn commit_hints(consumer: &BaseConsumer<Context>, hints: &mut HashMap<Partition, i64>, mode: CommitMode) {
-    if hints.is_empty() {
+fn commit_positions(consumer: &BaseConsumer<Context>, positions: &mut HashMap<Partition, i64>, mode: CommitMode) {
+    if positions.is_empty() {
         return;
     }
     let mut list = TopicPartitionList::new();
-    for (partition, next_offset) in hints.drain() {
+    for (partition, next_offset) in positions.drain() {
         if let Err(error) = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next_offset)) {
-            tracing::debug!(%partition, %error, "no hint for this partition");
+            tracing::debug!(%partition, %error, "no offset can be reported for this partition");
         }
     }
-    // Only a hint: a partition may be another's by now, and the next one will do as well.
+    // These offsets only serve monitoring. Another consumer may own the partition by now, and the next commit replaces this one.
     if let Err(error) = consumer.commit(&list, mode) {
-        tracing::debug!(%error, "the hint to lag tools did not go through");
+        tracing::debug!(%error, "offsets for lag monitoring could not be committed");
     }
 }
 
@@ -377,7 +378,7 @@ fn topic_partitions<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Topi
 fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     let Some(headers) = message.headers() else { return Vec::new() };
     let read = |index| {
-        // The client library panics on a name that is not UTF-8; such a header is kept under the replacement character.
+        // The client library panics on a header name that is not UTF-8. Such a header gets the replacement character as its name.
         let header = catch_unwind(AssertUnwindSafe(|| {
             let header = headers.get(index);
             Header { name: header.key.to_owned(), value: header.value.map(Bytes::copy_from_slice) }

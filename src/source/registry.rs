@@ -1,13 +1,13 @@
-//! The registry of Avro schemas, by Confluent's API.
+//! A client for the Avro schema registry (Confluent API).
 //!
-//! What an id stands for never changes, so a schema is asked for once and kept.
+//! The schema of an id never changes, so each schema is requested once and cached.
 //!
-//! | what comes back | what follows |
+//! | answer | result |
 //! |---|---|
-//! | a schema | kept; the types of others that it names are asked for, too |
-//! | 404 with a code of the API | a dead letter for each record that names the id; asked again after some seconds, as it may be registered late |
+//! | a schema | cached; schemas that it refers to are requested too |
+//! | 404 with an error code of the API | a dead letter for each record with the id; requested again after some seconds, because the schema may be registered late |
 //! | no connection, no answer in time, 408, 425, 429, 5xx | a pause of the stream |
-//! | anything else, a 404 of something that is no registry among it | a pause of the stream: the settings are at fault |
+//! | anything else, including a 404 from a server that is not a registry | a pause of the stream; the settings are wrong |
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::http;
 use crate::http::retry::{BackoffGate, StatusClass, retry_after};
 
-/// A registry and what it has said. Clones share it.
+/// A client with its cache. Clones share both.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -38,37 +38,38 @@ struct Shared {
     gate: BackoffGate,
     health: Health,
     known: Mutex<HashMap<u32, Arc<CachedSchema>>>,
-    /// When it last failed to answer, where it has not answered since.
+    /// When the registry last failed, if it has not answered since.
     failed: Mutex<Option<Instant>>,
 }
 
-/// What is known of an id: the cell is filled once, whoever asks meanwhile waits for the same answer.
+/// The cached answer for an id. Concurrent requests for the same id wait for one answer.
 struct CachedSchema {
     answer: OnceCell<SchemaLookup>,
     asked: Instant,
 }
 
-/// The schema of an id, or why no record that names it can be read.
+/// The schema of an id, or why records with this id cannot be decoded.
 type SchemaLookup = Result<Arc<Schema>, Poison>;
 
-/// Ids that are kept. A topic has a few schemas, and a pipeline one topic; the bound is for payloads that name ids at random.
-const KEPT: usize = 1000;
-/// How long a registry is believed that it does not know an id: its replicas learn of new ones in less.
-const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-/// How long a failure counts that nobody repeats. Whoever needs an answer asks again sooner, so that nobody needs it any more.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
-/// Calls at the same time.
+/// Most cached ids. A pipeline reads one topic, and a topic has a few schemas. The limit protects against payloads with random ids.
+const MAX_ENTRIES: usize = 1000;
+/// How long an unknown id is cached. Replicas of a registry receive new schemas in less time.
+const UNKNOWN_TTL: Duration = Duration::from_secs(10);
+/// How long a failure is reported without being repeated. Partitions that need an answer retry sooner, so after this time none
+/// needs it any more.
+const FAILURE_EXPIRES_AFTER: Duration = Duration::from_secs(90);
+/// Most concurrent calls.
 const CALLS: usize = 8;
-/// The longest answer. Schemas have kilobytes.
+/// Largest response in bytes. Schemas have a few kilobytes.
 const MAX_BYTES: usize = 4 << 20;
-/// Schemas that one may refer to, in turn or at once.
+/// Most schemas that one schema may refer to, directly or indirectly.
 const MAX_REFERENCES: usize = 200;
-/// The longest that a registry may ask to be left alone.
+/// The longest wait that a registry can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A schema as the API tells it.
+/// A schema response of the API.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct SchemaResponse {
     schema: String,
     #[serde(rename = "schemaType")]
     kind: Option<String>,
@@ -76,7 +77,7 @@ struct Told {
     references: Vec<Reference>,
 }
 
-/// Where the types of another schema are registered.
+/// A reference to another registered schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 struct Reference {
     subject: String,
@@ -88,19 +89,19 @@ struct ErrorResponse {
     error_code: i64,
 }
 
-/// An answer of the API: what was asked for, or that there is none.
-enum Answer {
-    Told(Told),
+/// An answer of the API.
+enum RegistryAnswer {
+    Schema(SchemaResponse),
     Unknown,
-    /// It is there, and no use.
+    /// The schema exists but cannot be used.
     Poison(String),
 }
 
 impl Registry {
-    /// The configured registry, if there is one. It is not spoken to: it may be down when the process starts.
+    /// The configured registry, if there is one. This does not connect, because the registry may be down when the process starts.
     ///
     /// # Errors
-    /// Where the settings contradict each other, or a secret is missing.
+    /// If the settings contradict each other, or a secret is missing.
     pub fn new(config: &SchemaRegistryConfig, health: Health) -> Result<Option<Self>, ConfigError> {
         let Some(place) = config.place()? else { return Ok(None) };
         let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
@@ -109,20 +110,21 @@ impl Registry {
         Ok(Some(Self { shared: Arc::new(Shared { place, client, gate, health, known, failed }) }))
     }
 
-    /// What the ids stand for.
+    /// The schemas of the ids.
     ///
     /// # Errors
-    /// Where the registry does not answer: ask again.
+    /// If the registry does not answer. Try again later.
     pub async fn schemas(&self, ids: &BTreeSet<u32>) -> Result<Schemas, Transient> {
         let found = stream::iter(ids.iter().copied().map(|id| async move { Ok((id, self.shared.schema(id).await?)) }));
         let found: Vec<(u32, SchemaLookup)> = found.buffer_unordered(CALLS).try_collect().await?;
         Ok(found.into_iter().collect())
     }
 
-    /// Takes back that the registry is out of order, where those who needed it are gone: their partition is another's by now.
+    /// Marks the registry as available again if nothing has needed it for a while. This happens when the partition that needed it
+    /// was assigned to another process.
     pub fn clear_old_failure(&self) {
         let mut failed = self.shared.failed();
-        if failed.is_some_and(|failed| failed.elapsed() >= FORGIVEN_AFTER) {
+        if failed.is_some_and(|failed| failed.elapsed() >= FAILURE_EXPIRES_AFTER) {
             *failed = None;
             self.shared.health.up(Component::Registry);
         }
@@ -143,15 +145,15 @@ impl Shared {
         let mut known = self.known();
         if let Some(entry) = known.get(&id) {
             let unknown = |found: &SchemaLookup| matches!(found, Err(poison) if poison.class == FailureClass::UnknownSchema);
-            if !entry.answer.get().is_some_and(unknown) || entry.asked.elapsed() < UNKNOWN_FOR {
+            if !entry.answer.get().is_some_and(unknown) || entry.asked.elapsed() < UNKNOWN_TTL {
                 return entry.clone();
             }
         }
-        if known.len() >= KEPT {
-            // Those without a schema first: they are why there are so many.
+        if known.len() >= MAX_ENTRIES {
+            // Removes ids without a schema first, because they are the likely cause of so many entries.
             known.retain(|_, entry| matches!(entry.answer.get(), Some(Ok(_))));
         }
-        if known.len() >= KEPT
+        if known.len() >= MAX_ENTRIES
             && let Some(any) = known.keys().next().copied()
         {
             known.remove(&any);
@@ -173,55 +175,55 @@ impl Shared {
         let answer = self.ask(&["schemas", "ids", &id.to_string()]).await?;
         *self.failed() = None;
         self.health.up(Component::Registry);
-        let told = match answer {
-            Answer::Told(told) => told,
-            Answer::Unknown => return Ok(Err(unknown(format!("the registry knows no schema {id}")))),
-            Answer::Poison(reason) => return Ok(Err(malformed(format!("schema {id} {reason}")))),
+        let response = match answer {
+            RegistryAnswer::Schema(response) => response,
+            RegistryAnswer::Unknown => return Ok(Err(unknown(format!("the registry has no schema {id}")))),
+            RegistryAnswer::Poison(reason) => return Ok(Err(malformed(format!("schema {id} {reason}")))),
         };
-        if let Some(kind) = told.kind.as_deref().filter(|kind| *kind != "AVRO") {
+        if let Some(kind) = response.kind.as_deref().filter(|kind| *kind != "AVRO") {
             return Ok(Err(malformed(format!("schema {id} is of the type {kind}, not AVRO"))));
         }
-        let references = match self.references(id, told.references).await? {
+        let references = match self.references(id, response.references).await? {
             Ok(references) => references,
             Err(poison) => return Ok(Err(poison)),
         };
-        Ok(Schema::parse(id, &told.schema, &references).map(Arc::new))
+        Ok(Schema::parse(id, &response.schema, &references).map(Arc::new))
     }
 
-    /// The schemas that are referred to, and those that they refer to: each before those that name it.
+    /// All schemas referred to, directly or indirectly. Each comes before the schemas that refer to it.
     async fn references(&self, id: u32, wanted: Vec<Reference>) -> Result<Result<Vec<String>, Poison>, Transient> {
-        enum Step {
-            Ask(Reference),
-            Place(String),
+        enum Visit {
+            Request(Reference),
+            Collect(String),
         }
-        let (mut met, mut texts) = (HashSet::new(), Vec::new());
-        let mut steps: Vec<Step> = wanted.into_iter().rev().map(Step::Ask).collect();
-        while let Some(step) = steps.pop() {
-            let reference = match step {
-                Step::Place(text) => {
+        let (mut seen, mut texts) = (HashSet::new(), Vec::new());
+        let mut visits: Vec<Visit> = wanted.into_iter().rev().map(Visit::Request).collect();
+        while let Some(visit) = visits.pop() {
+            let reference = match visit {
+                Visit::Collect(text) => {
                     texts.push(text);
                     continue;
                 }
-                Step::Ask(reference) if met.insert(reference.clone()) => reference,
-                Step::Ask(_) => continue,
+                Visit::Request(reference) if seen.insert(reference.clone()) => reference,
+                Visit::Request(_) => continue,
             };
-            if met.len() > MAX_REFERENCES {
+            if seen.len() > MAX_REFERENCES {
                 return Ok(Err(malformed(format!("schema {id} refers to more than {MAX_REFERENCES} others"))));
             }
             let Reference { subject, version } = &reference;
             match self.ask(&["subjects", subject, "versions", &version.to_string()]).await? {
-                Answer::Told(told) => {
-                    steps.push(Step::Place(told.schema));
-                    steps.extend(told.references.into_iter().rev().map(Step::Ask));
+                RegistryAnswer::Schema(response) => {
+                    visits.push(Visit::Collect(response.schema));
+                    visits.extend(response.references.into_iter().rev().map(Visit::Request));
                 }
-                Answer::Unknown => {
+                RegistryAnswer::Unknown => {
                     let reason =
                         format!("schema {id} refers to version {version} of `{subject}`, which the registry does not know");
                     return Ok(Err(unknown(reason)));
                 }
-                Answer::Poison(reason) => {
+                RegistryAnswer::Poison(reason) => {
                     return Ok(Err(malformed(format!(
-                        "version {version} of `{subject}`, to which schema {id} refers, {reason}"
+                        "version {version} of `{subject}`, which schema {id} refers to, {reason}"
                     ))));
                 }
             }
@@ -229,9 +231,9 @@ impl Shared {
         Ok(Ok(texts))
     }
 
-    async fn ask(&self, path: &[&str]) -> Result<Answer, Transient> {
+    async fn ask(&self, path: &[&str]) -> Result<RegistryAnswer, Transient> {
         let mut url: Url = self.place.url.clone();
-        // Every address that the configuration lets pass has a path.
+        // The configuration accepts only URLs that can have a path.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -240,24 +242,24 @@ impl Shared {
         if let Some((username, password)) = &self.place.credentials {
             request = request.basic_auth(username, Some(password));
         }
-        let response = request.send().await.map_err(|error| transient(format!("cannot be asked: {}", http::reason(&error))))?;
+        let response = request.send().await.map_err(|error| transient(format!("cannot be reached: {}", http::reason(&error))))?;
         let status = response.status();
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let body = match http::read(response, MAX_BYTES).await {
             Ok(body) => body,
-            Err(http::BodyError::Broken(reason)) => return Err(transient(format!("breaks off its answer: {reason}"))),
-            Err(http::BodyError::TooLarge) => return Ok(Answer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
+            Err(http::BodyError::Broken(reason)) => return Err(transient(format!("did not complete its answer: {reason}"))),
+            Err(http::BodyError::TooLarge) => return Ok(RegistryAnswer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
         };
         match StatusClass::of(status) {
             StatusClass::Answer => match serde_json::from_slice(&body) {
-                Ok(told) => Ok(Answer::Told(told)),
-                Err(_) => Err(transient("answers with something that is no schema; correct `schema_registry.url`")),
+                Ok(response) => Ok(RegistryAnswer::Schema(response)),
+                Err(_) => Err(transient("answers with something that is not a schema; correct `schema_registry.url`")),
             },
             StatusClass::Again => {
                 self.gate.close(asked.unwrap_or_default().min(LONGEST_WAIT));
                 Err(transient(format!("answers {status}")))
             }
-            StatusClass::Settings | StatusClass::Request if is_unknown(status, &body) => Ok(Answer::Unknown),
+            StatusClass::Settings | StatusClass::Request if is_unknown(status, &body) => Ok(RegistryAnswer::Unknown),
             StatusClass::Settings | StatusClass::Request => Err(transient(self.settings_at_fault(status))),
         }
     }
@@ -268,15 +270,15 @@ impl Shared {
                 format!("refuses the user {username:?} ({status}); correct `schema_registry.username` or its password")
             }
             (401 | 403, None) => {
-                format!("asks for a user ({status}); set `schema_registry.username` and `schema_registry.password_env`")
+                format!("requires a user ({status}); set `schema_registry.username` and `schema_registry.password_env`")
             }
-            _ => format!("does not know what a registry knows ({status}); correct `schema_registry.url`"),
+            _ => format!("does not answer like a schema registry ({status}); correct `schema_registry.url`"),
         }
     }
 }
 
-/// Whether the API itself says that there is no such schema, subject or version. A wrong address gives a 404, too, and must not
-/// make dead letters of a whole topic.
+/// Whether the API reports that the schema, subject or version does not exist. A wrong address returns 404 too, and must not turn a
+/// whole topic into dead letters.
 fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
     let code = serde_json::from_slice::<ErrorResponse>(body).map(|refused| refused.error_code);
     status == StatusCode::NOT_FOUND && matches!(code, Ok(40401..=40403))

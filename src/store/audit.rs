@@ -1,13 +1,13 @@
-//! The ledger's invariants, as queries that find what breaks them. An empty answer is a sound ledger.
+//! The invariants of the ledger, as queries that find violations. A sound ledger has none.
 
 use sqlx::Row;
 
 use super::{Store, unavailable};
 use tidemill_base::failure::Transient;
 
-/// Each query returns one text column: a sentence for every violation.
+/// Each query returns one text column, with one sentence per violation.
 const CHECKS: &[&str] = &[
-    // Batches, and the gaps that operators made, tile seed..next_offset.
+    // Batches, and the gaps that operators skipped, cover seed..next_offset without overlap.
     "SELECT format('%s %s[%s]: a batch or a gap starts at %s where the one before ended at %s', pipeline, topic, partition, from_offset, previous)
      FROM (SELECT t.*, coalesce(lag(t.to_offset) OVER w, p.seed_offset) AS previous
            FROM (SELECT pipeline, topic, partition, from_offset, to_offset FROM batches
@@ -24,75 +24,75 @@ const CHECKS: &[&str] = &[
      WHERE next_offset <> reached",
     "SELECT format('%s %s[%s]: batch %s has no position', pipeline, topic, partition, id)
      FROM batches b LEFT JOIN positions p USING (pipeline, topic, partition) WHERE p.epoch IS NULL",
-    // Epochs never fall.
+    // Epochs never decrease.
     "SELECT format('%s %s[%s]: the epoch falls from %s to %s at offset %s', pipeline, topic, partition, previous, epoch, from_offset)
      FROM (SELECT *, lag(epoch) OVER (PARTITION BY pipeline, topic, partition ORDER BY from_offset) AS previous
            FROM (SELECT pipeline, topic, partition, from_offset, epoch FROM batches
                  UNION ALL SELECT pipeline, topic, partition, from_offset, epoch FROM gaps) steps) t
      WHERE epoch < previous",
-    // in = ok + reused + skipped + dead, task by task.
-    "SELECT format('batch %s: task %s accounts for %s units of %s records', b.id, u.task, u.ok + u.reused + u.skipped + u.dead, b.records)
+    // in = ok + reused + skipped + dead, for each task.
+    "SELECT format('batch %s: task %s accounts for %s outcomes of %s records', b.id, u.task, u.ok + u.reused + u.skipped + u.dead, b.records)
      FROM usage u JOIN batches b ON b.id = u.batch_id WHERE u.ok + u.reused + u.skipped + u.dead <> b.records",
-    "SELECT format('batch %s: %s units, but its tasks account for %s', b.id, b.units_in, coalesce(sum(u.ok + u.reused + u.skipped + u.dead), 0))
+    "SELECT format('batch %s: %s task records, but its tasks account for %s', b.id, b.units_in, coalesce(sum(u.ok + u.reused + u.skipped + u.dead), 0))
      FROM batches b LEFT JOIN usage u ON u.batch_id = b.id GROUP BY b.id
      HAVING b.units_in <> coalesce(sum(u.ok + u.reused + u.skipped + u.dead), 0)",
-    // Every live file belongs to one committed batch, and holds what the batch says.
+    // Every live file belongs to one committed batch and has the batch's number of rows.
     "SELECT format('file %s is live, but its batch %s was never committed', f.path, f.batch_id)
      FROM parquet_files f LEFT JOIN batches b ON b.id = f.batch_id WHERE f.state = 'live' AND b.id IS NULL",
     "SELECT format('batch %s says %s Parquet rows, its live files hold %s', b.id, b.parquet_rows, coalesce(sum(f.rows), 0))
      FROM batches b LEFT JOIN parquet_files f ON f.batch_id = b.id AND f.state = 'live' GROUP BY b.id
      HAVING b.parquet_rows <> coalesce(sum(f.rows), 0) OR count(f.path) > 1",
-    // A visible row implies its committed position.
+    // Every visible row belongs to a committed batch.
     "SELECT format('%s: document %s is visible, but its batch %s was never committed', d.pipeline, d.id, d.batch_id)
      FROM documents d LEFT JOIN batches b ON b.id = d.batch_id WHERE b.id IS NULL",
     "SELECT format('%s: result %s of document %s is visible, but its batch %s was never committed', r.pipeline, r.task, r.document_id, r.batch_id)
      FROM results r LEFT JOIN batches b ON b.id = r.batch_id WHERE b.id IS NULL",
-    // Results stand on live documents, and vectors on results.
-    "SELECT format('%s: result %s stands without a live document %s', r.pipeline, r.task, r.document_id)
+    // Results belong to documents that are not deleted, and vectors to results.
+    "SELECT format('%s: result %s belongs to document %s, which is deleted or missing', r.pipeline, r.task, r.document_id)
      FROM results r LEFT JOIN documents d ON d.pipeline = r.pipeline AND d.id = r.document_id WHERE d.id IS NULL OR d.deleted",
     "SELECT format('%s: result %s of document %s has %s vectors, not %s', r.pipeline, r.task, r.document_id, count(e.chunk), r.fields ->> 'chunks')
      FROM results r LEFT JOIN embeddings e USING (pipeline, document_id, task) WHERE r.kind = 'embed'
      GROUP BY r.pipeline, r.task, r.document_id HAVING count(e.chunk) <> (r.fields ->> 'chunks')::bigint",
-    "SELECT format('%s: vectors of %s of document %s stand without a result', e.pipeline, e.task, e.document_id)
+    "SELECT format('%s: vectors of %s of document %s have no result', e.pipeline, e.task, e.document_id)
      FROM embeddings e LEFT JOIN results r USING (pipeline, document_id, task) WHERE r.kind IS DISTINCT FROM 'embed'",
-    // An event counts as long as its result stands.
-    "SELECT format('%s: result %s of document %s is an interaction, but none is counted', r.pipeline, r.task, r.document_id)
+    // Every result of an interaction has its row in `interactions`.
+    "SELECT format('%s: result %s of document %s is an interaction, but has no row in interactions', r.pipeline, r.task, r.document_id)
      FROM results r LEFT JOIN interactions i USING (pipeline, document_id, task) WHERE r.kind = 'interact' AND i.at IS NULL",
-    // Copy stands on live documents; what is on a page, and nothing else, holds its values for itself.
-    "SELECT format('%s: version %s of the copy of %s is %s, but the document is not there', v.pipeline, v.version, v.document_id, v.state)
+    // Copy belongs to documents that are not deleted. Published versions, and no others, have published keys.
+    "SELECT format('%s: version %s of the copy of %s is %s, but the document is deleted or missing', v.pipeline, v.version, v.document_id, v.state)
      FROM copy_versions v LEFT JOIN documents d ON d.pipeline = v.pipeline AND d.id = v.document_id
      WHERE v.state IN ('review', 'approved') AND (d.id IS NULL OR d.deleted)",
     "SELECT format('%s: version %s of the copy of %s is %s and holds `%s`%s', v.pipeline, v.version, v.document_id, v.state, k.field,
                    CASE WHEN k.published THEN ' as published' ELSE '' END)
      FROM copy_keys k JOIN copy_versions v USING (pipeline, document_id, version)
      WHERE v.state NOT IN ('review', 'approved') OR k.published <> (v.state = 'approved')",
-    // Dead letters lie within their batch.
+    // The offset of a dead letter is within its batch.
     "SELECT format('dead letter %s at offset %s is outside its batch %s', l.id, l.record_offset, b.id)
      FROM dead_letters l JOIN batches b ON b.id = l.batch_id
      WHERE (l.pipeline, l.topic, l.partition) <> (b.pipeline, b.topic, b.partition)
         OR l.record_offset < b.from_offset OR l.record_offset >= b.to_offset",
-    // Faults are counted where records died, and stay when letters go.
-    "SELECT format('batch %s counts %s records of class %s among %s units that died', b.id, f.records, f.class, b.units_dead)
+    // Fault counts match the dead letters of the batch; they stay when dead letters are purged.
+    "SELECT format('batch %s counts %s records of class %s among %s task records that became dead letters', b.id, f.records, f.class, b.units_dead)
      FROM faults f JOIN batches b ON b.id = f.batch_id WHERE f.records < 1 OR f.records > b.units_dead OR f.records > b.records",
-    "SELECT format('batch %s has letters of %s records of class %s, and counts %s', l.batch_id, l.records, l.class, f.records)
+    "SELECT format('batch %s has dead letters of %s records of class %s, but counts %s', l.batch_id, l.records, l.class, f.records)
      FROM (SELECT batch_id, class, count(DISTINCT record_offset) AS records FROM dead_letters GROUP BY batch_id, class) l
      JOIN faults f USING (batch_id, class) WHERE l.records > f.records",
-    // What is noted as begun was begun under a claim, and attempts are of records that the position has not passed.
-    "SELECT format('%s %s[%s]: work was begun under epoch %s, but %s', u.pipeline, u.topic, u.partition, u.epoch,
+    // Rows of `under_way` have the epoch of a claim, and rows of `attempts` are of records that the position has not passed.
+    "SELECT format('%s %s[%s]: a batch was started under epoch %s, but %s', u.pipeline, u.topic, u.partition, u.epoch,
                    coalesce('the latest is ' || p.epoch, 'there is no position'))
      FROM under_way u LEFT JOIN positions p USING (pipeline, topic, partition) WHERE p.epoch IS NULL OR u.epoch > p.epoch",
     "SELECT format('%s %s[%s]: offset %s is still attempted, but the position is %s', a.pipeline, a.topic, a.partition,
                    a.record_offset, p.next_offset)
      FROM attempts a LEFT JOIN positions p USING (pipeline, topic, partition)
      WHERE p.next_offset IS NULL OR a.record_offset < p.next_offset",
-    // A lead is a document that is there, and a company has as many as it says.
-    "SELECT format('%s: lead %s is no document, or a deleted one', l.pipeline, l.document_id)
+    // A lead belongs to a document that is not deleted, and a company's number of documents is right.
+    "SELECT format('%s: lead %s has no document, or a deleted one', l.pipeline, l.document_id)
      FROM leads l LEFT JOIN documents d ON (d.pipeline, d.id) = (l.pipeline, l.document_id) WHERE d.deleted IS NOT FALSE",
-    "SELECT format('%s: account %s says %s documents, and has %s', a.pipeline, a.key, a.documents, count(l.document_id))
+    "SELECT format('%s: account %s counts %s documents, but has %s', a.pipeline, a.key, a.documents, count(l.document_id))
      FROM accounts a LEFT JOIN leads l ON (l.pipeline, l.account) = (a.pipeline, a.key)
      GROUP BY a.pipeline, a.key, a.documents HAVING a.documents <> count(l.document_id)",
-    // What ranking by words counts with is what documents hold.
-    "SELECT format('%s: %s documents with %s words are counted for the word `%s`, and there are %s with %s', pipeline, counted.documents,
+    // The word counts that BM25 uses match the words of the documents.
+    "SELECT format('%s: %s documents with %s occurrences are counted for the word `%s`, but there are %s with %s', pipeline, counted.documents,
                    counted.words, word, coalesce(held.documents, 0), coalesce(held.words, 0))
      FROM (SELECT pipeline, word, sum(documents) AS documents, sum(words) AS words FROM word_counts GROUP BY pipeline, word) counted
      FULL JOIN (SELECT pipeline, lexeme AS word, count(*) AS documents, sum(cardinality(positions)) AS words
@@ -105,10 +105,7 @@ const CHECKS: &[&str] = &[
 ];
 
 impl Store {
-    /// Looks for whatever breaks an invariant of the ledger, and says it in a sentence each. The checks read whole tables.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Finds violations of the ledger's invariants and returns one sentence for each. The checks read whole tables.
     pub async fn audit(&self) -> Result<Vec<String>, Transient> {
         let mut violations = Vec::new();
         for &check in CHECKS {

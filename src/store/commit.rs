@@ -1,16 +1,16 @@
-//! The one transaction that makes a micro-batch true.
+//! The one transaction that commits a micro-batch.
 //!
 //! | step | statement | when it fails |
 //! |---|---|---|
-//! | 1 | compare and set the position under the epoch, unless the pipeline is stopped | fenced: someone else owns the partition; drop the batch. Stopped: likewise |
+//! | 1 | compare and set the position under the epoch, unless the pipeline is stopped | fenced: another worker owns the partition; drop the batch. Stopped: drop it, too |
 //! | 2 | insert the batch and its usage | |
-//! | 3 | upsert documents, the greater version winning, and a delete over its own | those that lose take their results along |
-//! | 4 | check that what was called unchanged still is | stale: evaluate the batch again |
+//! | 3 | upsert documents; the greater version wins, and a delete wins over its own version | the results of documents that lose are not written |
+//! | 4 | check that the results that the batch found unchanged still are | stale: evaluate the batch again |
 //! | 5 | results, vectors, interactions, copy, dead letters, outbox, leads | |
 //! | 6 | make the staged file live | swept: stage it again |
-//! | 7 | look whether too many of the last records died | the batch commits, and is the last: the pipeline is stopped |
+//! | 7 | count the dead letters among the last records | too many: the batch commits, and the pipeline is stopped |
 //!
-//! A row's order within each statement is by document id, so that commits of two partitions never wait for each other in a ring.
+//! Every statement writes its rows in the order of document ids, so that commits of two partitions cannot deadlock.
 
 use std::collections::HashSet;
 
@@ -20,17 +20,17 @@ use uuid::Uuid;
 
 use super::pipeline_states::{self, PipelineStop, RecentFaults};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
-use super::{InTime, StagedFile, Store, copy, embeddings, interactions, leads, unavailable};
+use super::{StagedFile, Store, WithDeadline, copy, embeddings, interactions, leads, unavailable};
 use tidemill_base::failure::Transient;
 
-/// A commit that went through.
+/// What a successful commit found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitOutcome {
-    /// Documents of the batch that a newer version, committed meanwhile, kept out.
+    /// Documents of the batch that were not written, because a newer version was committed in the meantime.
     pub superseded: usize,
-    /// Whether any of the pipeline's last records died, so that the next commit has to count again.
+    /// Whether the pipeline's last records include dead letters, so that the next commit has to count them again.
     pub faults: bool,
-    /// Why the pipeline was stopped with this batch, where it was.
+    /// Why this commit stopped the pipeline, if it did.
     pub stop: Option<PipelineStop>,
 }
 
@@ -38,41 +38,38 @@ pub struct CommitOutcome {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
     /// Another claim on the partition came later, or the position is not where the batch starts.
-    #[error("another worker owns the partition by now")]
+    #[error("another worker owns the partition now")]
     Fenced,
-    /// The pipeline is stopped; the position stays until it is resumed.
+    /// The pipeline is stopped; its positions do not move until it is resumed.
     #[error("the pipeline is stopped")]
     Stopped,
     /// A result that was to be kept has changed since it was looked up.
     #[error("a result changed between look-up and commit")]
     Stale,
-    /// The staged file was condemned before it could go live.
-    #[error("the staged file was swept before the commit")]
+    /// The staged file was marked for deletion before it could go live.
+    #[error("the staged file was deleted before the commit")]
     Swept,
-    /// The database cannot be reached, or ended the transaction. The commit may have gone through if it was under way.
+    /// The database is unavailable, or ended the transaction. The commit may have gone through if it was in progress.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
 impl Store {
-    /// Commits the batch, all or nothing. To be run in a task that nobody cancels.
+    /// Commits the batch, all or nothing. Run it in a task that nobody cancels.
     ///
     /// # Errors
-    /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] tells what became of it.
+    /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] says whether the batch was committed.
     pub async fn commit(&self, submission: &Submission) -> Result<CommitOutcome, CommitError> {
-        // What the server still does with a transaction that was given up halfway holds the position's row, so that the next
-        // attempt waits for its end or finds it done.
+        // A transaction that timed out here may still run on the server. It holds the lock on the position's row, so that the next
+        // attempt waits until it has ended.
         self.connected(async |connection| commit(connection, submission).await).await
     }
 
-    /// Whether the batch went through, when the reply to its commit was lost.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Whether the batch was committed: for a commit whose reply was lost.
     pub async fn is_committed(&self, batch_id: Uuid) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM batches WHERE id = $1) AS "committed!""#, batch_id)
             .fetch_one(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
     }
 }
@@ -81,8 +78,10 @@ async fn commit(connection: &mut PgConnection, submission: &Submission) -> Resul
     let mut transaction = connection.begin().await.map_err(unavailable)?;
     advance(&mut transaction, &submission.batch).await?;
     let superseded = write(&mut transaction, submission).await?;
-    let look = match submission.tolerance {
-        Some(tolerance) => pipeline_states::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
+    let recent = match submission.tolerance {
+        Some(tolerance) => {
+            pipeline_states::check_tolerance(&mut transaction, submission, tolerance).await.map_err(unavailable)?
+        }
         None => RecentFaults::default(),
     };
     tidemill_base::failpoint!("commit-before-commit", |_| std::process::abort());
@@ -92,7 +91,7 @@ async fn commit(connection: &mut PgConnection, submission: &Submission) -> Resul
         let reason = "the reply to the commit was lost".to_owned();
         Err(CommitError::Unavailable(Transient::new(tidemill_base::failure::Component::Database, reason)))
     });
-    Ok(CommitOutcome { superseded, faults: look.faults, stop: look.stop })
+    Ok(CommitOutcome { superseded, faults: recent.faults, stop: recent.stop })
 }
 
 pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
@@ -192,7 +191,7 @@ async fn insert_batch(connection: &mut PgConnection, submission: &Submission) ->
     .map(drop)
 }
 
-/// Writes the documents and tells which of them won over what was there.
+/// Writes the documents and returns the ids of those that won over the stored version.
 async fn upsert_documents(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<HashSet<String>> {
     let mut documents: Vec<&DocumentRow> = submission.documents.iter().collect();
     documents.sort_by(|a, b| a.id.cmp(&b.id));
@@ -205,9 +204,9 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| &*c.text)).collect();
     let metadata: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("{}", |c| c.metadata.as_str())).collect();
     let sources: Vec<Option<&str>> = documents.iter().map(|d| d.content.as_ref()?.source.as_deref()).collect();
-    // What is there is judged where it is locked: it may have come since the batch was evaluated, and since this statement began. What
-    // wins takes on the version that it finds; a delete where none is known enters with the smallest one, below any that a later document
-    // brings. A delete stands against its own version, unless a record brings the document back that came after it.
+    // The stored version is compared under its row lock, because it may have changed since the batch was evaluated. A row of `wins`
+    // keeps the stored version number. A delete of an unknown document gets the smallest number, below any that a later document
+    // has. A delete keeps a document of its own version out, unless the document's record came after the delete (`revives`).
     let accepted = sqlx::query_scalar!(
         "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
          SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata::jsonb, source::jsonb, $2
@@ -240,13 +239,13 @@ async fn still_unchanged(
     submission: &Submission,
     accepted: &HashSet<String>,
 ) -> sqlx::Result<bool> {
-    let units: Vec<_> = submission.unchanged.iter().filter(|u| accepted.contains(&u.0)).collect();
-    if units.is_empty() {
+    let results: Vec<_> = submission.unchanged.iter().filter(|u| accepted.contains(&u.0)).collect();
+    if results.is_empty() {
         return Ok(true);
     }
-    let ids: Vec<&str> = units.iter().map(|u| u.0.as_str()).collect();
-    let tasks: Vec<&str> = units.iter().map(|u| u.1.as_str()).collect();
-    let prints: Vec<&[u8]> = units.iter().map(|u| u.2.0.as_slice()).collect();
+    let ids: Vec<&str> = results.iter().map(|u| u.0.as_str()).collect();
+    let tasks: Vec<&str> = results.iter().map(|u| u.1.as_str()).collect();
+    let fingerprints: Vec<&[u8]> = results.iter().map(|u| u.2.0.as_slice()).collect();
     sqlx::query_scalar!(
         r#"SELECT NOT EXISTS (
                SELECT FROM unnest($2::text[], $3::text[], $4::bytea[]) AS u (document_id, task, fingerprint)
@@ -257,14 +256,14 @@ async fn still_unchanged(
         submission.batch.pipeline,
         &ids as &[&str],
         &tasks as &[&str],
-        &prints as &[&[u8]]
+        &fingerprints as &[&[u8]]
     )
     .fetch_one(connection)
     .await
 }
 
-/// Removes what older versions left behind: every output of deleted documents, outputs that this version does not have,
-/// and vectors that are about to be written anew.
+/// Removes the outputs of older versions: all of a deleted document, those that the new version does not have, and vectors that are
+/// about to be rewritten.
 async fn remove_outputs(
     connection: &mut PgConnection,
     submission: &Submission,
@@ -272,8 +271,7 @@ async fn remove_outputs(
     accepted: &HashSet<String>,
 ) -> sqlx::Result<()> {
     let pipeline = &submission.batch.pipeline;
-    let deleted: Vec<&str> =
-        submission.documents.iter().filter(|d| d.content.is_none() && accepted.contains(&d.id)).map(|d| d.id.as_str()).collect();
+    let deleted = submission.deleted_ids(accepted);
     if !deleted.is_empty() {
         sqlx::query!("DELETE FROM embeddings WHERE pipeline = $1 AND document_id = ANY($2)", pipeline, &deleted as &[&str])
             .execute(&mut *connection)
@@ -359,10 +357,10 @@ fn column<'a, T>(results: &[&'a ResultRow], field: impl Fn(&'a ResultRow) -> T) 
     results.iter().map(|r| field(r)).collect()
 }
 
-/// Dead letters are few, and their headers are arrays of their own, which `unnest` cannot take a row at a time.
+/// Inserts one row at a time: dead letters are few, and `unnest` cannot split an array of arrays, which their headers are.
 async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<()> {
     let (batch, partition) = (&submission.batch, &submission.batch.delta.partition);
-    for letter in &submission.dead_letters {
+    for dead_letter in &submission.dead_letters {
         sqlx::query!(
             "INSERT INTO dead_letters (pipeline, topic, partition, record_offset, task, document_id, class, reason,
                                        record_key, payload, header_names, header_values, timestamp_ms, batch_id, attempts,
@@ -371,25 +369,25 @@ async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submiss
             batch.pipeline,
             &partition.topic,
             partition.number,
-            letter.offset,
-            letter.task,
-            letter.document_id,
-            letter.class,
-            letter.reason,
-            letter.key,
-            letter.payload,
-            &letter.header_names,
-            &letter.header_values as &[Option<Vec<u8>>],
-            letter.timestamp_ms,
+            dead_letter.offset,
+            dead_letter.task,
+            dead_letter.document_id,
+            dead_letter.class,
+            dead_letter.reason,
+            dead_letter.key,
+            dead_letter.payload,
+            &dead_letter.header_names,
+            &dead_letter.header_values as &[Option<Vec<u8>>],
+            dead_letter.timestamp_ms,
             batch.id,
-            letter.attempts,
-            letter.replays
+            dead_letter.attempts,
+            dead_letter.replays
         )
         .execute(&mut *connection)
         .await?;
     }
     if !submission.dead_letters.is_empty() {
-        pipeline_states::count_faults(connection, submission).await?;
+        pipeline_states::insert_faults(connection, submission).await?;
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
-//! Copy of catalogues: versions of what pages say, written with the batches that bring them, read and decided on by people.
+//! Copy: versions of the texts of pages. A batch writes them with its commit; people read them and decide on them.
 //!
-//! | a version is | means | becomes |
+//! | state of a version | meaning | next states |
 //! |---|---|---|
-//! | `review` | it waits for a person | approved, rejected, superseded, withdrawn |
-//! | `approved` | it is on the page; of a document at most one | superseded, rejected, withdrawn |
-//! | `rejected` | a person said no | nothing else |
-//! | `superseded` | a later version took its place | nothing else |
-//! | `withdrawn` | the document went away, or is not written about any more | nothing else |
+//! | `review` | it waits for a person's decision | approved, rejected, superseded, withdrawn |
+//! | `approved` | it is published on the page; at most one version of a document | superseded, rejected, withdrawn |
+//! | `rejected` | a person rejected it | none |
+//! | `superseded` | a later version replaced it | none |
+//! | `withdrawn` | the document was deleted, or the pipeline no longer writes copy for it | none |
 //!
-//! Whoever changes the versions of a document holds its row in `documents` first. Whoever publishes holds the catalogue's lock next,
-//! so that of two who publish the same title at once the second sees the first.
+//! A transaction that changes the versions of a document first locks the document's row in `documents`. One that publishes then
+//! takes the lock of the pipeline's copy, so that of two transactions that publish the same title, the second sees the first one's
+//! row.
 
 mod commit;
 mod decide;
@@ -20,62 +21,26 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::submission::CopyDraft;
 use tidemill_base::outcome::{CheckFailure, FactTrace};
 
 pub(super) use commit::write;
 pub use decide::{CopyApproval, CopyDecision, CopyDecisionError, CopyEdit};
 pub use read::{CopyFilter, CopyVersionKey, PublishedCopy};
 
-/// Copy of one document as a task made it, or a person.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopyDraft {
-    /// The object as JSON, its keys in order.
-    pub content: String,
-    /// The page's address, where one could be made.
-    pub url: Option<String>,
-    /// What checks said.
-    pub reasons: Vec<CheckFailure>,
-    /// Where the facts come from.
-    pub traces: Vec<FactTrace>,
-    /// What no two pages may share: the field, and its value folded and hashed.
-    pub keys: Vec<(String, [u8; 32])>,
-}
-
-/// Copy of one document that a batch brings.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopyRow {
-    /// The document.
-    pub document_id: String,
-    /// Its version.
-    pub document_version: i64,
-    /// The copy.
-    pub draft: CopyDraft,
-}
-
-/// The copy that a batch brings.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CopySubmission {
-    /// The task that makes it.
-    pub task: String,
-    /// Whether what passes every check is published at once.
-    pub is_automatic: bool,
-    /// Of documents in the batch.
-    pub rows: Vec<CopyRow>,
-}
-
-/// How a version stands.
+/// The state of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum CopyState {
-    /// It waits for a person
+    /// It waits for a person's decision
     Review,
-    /// It is on the page
+    /// It is published on the page
     Approved,
-    /// A person said no
+    /// A person rejected it
     Rejected,
-    /// A later version took its place
+    /// A later version replaced it
     Superseded,
-    /// The document went away, or is not written about any more
+    /// The document was deleted, or the pipeline no longer writes copy for it
     Withdrawn,
 }
 
@@ -83,9 +48,9 @@ pub enum CopyState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CopyOrigin {
-    /// The pipeline.
+    /// A task of the pipeline wrote it.
     Generated,
-    /// A person.
+    /// A person edited it.
     Edited,
 }
 
@@ -96,41 +61,41 @@ pub struct CopyVersion {
     pub pipeline: String,
     /// The document.
     pub document_id: String,
-    /// Its number, from 1.
+    /// The number of the version, from 1.
     pub version: i32,
     /// Who wrote it.
     pub origin: CopyOrigin,
-    /// How it stands.
+    /// Its state.
     pub state: CopyState,
-    /// What it says.
+    /// The copy, an object.
     pub content: Map<String, Value>,
     /// The page's address.
     pub url: Option<String>,
-    /// What checks say against it; empty where all passed.
+    /// The checks that failed; empty where all passed.
     pub reasons: Vec<CheckFailure>,
-    /// Where its facts come from.
+    /// Where each fact in it comes from.
     pub traces: Vec<FactTrace>,
     /// The version of the document that it was checked against.
     pub document_version: i64,
-    /// The version that a person changed.
+    /// The version that a person edited to make this one.
     pub based_on: Option<i32>,
-    /// When it came, in Unix milliseconds.
+    /// When it was written, in Unix milliseconds.
     pub created_ms: i64,
-    /// Who wrote it, where a person did.
+    /// The person who wrote it; none where a task did.
     pub created_by: Option<String>,
-    /// When it was decided on last, in Unix milliseconds.
+    /// When its state last changed, in Unix milliseconds.
     pub decided_ms: Option<i64>,
-    /// Who decided, where a person did.
+    /// The person who changed its state; none where the service did.
     pub decided_by: Option<String>,
-    /// What they said of it.
+    /// The person's note on the decision.
     pub note: Option<String>,
 }
 
 impl CopyState {
-    /// Every state.
+    /// In the order of this enum.
     pub const ALL: [Self; 5] = [Self::Review, Self::Approved, Self::Rejected, Self::Superseded, Self::Withdrawn];
 
-    /// The word for it in the ledger, in answers and on the command line.
+    /// The name in the ledger, in answers and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Review => "review",
@@ -141,7 +106,7 @@ impl CopyState {
         }
     }
 
-    /// The state of that name.
+    /// The inverse of [`CopyState::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
@@ -153,46 +118,48 @@ impl CopyOrigin {
     }
 }
 
-impl CopyDraft {
-    fn fingerprint(&self) -> [u8; 32] {
-        *blake3::hash(self.content.as_bytes()).as_bytes()
-    }
-
-    fn reasons_json(&self) -> Value {
-        // Words and sentences can always be written.
-        serde_json::to_value(&self.reasons).unwrap_or_default()
-    }
-
-    fn traces_json(&self) -> Value {
-        serde_json::to_value(&self.traces).unwrap_or_default()
-    }
-}
-
-/// What a column of our own JSON holds.
+/// The value in a JSON column that this crate wrote.
 fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> sqlx::Result<T> {
     serde_json::from_value(value).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// Lets nobody else publish in the catalogue until the transaction ends.
-async fn lock_catalogue(connection: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
+/// Keeps other transactions from publishing copy of the pipeline until this one ends.
+async fn lock_publishing(connection: &mut PgConnection, pipeline: &str) -> sqlx::Result<()> {
     let held = sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('copy of ' || $1, 0))::text AS held", pipeline);
     held.fetch_one(connection).await.map(drop)
 }
 
-/// Writes the keys of a version. What the document claimed before, by another version, it claims since then.
+/// A value that no other page may have.
+struct UniqueKey<'a> {
+    document_id: &'a str,
+    version: i32,
+    field: &'a str,
+    /// A hash of the normalized value.
+    value: &'a [u8],
+}
+
+impl<'a> UniqueKey<'a> {
+    /// The keys of `draft` as the version of that number.
+    fn of(document_id: &'a str, version: i32, draft: &'a CopyDraft) -> impl Iterator<Item = Self> {
+        draft.keys.iter().map(move |(field, value)| Self { document_id, version, field, value })
+    }
+}
+
+/// Writes the keys of a version. A key that another version of the same document has already keeps that one's place in the order of
+/// arrival.
 async fn insert_keys(
     connection: &mut PgConnection,
     pipeline: &str,
-    keys: &[(&str, i32, &str, &[u8])],
+    keys: &[UniqueKey<'_>],
     is_published: bool,
 ) -> sqlx::Result<()> {
     if keys.is_empty() {
         return Ok(());
     }
-    let ids: Vec<&str> = keys.iter().map(|key| key.0).collect();
-    let versions: Vec<i32> = keys.iter().map(|key| key.1).collect();
-    let fields: Vec<&str> = keys.iter().map(|key| key.2).collect();
-    let values: Vec<&[u8]> = keys.iter().map(|key| key.3).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| key.document_id).collect();
+    let versions: Vec<i32> = keys.iter().map(|key| key.version).collect();
+    let fields: Vec<&str> = keys.iter().map(|key| key.field).collect();
+    let values: Vec<&[u8]> = keys.iter().map(|key| key.value).collect();
     sqlx::query!(
         "INSERT INTO copy_keys (pipeline, document_id, version, field, value, arrival, published)
          SELECT $1, n.document_id, n.version, n.field, n.value,
@@ -213,7 +180,8 @@ async fn insert_keys(
     .map(drop)
 }
 
-/// Gives a version that is not published the keys of `draft`. Those that it has already keep their arrival.
+/// Replaces the keys of a version that is not published with those of `draft`. Keys that it already has keep their place in the
+/// order of arrival.
 async fn renew_keys(
     connection: &mut PgConnection,
     pipeline: &str,
@@ -241,7 +209,7 @@ async fn renew_keys(
         version
     );
     let held = held.fetch_all(&mut *connection).await?;
-    let missing = draft.keys.iter().filter(|(field, _)| !held.contains(field));
-    let missing: Vec<_> = missing.map(|(field, value)| (document_id, version, field.as_str(), value.as_slice())).collect();
+    let keys = UniqueKey::of(document_id, version, draft);
+    let missing: Vec<_> = keys.filter(|key| !held.iter().any(|field| field == key.field)).collect();
     insert_keys(connection, pipeline, &missing, false).await
 }

@@ -1,49 +1,43 @@
-//! What pipelines did of late, for people.
+//! What each pipeline committed in the last 24 hours, for the dashboard.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::pipeline_states::PipelineStop;
-use super::{InTime, Reader, Store};
+use super::{Reader, Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// What became of the (record, task) units of some batches, and what that took.
+/// Outcomes and costs of task records, the pairs of a record and a task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct UsageTotals {
-    /// (record, task) units computed.
+    /// Task records that were computed.
     pub ok: i64,
-    /// Taken over from earlier computations.
+    /// Task records whose output was taken from an earlier computation.
     pub reused: i64,
-    /// Rightly not done.
+    /// Task records that need no output.
     pub skipped: i64,
-    /// Dead.
+    /// Task records that became dead letters.
     pub dead: i64,
-    /// Tokens read.
+    /// Tokens that models read.
     pub tokens: i64,
-    /// Tokens written.
+    /// Tokens that models wrote.
     pub generated_tokens: i64,
-    /// Device time.
+    /// Device time in microseconds.
     pub device_micros: i64,
 }
 
 /// What a pipeline committed in the last 24 hours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DailyCounts {
-    /// The pipeline.
     pub pipeline: String,
-    /// Records.
     pub records: i64,
     /// Dead letters, without those that were purged since.
-    pub letters: i64,
-    /// What became of their units.
+    pub dead_letters: i64,
     pub work: UsageTotals,
 }
 
 impl Reader {
-    /// What each pipeline committed in the last 24 hours, of those that committed anything.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The counts of each pipeline that committed anything in the last 24 hours.
     pub async fn last_day(&self) -> Result<Vec<DailyCounts>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -65,13 +59,13 @@ impl Reader {
                FROM recent LEFT JOIN costs USING (pipeline) LEFT JOIN letters USING (pipeline) GROUP BY pipeline ORDER BY pipeline"#
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        let figures = rows.into_iter().map(|row| DailyCounts {
+        let counts = rows.into_iter().map(|row| DailyCounts {
             pipeline: row.pipeline,
             records: row.records,
-            letters: row.letters,
+            dead_letters: row.letters,
             work: UsageTotals {
                 ok: row.ok,
                 reused: row.reused,
@@ -82,21 +76,18 @@ impl Reader {
                 device_micros: row.device_micros,
             },
         });
-        Ok(figures.collect())
+        Ok(counts.collect())
     }
 }
 
 impl Store {
     /// The pipelines that are stopped, and why.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn stopped_pipelines(&self) -> Result<Vec<(String, PipelineStop)>, Transient> {
         let rows = sqlx::query!(
             r#"SELECT pipeline, class, coalesce(reason, '') AS "reason!" FROM pipeline_states WHERE state = 'stopped' ORDER BY pipeline"#
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(rows.into_iter().map(|row| (row.pipeline, PipelineStop { class: row.class, reason: row.reason })).collect())
     }

@@ -1,14 +1,14 @@
-//! Dead letters: looked at, sent again, thrown away.
+//! Dead letters: listed, replayed, purged.
 //!
-//! A replay writes the outbox and the mark on the letter in one transaction, so that a letter is sent once however often it is
-//! asked for. It goes to the topic that the pipeline reads now; the topic in the letter says where the record came from, no more.
+//! A replay writes the record to the outbox and marks the dead letter in one transaction, so that each dead letter is replayed
+//! once. The record goes to the topic that the pipeline reads now, which may be another than the one it came from.
 //!
-//! | letter | a replay |
+//! | dead letter | a replay |
 //! |---|---|
-//! | not replayed yet | sends its record, once for all letters of the record, and marks them |
-//! | replayed already | leaves it; where the record died again, that is another letter |
-//! | of a record that was sent again too often | refuses it |
-//! | of a pipeline that nobody knows any more | refuses it |
+//! | not replayed yet | sends its record, once for all dead letters of the record, and marks them |
+//! | replayed already | ignores it; if the record fails again, that is a new dead letter |
+//! | of a record that was replayed too often | refuses it |
+//! | of a pipeline that is not configured | refuses it |
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,92 +17,88 @@ use sqlx::{Acquire, PgConnection};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{InTime, Reader, Store, unavailable};
+use super::{Reader, Store, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 use tidemill_base::record::{REPLAY_COUNT, REPLAY_OF};
 
-/// Which letters are meant; everything that is set must hold.
+/// Which dead letters to select. A dead letter must match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
-    /// These letters; all where it is empty.
+    /// Empty for all ids.
     pub ids: Vec<i64>,
-    /// Of this pipeline.
     pub pipeline: Option<String>,
-    /// Of this class.
     pub class: Option<String>,
-    /// Of this task; empty for letters of whole records.
+    /// An empty string selects dead letters of whole records.
     pub task: Option<String>,
     /// Written at this Unix millisecond or later.
     pub since_ms: Option<i64>,
-    /// Replayed, or not.
+    /// Whether it has been replayed.
     pub replayed: Option<bool>,
 }
 
-/// A letter without its bytes.
+/// A dead letter without the record's key, headers and payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeadLetterSummary {
-    /// The letter.
+    /// The dead letter.
     pub id: i64,
-    /// Its pipeline.
+    /// The pipeline.
     pub pipeline: String,
     /// The topic that the record came from.
     pub topic: String,
-    /// The partition.
+    /// The record's partition.
     pub partition: i32,
-    /// The record's offset there.
+    /// The record's offset.
     pub record_offset: i64,
-    /// The task; empty where the record as a whole is at fault.
+    /// The task that failed; empty where the whole record failed.
     pub task: String,
-    /// The document, where the record could be decoded.
+    /// The document; null where the record could not be decoded.
     pub document_id: Option<String>,
     /// The class of fault.
     pub class: String,
-    /// The sentence that says what is wrong.
+    /// One sentence that says what is wrong.
     pub reason: String,
     /// How often the record was tried.
     pub attempts: i32,
-    /// How often it had been sent again by the time it died.
+    /// How often the record had been replayed before it failed.
     pub replays: i32,
-    /// When it was sent again since, in Unix milliseconds.
+    /// When the dead letter was replayed, in Unix milliseconds.
     pub replayed_ms: Option<i64>,
     /// When it was written, in Unix milliseconds.
     pub created_ms: i64,
 }
 
-/// A letter with everything that is known of its record.
+/// A dead letter with its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Everything but the bytes.
     pub summary: DeadLetterSummary,
     /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
     /// The batch that it was committed with.
     pub batch_id: Uuid,
-    /// The record's key.
     pub key: Option<Vec<u8>>,
-    /// Names and values of the record's headers.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The beginning of the record's payload.
     pub payload: Option<Vec<u8>>,
-    /// Bytes of the whole payload.
+    /// The size of the whole payload in bytes.
     pub payload_bytes: i64,
 }
 
 /// What a replay did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ReplaySummary {
-    /// Records sent again.
+    /// Records that are sent again.
     pub records: usize,
-    /// Letters marked as replayed: several where several tasks failed on one record.
+    /// Dead letters that are marked as replayed. A record on which several tasks failed has several.
     pub letters: u64,
-    /// Letters that stay because their record was sent again too often.
+    /// Dead letters that stay, because their record was replayed too often.
     pub exhausted: usize,
-    /// Letters that stay because nobody knows their pipeline, by its name.
+    /// Dead letters that stay, because their pipeline is not configured, by the pipeline's name.
     pub unknown: BTreeMap<String, usize>,
 }
 
-/// A query of the letters that the filter lets through: what stands before that condition and after it, which may use `$7` and on.
-macro_rules! letters {
+/// A statement over the dead letters that match a filter, made of the parts before and after the condition. The part after it may
+/// use `$7` and further parameters.
+macro_rules! dead_letters {
     ($make:ident!($($row:ident,)? $before:literal, $filter:expr, $after:literal $(, $argument:expr)*)) => {
         sqlx::$make!(
             $($row,)?
@@ -124,20 +120,17 @@ macro_rules! letters {
 }
 
 impl DeadLetterFilter {
-    /// Whether every letter is meant.
+    /// Whether the filter selects every dead letter.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl Reader {
-    /// The latest letters, at most `limit`.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The latest dead letters, at most `limit`.
     pub async fn dead_letters(&self, filter: &DeadLetterFilter, limit: i64) -> Result<Vec<DeadLetterSummary>, Transient> {
         let mut view = self.view().await?;
-        let letters = letters!(query_as!(
+        let dead_letters = dead_letters!(query_as!(
             DeadLetterSummary,
             r#"SELECT id, pipeline, topic, partition, record_offset, task, document_id, class, reason, attempts, replays,
                       (extract(epoch FROM replayed_at) * 1000)::bigint AS replayed_ms,
@@ -148,34 +141,28 @@ impl Reader {
             limit
         ))
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        Ok(letters)
+        Ok(dead_letters)
     }
 
-    /// How many letters there are by pipeline and class, the most frequent first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many dead letters there are by pipeline and class, the most frequent first.
     pub async fn dead_letter_counts(&self, filter: &DeadLetterFilter) -> Result<Vec<(String, String, i64)>, Transient> {
         let mut view = self.view().await?;
-        let rows = letters!(query!(
+        let rows = dead_letters!(query!(
             r#"SELECT pipeline, class, count(*) AS "letters!" FROM dead_letters"#,
             filter,
             "GROUP BY pipeline, class ORDER BY 3 DESC, 1, 2"
         ))
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(rows.into_iter().map(|row| (row.pipeline, row.class, row.letters)).collect())
     }
 
-    /// The letter, with at most `bytes` of its payload.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The dead letter with at most `bytes` of its payload.
     pub async fn dead_letter(&self, id: i64, bytes: i32) -> Result<Option<DeadLetter>, Transient> {
         let filter = DeadLetterFilter { ids: vec![id], ..DeadLetterFilter::default() };
         let Some(summary) = self.dead_letters(&filter, 1).await?.pop() else { return Ok(None) };
@@ -188,7 +175,7 @@ impl Reader {
             bytes
         )
         .fetch_optional(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(row.map(|row| DeadLetter {
@@ -204,22 +191,20 @@ impl Reader {
 }
 
 impl Store {
-    /// Sends the records of the letters again, each to the topic that `topics` has for its pipeline, unless they were sent again
-    /// `most` times before. Letters that are replayed already are not meant. A dry run does all of it and takes it back.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; nothing is sent then.
+    /// Sends the records of the dead letters again, each to its pipeline's topic in `topics`, unless they were replayed
+    /// `max_replays` times before. Dead letters that are replayed already are ignored. A dry run does all of it and rolls it back.
+    /// Where the database is unavailable, nothing is sent.
     pub async fn replay(
         &self,
         filter: &DeadLetterFilter,
         topics: &HashMap<String, String>,
-        most: i32,
+        max_replays: i32,
         dry_run: bool,
     ) -> Result<ReplaySummary, Transient> {
         let waiting = DeadLetterFilter { replayed: Some(false), ..filter.clone() };
         self.connected(async |connection| {
             let mut transaction = connection.begin().await.map_err(unavailable)?;
-            let replayed = replay(&mut transaction, &waiting, topics, most).await.map_err(unavailable)?;
+            let replayed = replay(&mut transaction, &waiting, topics, max_replays).await.map_err(unavailable)?;
             let end = if dry_run { transaction.rollback().await } else { transaction.commit().await };
             end.map_err(unavailable)?;
             Ok(replayed)
@@ -227,46 +212,43 @@ impl Store {
         .await
     }
 
-    /// Throws the letters away and says how many they were. What their batches count stays. A dry run only counts.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Deletes the dead letters and returns how many they were. The counts of their batches stay. A dry run only counts.
     pub async fn purge_dead_letters(&self, filter: &DeadLetterFilter, dry_run: bool) -> Result<i64, Transient> {
         if dry_run {
             return Ok(self.reader(None).dead_letter_counts(filter).await?.iter().map(|(_, _, letters)| letters).sum());
         }
-        let purged = letters!(query!("DELETE FROM dead_letters", filter, ""));
-        let purged = purged.execute(&self.pool).in_time(self.deadline).await?;
+        let purged = dead_letters!(query!("DELETE FROM dead_letters", filter, ""));
+        let purged = purged.execute(&self.pool).with_deadline(self.deadline).await?;
         Ok(purged.rows_affected() as i64)
     }
 }
 
-/// Sends the records of the letters again that the filter lets through, to the topics of their pipelines.
+/// See [`Store::replay`].
 async fn replay(
     connection: &mut PgConnection,
     filter: &DeadLetterFilter,
     topics: &HashMap<String, String>,
-    most: i32,
+    max_replays: i32,
 ) -> sqlx::Result<ReplaySummary> {
-    let letters = letters!(query!(
+    let dead_letters = dead_letters!(query!(
         "SELECT id, pipeline, topic, partition, record_offset, replays FROM dead_letters",
         filter,
         "ORDER BY id FOR UPDATE"
     ));
-    let letters = letters.fetch_all(&mut *connection).await?;
+    let dead_letters = dead_letters.fetch_all(&mut *connection).await?;
     let mut replayed = ReplaySummary::default();
     let mut records = BTreeMap::new();
-    for letter in letters {
-        match topics.get(&letter.pipeline) {
-            None => *replayed.unknown.entry(letter.pipeline).or_default() += 1,
-            Some(_) if letter.replays >= most => replayed.exhausted += 1,
+    for dead in dead_letters {
+        match topics.get(&dead.pipeline) {
+            None => *replayed.unknown.entry(dead.pipeline).or_default() += 1,
+            Some(_) if dead.replays >= max_replays => replayed.exhausted += 1,
             Some(topic) => {
-                let record = (letter.pipeline, letter.topic, letter.partition, letter.record_offset);
-                records.entry(record).or_insert((letter.id, topic.as_str()));
+                let record = (dead.pipeline, dead.topic, dead.partition, dead.record_offset);
+                records.entry(record).or_insert((dead.id, topic.as_str()));
             }
         }
     }
-    // In the order of the letters, which is that of the records of each partition.
+    // In the order of dead letters, which keeps the order of the records of each partition.
     let mut chosen: Vec<(i64, &str)> = records.into_values().collect();
     chosen.sort_unstable();
     replayed.records = chosen.len();

@@ -1,29 +1,24 @@
-//! Documents as they came in, for running their tasks again.
+//! Stored documents, for running their tasks again.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{InTime, Store};
+use super::{Store, WithDeadline};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::Lineage;
 
-/// What a document was made of.
+/// The text and the source of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DocumentSource {
-    /// Its version.
     pub version: i64,
-    /// Its text.
     pub text: String,
-    /// Every field of the source, where they are kept.
+    /// Every field of the source; none where the database could not store them.
     pub source: Option<Value>,
 }
 
 impl Store {
-    /// What the documents were made of, by id. Deleted ones are left out.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The sources of the documents, by id. Deleted documents are left out.
     pub async fn document_sources(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, DocumentSource>, Transient> {
         let rows = sqlx::query!(
             "SELECT id, version, text, source FROM documents WHERE pipeline = $1 AND id = ANY($2) AND NOT deleted",
@@ -31,21 +26,22 @@ impl Store {
             ids
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
-        let described = |(version, text, source)| DocumentSource { version, text, source };
-        Ok(rows.into_iter().map(|row| (row.id, described((row.version, row.text, row.source)))).collect())
+        let sources = rows.into_iter().map(|row| {
+            let source = DocumentSource { version: row.version, text: row.text, source: row.source };
+            (row.id, source)
+        });
+        Ok(sources.collect())
     }
 
-    /// Ids, in order and greater than `after`, of documents for which an output of `tasks` is missing or comes from another model
-    /// or prompt than `lineages` says, task by task; at most `limit`.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Ids of documents whose output of one of the `tasks` is missing, or was made by another model or prompt than the task's entry
+    /// in `lineages`. The ids are greater than `after` and in order, at most `limit` of them.
     pub async fn outdated_documents(
         &self,
         pipeline: &str,
-        (tasks, lineages): (&[String], &[Lineage]),
+        tasks: &[String],
+        lineages: &[Lineage],
         after: &str,
         limit: i64,
     ) -> Result<Vec<String>, Transient> {
@@ -66,7 +62,7 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 }

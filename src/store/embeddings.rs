@@ -1,7 +1,8 @@
-//! Vectors enter by one statement, in their binary form: as text a vector is three times as long, and parsing it costs more than storing it.
+//! Inserts vectors with one statement and in binary form. As text a vector is three times as long, and parsing it costs more than
+//! storing it.
 //!
-//! Not by `COPY`, which takes three round trips to a statement's one, and 40 ms more with sqlx 0.9.0: that sends the data and their end by
-//! themselves and leaves Nagle's algorithm on, so that the end waits until the server acknowledges the data, which it puts off
+//! `COPY` would take three round trips instead of one, and 40 ms more with sqlx 0.9.0: sqlx sends the end of the data in a packet
+//! of its own and leaves Nagle's algorithm on, so that this packet waits for the server's delayed acknowledgement
 //! (<https://github.com/transact-rs/sqlx/issues/4335>).
 
 use sqlx::encode::IsNull;
@@ -11,7 +12,7 @@ use sqlx::{Encode, PgConnection, Postgres, Type};
 
 use super::ResultRow;
 
-/// Writes the vectors of `results`, of which there must be none in the table.
+/// Inserts the vectors of `results`. The table must have none of these documents and tasks.
 pub(super) async fn insert(connection: &mut PgConnection, pipeline: &str, results: &[&ResultRow]) -> sqlx::Result<()> {
     let rows: Vec<_> = results
         .iter()
@@ -48,7 +49,7 @@ pub(super) async fn insert(connection: &mut PgConnection, pipeline: &str, result
     .map(drop)
 }
 
-/// A vector as pgvector takes it.
+/// A vector in pgvector's binary form.
 struct Vector<'a>(&'a [f32]);
 
 impl Type<Postgres> for Vector<'_> {
@@ -64,7 +65,7 @@ impl PgHasArrayType for Vector<'_> {
 }
 
 impl Encode<'_, Postgres> for Vector<'_> {
-    /// The dimension, an unused word, then the components, all big-endian:
+    /// Writes the dimension, an unused word, then the components, all big-endian:
     /// <https://github.com/pgvector/pgvector/blob/v0.8.1/src/vector.c>, `vector_recv`.
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         let components = self.0;

@@ -1,25 +1,25 @@
-//! Everything that the ledger knows of one document.
+//! Everything that the ledger stores about one document.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{InTime, Reader, Store};
+use super::{Reader, Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// Dead letters of a document that are listed.
-const LETTERS: i64 = 50;
+/// How many dead letters of a document are listed.
+const DEAD_LETTERS: i64 = 50;
 
-/// A document as the ledger has it.
+/// A stored document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DocumentDetails {
-    /// Its version, by which a later one wins.
+    /// The latest version.
     pub version: i64,
     /// Whether the latest version is a delete.
     pub deleted: bool,
-    /// Its text, whose bytes the places in outputs count.
+    /// The text; offsets in outputs are bytes of it.
     pub text: String,
-    /// Its metadata.
+    /// The metadata.
     pub metadata: Value,
     /// When it was last written, in Unix milliseconds.
     pub updated_at_ms: i64,
@@ -27,69 +27,70 @@ pub struct DocumentDetails {
     pub source: Option<BatchSource>,
 }
 
-/// The records that a batch was made of.
+/// A batch and the records that it was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BatchSource {
     /// The batch's id.
     pub batch_id: String,
-    /// The topic, or that of a job's unit.
+    /// The Kafka topic, or the topic that stands for a job.
     pub topic: String,
-    /// The partition.
+    /// The partition, or the number of a job's unit.
     pub partition: i32,
     /// The batch's first offset.
     pub from_offset: i64,
-    /// One past its last.
+    /// One past its last offset.
     pub to_offset: i64,
     /// When it was committed, in Unix milliseconds.
     pub committed_at_ms: i64,
 }
 
-/// What a task made of a document, by what, and what it took.
+/// An output of a task with the model that made it and its cost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OutputSummary {
     /// The task.
     pub task: String,
     /// The kind of task.
     pub kind: String,
-    /// The version of the document that it was made of.
+    /// The version of the document that it was made from.
     pub version: i64,
-    /// The first label.
+    /// The most probable label.
     pub label: Option<String>,
-    /// How sure the model was.
+    /// The model's confidence, 0 to 1.
     pub confidence: Option<f32>,
-    /// The text.
+    /// The text, where the output is one.
     pub text: Option<String>,
     /// The model.
     pub model: Option<String>,
-    /// The hash of its files, or where it is served.
+    /// The hash of the model's files, or the address of its server.
     pub model_revision: Option<String>,
-    /// The hash of the prompt's wording and parameters.
+    /// The hash of the prompt's text and parameters.
     pub prompt_version: Option<String>,
-    /// Tokens that the model read; of an embedding, for all its chunks.
+    /// Tokens that the model read, for an embedding in all chunks.
     pub tokens: i64,
-    /// Tokens that it wrote.
+    /// Tokens that the model wrote.
     pub generated_tokens: i64,
     /// Device time in microseconds.
     pub device_micros: i64,
 }
 
-/// The output of one task, with where it comes from.
+/// A stored output with everything that it was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OutputDetails {
-    /// What it says, and what it took.
+    /// The output and its cost.
     #[serde(flatten)]
     pub computed: OutputSummary,
-    /// Everything else that was found out.
+    /// The details that have no field of their own.
     pub details: Value,
     /// The prompt's name.
     pub prompt: Option<String>,
-    /// The schema that the answer was held to.
+    /// The JSON Schema of the answer.
     pub schema: Option<String>,
-    /// Identifies the computation: an equal one is not made again.
+    /// Identifies the computation: one with an equal fingerprint is not repeated.
     pub fingerprint: String,
-    /// Whether it was taken over from an earlier computation; unknown where its batch did both and the row does not tell.
+    /// Whether it was taken from an earlier computation; null where the batch both computed and reused, and the row does not show
+    /// which.
     pub reused: Option<bool>,
-    /// Chunks with a vector.
+    /// How many chunks have a vector.
     pub chunks: i64,
     /// When it was written, in Unix milliseconds.
     pub updated_at_ms: i64,
@@ -97,43 +98,50 @@ pub struct OutputDetails {
     pub source: Option<BatchSource>,
 }
 
-/// A time that a document could not be worked on.
+/// A dead letter of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DocumentDeadLetter {
-    /// The letter's id.
+    /// The dead letter's id.
     pub id: i64,
-    /// The task; empty where the record as a whole was at fault.
+    /// The task; empty where the whole record failed.
     pub task: String,
     /// The class of fault.
     pub class: String,
     /// What was wrong.
     pub reason: String,
-    /// Topic of the record.
+    /// The record's topic.
     pub topic: String,
-    /// Its partition.
+    /// The record's partition.
     pub partition: i32,
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
-    /// When, in Unix milliseconds.
+    /// When it was written, in Unix milliseconds.
     pub created_at_ms: i64,
 }
 
-/// A live file of a dataset.
+/// A Parquet file that is part of its dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveFile {
-    /// Its path.
     pub path: String,
-    /// Rows in it.
     pub rows: i32,
-    /// Its size.
     pub bytes: i64,
+}
+
+/// The [`BatchSource`] of a row with the batch's columns; none where the batch is not stored any more.
+macro_rules! batch_source {
+    ($row:expr) => {
+        match ($row.topic, $row.partition, $row.from_offset, $row.to_offset, $row.committed_at_ms) {
+            (Some(topic), Some(partition), Some(from_offset), Some(to_offset), Some(committed_at_ms)) => {
+                let batch_id = $row.batch_id.to_string();
+                Some(BatchSource { batch_id, topic, partition, from_offset, to_offset, committed_at_ms })
+            }
+            _ => None,
+        }
+    };
 }
 
 impl Reader {
     /// The document, whether deleted or not.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn document_details(&self, pipeline: &str, id: &str) -> Result<Option<DocumentDetails>, Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
@@ -147,7 +155,7 @@ impl Reader {
             id
         )
         .fetch_optional(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(row.map(|row| DocumentDetails {
@@ -156,44 +164,32 @@ impl Reader {
             text: row.text,
             metadata: row.metadata,
             updated_at_ms: row.updated_at_ms,
-            source: origin(
-                row.batch_id.to_string(),
-                row.topic,
-                row.partition,
-                (row.from_offset, row.to_offset),
-                row.committed_at_ms,
-            ),
+            source: batch_source!(row),
         }))
     }
 
-    /// What of the document became dead letters, the latest first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The document's dead letters, the latest first.
     pub async fn document_dead_letters(&self, pipeline: &str, id: &str) -> Result<Vec<DocumentDeadLetter>, Transient> {
         let mut view = self.view().await?;
-        let letters = sqlx::query_as!(
+        let dead_letters = sqlx::query_as!(
             DocumentDeadLetter,
             r#"SELECT id, task, class, reason, topic, partition, record_offset AS "offset",
                       (extract(epoch FROM created_at) * 1000)::bigint AS "created_at_ms!"
                FROM dead_letters WHERE pipeline = $1 AND document_id = $2 ORDER BY id DESC LIMIT $3"#,
             pipeline,
             id,
-            LETTERS
+            DEAD_LETTERS
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        Ok(letters)
+        Ok(dead_letters)
     }
 }
 
 impl Store {
-    /// The latest output of each task for the document, by task.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The document's latest output of each task, in the order of task names.
     pub async fn document_outputs(&self, pipeline: &str, id: &str) -> Result<Vec<OutputDetails>, Transient> {
         let rows = sqlx::query!(
             r#"SELECT r.task, r.kind, r.version, r.label, r.confidence, r.text, r.fields, r.model, r.model_revision, r.prompt,
@@ -217,9 +213,9 @@ impl Store {
             id
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
-        let facts = rows.into_iter().map(|row| OutputDetails {
+        let outputs = rows.into_iter().map(|row| OutputDetails {
             computed: OutputSummary {
                 task: row.task,
                 kind: row.kind,
@@ -241,28 +237,19 @@ impl Store {
             reused: row.reused,
             chunks: row.chunks,
             updated_at_ms: row.updated_at_ms,
-            source: origin(
-                row.batch_id.to_string(),
-                row.topic,
-                row.partition,
-                (row.from_offset, row.to_offset),
-                row.committed_at_ms,
-            ),
+            source: batch_source!(row),
         });
-        Ok(facts.collect())
+        Ok(outputs.collect())
     }
 
-    /// The latest live files of the pipeline, the newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The pipeline's newest files that are part of a dataset, and how many there are in all.
     pub async fn live_files(&self, pipeline: &str, limit: i64) -> Result<(Vec<LiveFile>, i64), Transient> {
         let count = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM parquet_files WHERE pipeline = $1 AND state = 'live'"#,
             pipeline
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         let files = sqlx::query_as!(
             LiveFile,
@@ -272,26 +259,8 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok((files, count))
     }
-}
-
-/// Where the batch is still known.
-fn origin(
-    batch_id: String,
-    topic: Option<String>,
-    partition: Option<i32>,
-    (from_offset, to_offset): (Option<i64>, Option<i64>),
-    committed_at_ms: Option<i64>,
-) -> Option<BatchSource> {
-    Some(BatchSource {
-        batch_id,
-        topic: topic?,
-        partition: partition?,
-        from_offset: from_offset?,
-        to_offset: to_offset?,
-        committed_at_ms: committed_at_ms?,
-    })
 }

@@ -1,28 +1,23 @@
-//! The list of Parquet files: a row first, then the file, then the commit that makes it part of the dataset.
+//! The list of Parquet files. A file gets a row first, then it is written, then a commit makes it part of its dataset.
 
 use uuid::Uuid;
 
-use super::{InTime, Store};
+use super::{Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
 /// A file that is written and synced, and not yet part of its dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedFile {
-    /// Its path, as in the file list.
+    /// The path of its row.
     pub path: String,
-    /// Rows in it.
     pub rows: i64,
-    /// Its size.
     pub bytes: i64,
     /// The hash of its contents.
     pub blake3: [u8; 32],
 }
 
 impl Store {
-    /// Announces a file before it is written.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Inserts the row of a file that is about to be written.
     pub async fn announce_file(&self, path: &str, dataset: &str, pipeline: &str, batch_id: Uuid) -> Result<(), Transient> {
         sqlx::query!(
             "INSERT INTO parquet_files (path, dataset, pipeline, batch_id, state) VALUES ($1, $2, $3, $4, 'staged')",
@@ -32,16 +27,13 @@ impl Store {
             batch_id
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// Takes files that never went live, and are older than `seconds`, out of the reach of any commit, and names those of
-    /// the dataset so that they can be deleted.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Marks files of the dataset for deletion that are older than `seconds` and not part of the dataset, so that no commit can use
+    /// them any more, and returns their paths.
     pub async fn condemn_files(&self, dataset: &str, seconds: f64) -> Result<Vec<String>, Transient> {
         sqlx::query_scalar!(
             "UPDATE parquet_files SET state = 'deleting'
@@ -50,18 +42,15 @@ impl Store {
             seconds
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Strikes deleted files off the list.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Deletes the rows of files that were marked for deletion.
     pub async fn forget_files(&self, paths: &[String]) -> Result<(), Transient> {
         sqlx::query!("DELETE FROM parquet_files WHERE path = ANY($1) AND state = 'deleting'", paths)
             .execute(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
             .map(drop)
     }

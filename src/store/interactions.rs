@@ -1,29 +1,45 @@
-//! What people did with documents: written with the batch that brings the event, read for recommendations.
+//! Interactions of people with documents: written with the batch of the event, read for recommendations.
 //!
-//! An event counts for the documents of another pipeline only where both pipelines are of one tenant, whatever its file says.
+//! An event of one pipeline counts for the documents of another only if both pipelines belong to the same tenant.
 
 use sqlx::PgConnection;
 
-use super::{InTime, Reader, ResultRow};
+use super::{Reader, ResultRow, WithDeadline};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::Interaction;
 
-/// Something that somebody did with a document.
+/// One interaction of a person with a document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InteractionEvent {
-    /// Who.
     pub user: String,
-    /// With which document.
     pub document: String,
-    /// What.
+    /// What the person did, such as `view` or `purchase`.
     pub kind: String,
-    /// How much of it.
+    /// A rating or an amount, where the event has one.
     pub value: Option<f64>,
-    /// When, in Unix milliseconds.
+    /// Unix milliseconds.
     pub at_ms: i64,
 }
 
-/// Writes the interactions among `results`, whose rows stand already. They go with those rows.
+/// Reads interactions with the documents of pipeline `$1` by events of tenant `$2`, the latest first. `$and_user` is a further
+/// condition, `$limit` the number of the last parameter.
+macro_rules! interactions {
+    ($and_user:literal, $limit:literal $(, $argument:expr)+) => {
+        sqlx::query_as!(
+            InteractionEvent,
+            r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
+               FROM interactions
+               WHERE target = $1"#
+                + $and_user
+                + " AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
+               ORDER BY at DESC, document_id LIMIT "
+                + $limit
+            $(, $argument)+
+        )
+    };
+}
+
+/// Writes the interactions among `results`. The rows of `results` are written before; deleting one deletes its interaction.
 pub(super) async fn write(connection: &mut PgConnection, pipeline: &str, results: &[&ResultRow]) -> sqlx::Result<()> {
     let mut rows: Vec<(&ResultRow, &Interaction)> =
         results.iter().filter_map(|result| Some((*result, result.interaction.as_ref()?))).collect();
@@ -36,7 +52,8 @@ pub(super) async fn write(connection: &mut PgConnection, pipeline: &str, results
     let tasks: Vec<&str> = rows.iter().map(|(result, _)| result.task.as_str()).collect();
     let values: Vec<Option<f64>> = rows.iter().map(|(_, row)| row.value).collect();
     let times: Vec<Option<i64>> = rows.iter().map(|(_, row)| row.at_ms).collect();
-    // An event that is run again from the tables has no record to tell its time, and keeps the one that it has.
+    // A job that runs the task again reads the document from the database and does not know the record's time: the stored time
+    // stays.
     sqlx::query!(
         "INSERT INTO interactions AS i (pipeline, document_id, task, target, item, user_id, kind, value, at)
          SELECT $1, n.document_id, n.task, n.target, n.item, n.user_id, n.kind, n.value,
@@ -63,59 +80,27 @@ pub(super) async fn write(connection: &mut PgConnection, pipeline: &str, results
 }
 
 impl Reader {
-    /// What `user` did with documents of the tenant's pipeline, the latest first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The interactions of `user` with documents of the tenant's pipeline `target`, the latest first.
     pub async fn interactions_of(
         &self,
-        (target, tenant): (&str, &str),
+        target: &str,
+        tenant: &str,
         user: &str,
         limit: i64,
     ) -> Result<Vec<InteractionEvent>, Transient> {
         let mut view = self.view().await?;
-        let deeds = sqlx::query_as!(
-            InteractionEvent,
-            r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
-               FROM interactions
-               WHERE target = $1 AND user_id = $3 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
-               ORDER BY at DESC, document_id LIMIT $4"#,
-            target,
-            tenant,
-            user,
-            limit
-        )
-        .fetch_all(view.connection())
-        .in_time(self.deadline())
-        .await?;
+        let events = interactions!(" AND user_id = $3", "$4", target, tenant, user, limit);
+        let events = events.fetch_all(view.connection()).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
-        Ok(deeds)
+        Ok(events)
     }
 
-    /// What anybody did with documents of the tenant's pipeline, the latest first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn latest_interactions(
-        &self,
-        (target, tenant): (&str, &str),
-        limit: i64,
-    ) -> Result<Vec<InteractionEvent>, Transient> {
+    /// The interactions of all people with documents of the tenant's pipeline `target`, the latest first.
+    pub async fn latest_interactions(&self, target: &str, tenant: &str, limit: i64) -> Result<Vec<InteractionEvent>, Transient> {
         let mut view = self.view().await?;
-        let deeds = sqlx::query_as!(
-            InteractionEvent,
-            r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
-               FROM interactions
-               WHERE target = $1 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
-               ORDER BY at DESC, document_id LIMIT $3"#,
-            target,
-            tenant,
-            limit
-        )
-        .fetch_all(view.connection())
-        .in_time(self.deadline())
-        .await?;
+        let events = interactions!("", "$3", target, tenant, limit);
+        let events = events.fetch_all(view.connection()).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
-        Ok(deeds)
+        Ok(events)
     }
 }

@@ -1,40 +1,38 @@
-//! What owners of partitions have begun, and which records ended them.
+//! Notes that find the record that kills the process: which batches the owner of a partition has started, and how often a record
+//! was evaluated alone.
 //!
-//! | row | written | gone |
+//! | table | a row is written | and deleted |
 //! |---|---|---|
-//! | `under_way` | before a batch is evaluated | when the owner lets go of the partition in good order |
+//! | `under_way` | before a batch is evaluated | when the owner releases the partition in an orderly shutdown |
 //! | `attempts` | before a record is evaluated alone | when the position moves past the record |
 
-use super::{InTime, Store};
+use super::{Store, WithDeadline};
 use tidemill_base::checkpoint::{CheckpointDelta, PartitionClaim};
 use tidemill_base::failure::Transient;
 use tidemill_base::record::{Partition, RecordLocation};
 
-/// Offsets among which is one that may have ended the last owner of a partition.
+/// Offsets of records, one of which may have killed the last owner of the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuspectRange {
-    /// The end of the range; it starts at the position.
+    /// The end of the range. It starts at the partition's position.
     pub to: i64,
-    /// Whether one small batch was under way at a time, and not several side by side.
+    /// Whether the last owner evaluated one small batch at a time, and not several in parallel.
     pub narrowed: bool,
 }
 
-/// What is known of a record that is to be evaluated alone.
+/// The attempts at a record that is evaluated alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
-    /// How often it was begun and not finished before.
+    /// How often the record was started before and not finished.
     pub earlier: i32,
-    /// When it was first begun, in Unix milliseconds.
+    /// When it was first started, in Unix milliseconds.
     pub first_ms: i64,
-    /// When it was last begun, in Unix milliseconds.
+    /// When it was last started, in Unix milliseconds.
     pub last_ms: i64,
 }
 
 impl Store {
-    /// Notes that the batch is about to be evaluated. The first batch of an epoch replaces what an earlier one left.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Records that the batch is about to be evaluated. The first batch of an epoch replaces the row of an earlier epoch.
     pub async fn note_batch_started(&self, pipeline: &str, delta: &CheckpointDelta, narrowed: bool) -> Result<(), Transient> {
         sqlx::query!(
             "INSERT INTO under_way AS u (pipeline, topic, partition, epoch, begun_to, narrowed)
@@ -51,15 +49,12 @@ impl Store {
             narrowed
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// What an earlier owner of the partition had begun when it ended without letting go.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The offsets that an earlier owner of the partition was evaluating when it ended without releasing the partition.
     pub async fn suspect_range(&self, pipeline: &str, claim: &PartitionClaim) -> Result<Option<SuspectRange>, Transient> {
         sqlx::query_as!(
             SuspectRange,
@@ -72,15 +67,12 @@ impl Store {
             claim.next_offset
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Lets go of the partition in good order: what was begun under this epoch and not finished is in no doubt. What an
-    /// earlier epoch left stays, as does everything where someone else owns the partition by now.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Releases the partition in an orderly way: records that were started under this epoch and not finished are no longer suspect.
+    /// A row of an earlier epoch stays, and nothing changes where another worker owns the partition now.
     pub async fn release_partition(&self, pipeline: &str, partition: &Partition, epoch: i64) -> Result<(), Transient> {
         sqlx::query!(
             "DELETE FROM under_way u USING positions p
@@ -92,22 +84,19 @@ impl Store {
             epoch
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// Notes that the record is about to be evaluated alone, unless it was `most` times before. `None` where someone else owns
-    /// the partition.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Counts an attempt at a record that is about to be evaluated alone, unless there were `max_attempts` before. None where
+    /// another worker owns the partition.
     pub async fn begin_attempt(
         &self,
         pipeline: &str,
         place: &RecordLocation,
         epoch: i64,
-        most: i32,
+        max_attempts: i32,
     ) -> Result<Option<Attempts>, Transient> {
         sqlx::query_as!(
             Attempts,
@@ -123,17 +112,14 @@ impl Store {
             place.partition.number,
             place.offset,
             epoch,
-            most
+            max_attempts
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Takes one attempt back: the record was begun, and the process lived to say that it was not finished.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Removes one attempt: the record was not finished, but the process is alive, so that the record did not kill it.
     pub async fn withdraw_attempt(&self, pipeline: &str, place: &RecordLocation) -> Result<(), Transient> {
         sqlx::query!(
             "UPDATE attempts SET attempts = attempts - 1
@@ -144,7 +130,7 @@ impl Store {
             place.offset
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }

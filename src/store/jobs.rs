@@ -1,19 +1,19 @@
-//! Jobs and their units: asked for, planned, worked off, ended. Every change of a job's state writes its event in the same
-//! transaction.
+//! Jobs and their units. Every change of a job's state writes its event in the same transaction.
 //!
 //! | from | to | when |
 //! |---|---|---|
-//! | | `queued` | somebody asked |
-//! | `queued` | `planning` | the foreman takes it up |
-//! | `planning` | `running`, `failed` | its units stand, or it cannot be planned |
-//! | `running` | `succeeded`, `partial`, `failed` | no unit waits any more |
-//! | `queued`, `planning`, `running` | `cancelling`, then `cancelled` | somebody called it off |
-//! | `failed`, `partial`, `cancelled` | `queued`, `running` | somebody wants it tried again |
+//! | | `queued` | it was submitted |
+//! | `queued` | `planning` | the coordinator starts to plan it |
+//! | `planning` | `running`, `failed` | its units are planned, or planning failed |
+//! | `running` | `succeeded`, `partial`, `failed` | no unit is waiting any more |
+//! | `queued`, `planning`, `running` | `cancelling`, then `cancelled` | it was cancelled |
+//! | `failed`, `partial`, `cancelled` | `queued`, `running` | it was retried |
 
 mod account;
 mod change;
 mod local;
 mod read;
+mod state;
 mod units;
 
 use std::fmt;
@@ -34,26 +34,26 @@ pub use units::{NewUnit, UnitFault, UnitOutcome, UnitRow};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Asked for.
+    /// Submitted, and not started.
     Queued,
-    /// Being cut into units.
+    /// Being divided into units.
     Planning,
-    /// Its units are being worked off.
+    /// Its units are running.
     Running,
-    /// Called off; units under way are coming to a stop.
+    /// Cancelled; running units are stopping.
     Cancelling,
     /// Every unit is done.
     Succeeded,
-    /// Some units are done, others not.
+    /// Some units are done, others are not.
     Partial,
-    /// Nothing is done, or it could not be planned.
+    /// No unit is done, or planning failed.
     Failed,
-    /// Called off. What was finished stays.
+    /// Cancelled. Units that were done stay done.
     Cancelled,
 }
 
 impl JobState {
-    /// Every state.
+    /// In the order of this enum.
     pub const ALL: [Self; 8] = [
         Self::Queued,
         Self::Planning,
@@ -65,10 +65,10 @@ impl JobState {
         Self::Cancelled,
     ];
 
-    /// Those of a job that has not ended.
+    /// The states of a job that has not ended.
     pub const OPEN: [Self; 4] = [Self::Queued, Self::Planning, Self::Running, Self::Cancelling];
 
-    /// The state as it stands in tables, events and answers.
+    /// The name in tables, events and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -82,12 +82,12 @@ impl JobState {
         }
     }
 
-    /// The state of that name.
+    /// The inverse of [`JobState::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// Whether nothing changes any more unless somebody asks.
+    /// Whether the job has ended. Only a retry changes it then.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Partial | Self::Failed | Self::Cancelled)
     }
@@ -99,102 +99,96 @@ impl fmt::Display for JobState {
     }
 }
 
-/// A job as somebody asks for it.
+/// A job to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewJob {
-    /// Its id; the same id twice is one job.
+    /// Submitting the same id twice makes one job.
     pub id: String,
-    /// The kind.
     pub kind: String,
-    /// The pipeline.
     pub pipeline: String,
-    /// Everything that was asked, as JSON.
+    /// The whole request, as JSON.
     pub spec: String,
-    /// Greater goes first.
+    /// Jobs with a greater priority start first.
     pub priority: i32,
-    /// When it is to stop, in milliseconds since the Unix epoch.
+    /// When the job is to stop, in Unix milliseconds.
     pub deadline_ms: Option<i64>,
-    /// Device time after which it is to stop.
+    /// The device time after which the job is to stop.
     pub budget_micros: Option<i64>,
-    /// The schedule that asks.
+    /// The schedule that submits it.
     pub schedule: Option<String>,
 }
 
-/// What came of asking.
+/// The result of submitting a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitOutcome {
     /// The job is queued.
     New,
-    /// It was asked for before, in the same words.
+    /// The same job was submitted before.
     Known,
-    /// The id stands for another job.
+    /// The id belongs to another job.
     Conflict,
 }
 
-/// A job.
+/// A stored job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {
-    /// Its id.
     pub id: String,
-    /// The kind.
     pub kind: String,
-    /// The pipeline.
     pub pipeline: String,
-    /// Everything that was asked, as JSON.
+    /// The whole request, as JSON.
     pub spec: String,
-    /// The state.
     pub state: JobState,
-    /// Why it is in that state, where there is more to say.
+    /// Why the job is in its state, if there is more to say.
     pub reason: Option<String>,
-    /// Greater goes first.
+    /// Jobs with a greater priority start first.
     pub priority: i32,
-    /// When it is to stop, in milliseconds since the Unix epoch.
+    /// When the job is to stop, in Unix milliseconds.
     pub deadline_ms: Option<i64>,
-    /// Device time after which it is to stop.
+    /// The device time after which the job is to stop.
     pub budget_micros: Option<i64>,
-    /// The schedule that asked.
+    /// The schedule that submitted it.
     pub schedule: Option<String>,
-    /// Whether no further unit is begun.
+    /// Whether no further unit starts.
     pub stopping: bool,
-    /// What it found out.
+    /// The results of a job that measures or evaluates something.
     pub report: Option<Value>,
-    /// When it was asked for.
+    /// When it was submitted.
     pub created_ms: i64,
-    /// When its first unit could begin.
+    /// When it moved to `running` first.
     pub started_ms: Option<i64>,
-    /// When it ended.
     pub finished_ms: Option<i64>,
 }
 
-/// How far a job is, and what it has cost.
+/// How far a job has come, and what it has cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobProgress {
-    /// Units.
+    /// Units of the job.
     pub units: i64,
-    /// Units done.
+    /// Units that are done.
     pub units_done: i64,
     /// Units that failed.
     pub units_failed: i64,
     /// Units that were stopped before they were done.
     pub units_stopped: i64,
-    /// Rows of the source that are wanted.
+    /// Rows of the source that the job wants.
     pub rows: i64,
-    /// Rows committed.
+    /// Rows that are committed.
     pub rows_done: i64,
-    /// What became of the units of work in them.
+    /// Outcomes and costs of the task records in these rows.
     #[serde(flatten)]
     pub work: UsageTotals,
 }
 
-/// What begins the topic under which the ledger keeps books on a job's units.
-const OF_A_JOB: &str = "job:";
+/// The beginning of the topic under which the ledger stores the positions of a job's units.
+const JOB_TOPIC_PREFIX: &str = "job:";
 
-/// The topic under which the ledger keeps books on a job's units; no Kafka topic can be called that.
+/// The topic under which the ledger stores the positions of a job's units. Kafka allows no colon in a topic, so that no real topic
+/// has such a name.
 pub fn ledger_topic(job: &str) -> String {
-    format!("{OF_A_JOB}{job}")
+    format!("{JOB_TOPIC_PREFIX}{job}")
 }
 
-/// Whether records of the topic are what a job reads, and not what a stream brings.
+/// Whether records of the topic are rows that a job reads, and not records of a stream.
 pub fn is_job_topic(topic: &str) -> bool {
-    topic.starts_with(OF_A_JOB)
+    topic.starts_with(JOB_TOPIC_PREFIX)
 }

@@ -1,15 +1,15 @@
 //! Leads, written in the transaction of the batch that scored them.
 //!
-//! | step | what | whom it concerns |
+//! | step | what | of which |
 //! |---|---|---|
-//! | 1 | look at the leads as they were | documents whose version won |
-//! | 2 | delete those that left | deleted documents, and those without a score |
-//! | 3 | upsert those that are not exactly as before | the others |
-//! | 4 | insert a delivery | leads that were below the threshold, or not there, and reach it now |
-//! | 5 | count the documents of each company anew, and tell what they are | companies that a changed lead belongs to, or did |
+//! | 1 | read the stored leads | documents whose version was accepted |
+//! | 2 | delete the lead | deleted documents, and those without a score |
+//! | 3 | upsert the lead, if anything in it changed | the other documents |
+//! | 4 | insert a webhook delivery | leads that reach the threshold now, and did not before |
+//! | 5 | count the company's documents again, and publish an event with the newest of them | companies of changed leads, before and after |
 //!
-//! The rows of documents are locked by then, so that two batches with one document see each other's lead. Companies come last, in
-//! the order of their keys, so that two batches never wait for each other in a ring.
+//! The rows of documents are locked before, so that two batches with the same document see each other's lead. Companies are locked
+//! last, in the order of their keys, so that two batches cannot deadlock.
 
 mod accounts;
 mod deliveries;
@@ -21,93 +21,30 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Submission;
+use super::submission::{LeadRow, Submission};
 use tidemill_base::outcome::Fingerprint;
 
 pub use accounts::LeadAccount;
 pub use deliveries::{DeliveryAttempt, DeliveryOutcome, LeadDelivery, WaitingDelivery};
 pub use read::{LeadDocument, LeadFilter, LeadOrder, LeadPageEnd, StoredLead};
 
-/// What a batch makes of its documents' leads.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LeadSubmission {
-    /// Leads as they are now.
-    pub rows: Vec<LeadRow>,
-    /// Documents that are no leads.
-    pub gone: Vec<String>,
-    /// The score from which on a lead is told of.
-    pub threshold: f64,
-    /// Who is told.
-    pub webhook: Option<String>,
-    /// Where each company's documents are told together.
-    pub accounts: Option<AccountTopic>,
-}
-
-/// A lead.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LeadRow {
-    /// The document.
-    pub document_id: String,
-    /// Its version.
-    pub version: i64,
-    /// Tells its text from others.
-    pub content: Vec<u8>,
-    /// The score.
-    pub score: f64,
-    /// The most that it can be.
-    pub maximum: f64,
-    /// The score's parts, a JSON list.
-    pub parts: String,
-    /// The company, as the document writes it.
-    pub company: Option<String>,
-    /// By what the company's documents are gathered.
-    pub account: Option<String>,
-    /// The person.
-    pub person: Option<String>,
-    /// How far it is.
-    pub stage: Option<String>,
-    /// What the person is after.
-    pub intent: Option<String>,
-}
-
-/// Where each company's documents are told together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountTopic {
-    /// The topic.
-    pub topic: String,
-    /// How many documents, the newest ones.
-    pub newest: i64,
-    /// Characters of each.
-    pub characters: i32,
-}
-
-/// A lead as it was.
-struct Before {
-    version: i64,
-    content: Vec<u8>,
-    score: f64,
-    maximum: f64,
-    parts: Value,
-    names: [Option<String>; 5],
+/// A lead as it was stored before the batch.
+struct Previous {
+    lead: LeadRow,
+    /// Whether the score reached the threshold of that time.
     above: bool,
 }
 
-impl LeadRow {
-    fn names(&self) -> [Option<String>; 5] {
-        [&self.company, &self.account, &self.person, &self.stage, &self.intent].map(Clone::clone)
-    }
-}
-
-/// Writes what the submission says of leads, of documents whose version won.
+/// Writes the leads of the submission, for documents whose version was accepted.
 pub(super) async fn write(
     connection: &mut PgConnection,
     submission: &Submission,
     accepted: &HashSet<String>,
 ) -> sqlx::Result<()> {
     let pipeline = submission.batch.pipeline.as_str();
-    let deleted = submission.documents.iter().filter(|document| document.content.is_none()).map(|document| &document.id);
-    let left = submission.leads.iter().flat_map(|leads| &leads.gone);
-    let mut gone: Vec<&str> = deleted.chain(left).filter(|id| accepted.contains(*id)).map(String::as_str).collect();
+    let without_score = submission.leads.iter().flat_map(|leads| &leads.gone).filter(|id| accepted.contains(*id));
+    let mut gone = submission.deleted_ids(accepted);
+    gone.extend(without_score.map(String::as_str));
     gone.sort_unstable();
     let rows = submission.leads.iter().flat_map(|leads| &leads.rows);
     let mut rows: Vec<&LeadRow> = rows.filter(|row| accepted.contains(&row.document_id)).collect();
@@ -116,45 +53,46 @@ pub(super) async fn write(
     if ids.is_empty() {
         return Ok(());
     }
-    let before = before(connection, pipeline, &ids).await?;
-    // Of a pipeline whose file no longer speaks of leads, deleted documents still leave.
+    let previous = previous(connection, pipeline, &ids).await?;
+    // Leads of deleted documents are deleted even if the pipeline file has no section for leads any more.
     sqlx::query!("DELETE FROM leads WHERE pipeline = $1 AND document_id = ANY($2)", pipeline, &gone as &[&str])
         .execute(&mut *connection)
         .await?;
     let Some(leads) = &submission.leads else { return Ok(()) };
-    rows.retain(|row| before.get(&row.document_id).is_none_or(|before| !before.is(row, leads.threshold)));
+    rows.retain(|row| previous.get(&row.document_id).is_none_or(|previous| !previous.equals(row, leads.threshold)));
     upsert(connection, pipeline, leads.threshold, &rows).await?;
-    let crossed = |row: &&&LeadRow| row.score >= leads.threshold && !before.get(&row.document_id).is_some_and(|b| b.above);
-    let crossed: Vec<&LeadRow> = rows.iter().filter(crossed).copied().collect();
+    let was_above = |row: &LeadRow| previous.get(&row.document_id).is_some_and(|previous| previous.above);
+    let crossed = rows.iter().filter(|row| row.score >= leads.threshold && !was_above(row));
+    let crossed: Vec<&LeadRow> = crossed.copied().collect();
     if let Some(webhook) = &leads.webhook {
-        announce(connection, (pipeline, webhook, leads.threshold), &crossed).await?;
+        insert_deliveries(connection, pipeline, webhook, leads.threshold, &crossed).await?;
     }
-    let mut touched: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    // The companies whose documents changed, each with its name where the batch brings one.
+    let mut companies: BTreeMap<&str, Option<&str>> = BTreeMap::new();
     for id in rows.iter().map(|row| row.document_id.as_str()).chain(gone) {
-        if let Some(account) = before.get(id).and_then(|before| before.names[1].as_deref()) {
-            touched.entry(account).or_default();
+        if let Some(account) = previous.get(id).and_then(|previous| previous.lead.account.as_deref()) {
+            companies.entry(account).or_default();
         }
     }
     for row in &rows {
         if let Some(account) = &row.account {
-            touched.insert(account, row.company.as_deref());
+            companies.insert(account, row.company.as_deref());
         }
     }
-    accounts::touch(connection, pipeline, &touched, leads.accounts.as_ref()).await
+    accounts::update(connection, pipeline, &companies, leads.accounts.as_ref()).await
 }
 
-impl Before {
-    /// Whether the row says nothing new.
-    fn is(&self, row: &LeadRow, threshold: f64) -> bool {
-        let parts = || serde_json::from_str::<Value>(&row.parts).is_ok_and(|parts| parts == self.parts);
-        (self.version, &self.content, self.score, self.maximum) == (row.version, &row.content, row.score, row.maximum)
-            && self.above == (row.score >= threshold)
-            && self.names == row.names()
-            && parts()
+impl Previous {
+    /// Whether the row is exactly what is stored. The parts are compared as JSON, whose keys the database reorders.
+    fn equals(&self, row: &LeadRow, threshold: f64) -> bool {
+        let parts = |row: &LeadRow| serde_json::from_str::<Value>(&row.parts).ok();
+        self.above == (row.score >= threshold)
+            && parts(&self.lead) == parts(row)
+            && self.lead == LeadRow { parts: self.lead.parts.clone(), ..row.clone() }
     }
 }
 
-async fn before(connection: &mut PgConnection, pipeline: &str, ids: &[&str]) -> sqlx::Result<HashMap<String, Before>> {
+async fn previous(connection: &mut PgConnection, pipeline: &str, ids: &[&str]) -> sqlx::Result<HashMap<String, Previous>> {
     let rows = sqlx::query!(
         "SELECT document_id, version, content, score, maximum, parts, company, account, person, stage, intent, above
          FROM leads WHERE pipeline = $1 AND document_id = ANY($2)",
@@ -163,20 +101,23 @@ async fn before(connection: &mut PgConnection, pipeline: &str, ids: &[&str]) -> 
     )
     .fetch_all(connection)
     .await?;
-    let mut found = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let before = Before {
+    let previous = rows.into_iter().map(|row| Previous {
+        lead: LeadRow {
+            document_id: row.document_id,
             version: row.version,
             content: row.content,
             score: row.score,
             maximum: row.maximum,
-            parts: row.parts,
-            names: [row.company, row.account, row.person, row.stage, row.intent],
-            above: row.above,
-        };
-        found.insert(row.document_id, before);
-    }
-    Ok(found)
+            parts: row.parts.to_string(),
+            company: row.company,
+            account: row.account,
+            person: row.person,
+            stage: row.stage,
+            intent: row.intent,
+        },
+        above: row.above,
+    });
+    Ok(previous.map(|previous| (previous.lead.document_id.clone(), previous)).collect())
 }
 
 async fn upsert(connection: &mut PgConnection, pipeline: &str, threshold: f64, rows: &[&LeadRow]) -> sqlx::Result<()> {
@@ -214,11 +155,13 @@ async fn upsert(connection: &mut PgConnection, pipeline: &str, threshold: f64, r
     .map(drop)
 }
 
-/// Puts down whom to tell of the leads that came up to the threshold. The number of the crossing makes the id: a lead that falls
-/// below and rises again is news once more, and a record that is read again is not.
-async fn announce(
+/// Inserts a delivery for each lead that reached the threshold. The delivery's id is made of the document and the number of the
+/// crossing: a lead that falls below the threshold and reaches it again is delivered again, and a record that is read twice is not.
+async fn insert_deliveries(
     connection: &mut PgConnection,
-    (pipeline, webhook, threshold): (&str, &str, f64),
+    pipeline: &str,
+    webhook: &str,
+    threshold: f64,
     crossed: &[&LeadRow],
 ) -> sqlx::Result<()> {
     if crossed.is_empty() {
@@ -263,12 +206,12 @@ fn delivery_id(pipeline: &str, document_id: &str, crossing: i32) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// What the receiver is told. The text of the document is not in it: whoever may read that asks for it.
+/// The body that the receiver gets. It holds no text of the document: a receiver that may read the text queries the API for it.
 fn body(pipeline: &str, row: &LeadRow, crossing: i32, threshold: f64) -> String {
     let parts: Value = serde_json::from_str(&row.parts).unwrap_or_default();
     let part = |part: &Value| Some((part.get("name")?.as_str()?.to_owned(), part.get("value")?.clone()));
     let parts: serde_json::Map<String, Value> = parts.as_array().into_iter().flatten().filter_map(part).collect();
-    let told = json!({
+    let body = json!({
         "type": "lead.crossed",
         "timestamp": jiff::Timestamp::now().to_string(),
         "data": {
@@ -287,7 +230,7 @@ fn body(pipeline: &str, row: &LeadRow, crossing: i32, threshold: f64) -> String 
             "intent": row.intent,
         },
     });
-    told.to_string()
+    body.to_string()
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Events that are committed and not yet published.
+//! The outbox: events that are committed and not yet published.
 //!
 //! | event | afterwards |
 //! |---|---|
-//! | acknowledged by the broker | struck out; parked ones of its topic and key that are older count as overtaken |
-//! | not acknowledged, and the topic or the broker is to blame | stays, and is sent again |
-//! | refused for what it is | parked (see `parked_events.rs`) |
+//! | acknowledged by the broker | deleted; older parked events of its topic and key are marked as overtaken |
+//! | not acknowledged, because of the topic or the broker | stays, and is sent again |
+//! | refused for its content | parked (see `parked_events.rs`) |
 
 use std::time::Duration;
 
@@ -12,87 +12,80 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{InTime, Store, unavailable};
+use super::{Store, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 use tidemill_base::record::{PLACE, RecordLocation};
 
 /// One event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEvent {
-    /// Its place in the order of commits.
+    /// Ids are in the order of commits.
     pub id: i64,
-    /// What consumers deduplicate by.
+    /// Consumers deduplicate by this id.
     pub event_id: Uuid,
-    /// The topic to publish to.
     pub topic: String,
-    /// The record's key.
     pub key: Option<Vec<u8>>,
-    /// The record's payload.
     pub payload: Option<Vec<u8>>,
     /// The record's headers, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// The record's timestamp; `None` for the time at which it is published.
+    /// The record's timestamp; none for the time at which it is published.
     pub timestamp_ms: Option<i64>,
-    /// The partition; `None` where the key decides.
+    /// The partition; none where the key decides.
     pub partition: Option<i32>,
-    /// Of a dead letter, where its record stands.
+    /// The record that the event is the dead letter of; none for any other event.
     pub dead_letter_of: Option<RecordLocation>,
 }
 
-/// How many events wait, all together and by their topics, and how many are parked.
+/// How many events wait, and how many are parked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutboxCounts {
     /// Events that wait to be published.
     pub waiting: i64,
-    /// Parked ones, by topic.
+    /// Parked events, by topic.
     pub parked: Vec<(String, i64)>,
 }
 
-/// The right to publish: at most one process of a fleet holds it, so that events keep their order. Dropping it ends it.
+/// The right to publish the outbox. At most one process of a fleet holds it, so that events keep their order. Dropping the lease
+/// releases it. Where the database becomes unavailable, the lease is lost.
 #[derive(Debug)]
 pub struct RelayLease {
-    // Not of the pool: a session's lock must end with its connection and never return to another user of it.
+    // Detached from the pool: the advisory lock belongs to the session and must end with its connection.
     connection: PgConnection,
     deadline: Duration,
 }
 
-/// Names the lease among advisory locks.
+/// The key of the lease's advisory lock.
 const RELAY_LOCK: i64 = 0x7469_6465_7265_6c61;
 
 impl Store {
-    /// Tries to become the one who publishes.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Takes the lease; none where another process holds it.
     pub async fn relay_lease(&self) -> Result<Option<RelayLease>, Transient> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, RELAY_LOCK)
             .fetch_one(&mut connection)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(got.then_some(RelayLease { connection, deadline: self.deadline }))
     }
 }
 
-/// An event's own headers, the id first. A record that is sent again has those that it came with, and names its letter.
+/// The headers of an event, the id first. A replayed record has the headers of the original record instead, and names its dead
+/// letter.
 fn event_headers(id: Uuid, headers: &Value) -> Vec<(String, Option<Vec<u8>>)> {
     let own = headers.as_object().into_iter().flatten();
     let own = own.map(|(name, value)| (name.clone(), value.as_str().map(|text| text.as_bytes().to_vec())));
     std::iter::once(("event-id".to_owned(), Some(id.to_string().into_bytes()))).chain(own).collect()
 }
 
-/// Where the record of a dead letter stands; nothing of any other event. What is sent again has foreign headers, which say nothing.
+/// The location of the record of a dead letter; none for any other event. Headers of a replayed record are not trusted for this.
 fn dead_letter_of(headers: &Value) -> Option<RecordLocation> {
     headers.get(PLACE)?.as_str()?.parse().ok()
 }
 
 impl RelayLease {
-    /// The topics that events wait for, or parked events are to be sent to again.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; the lease is gone then.
+    /// The topics of waiting events, and of parked events that are marked to be sent again.
     pub async fn topics(&mut self) -> Result<Vec<String>, Transient> {
-        // A step of the recursion is one look into the index, however many events a topic has.
+        // Each step of the recursion is one index look-up, however many events a topic has.
         sqlx::query_scalar!(
             r#"WITH RECURSIVE named AS (
                    (SELECT topic FROM outbox ORDER BY topic LIMIT 1)
@@ -103,15 +96,13 @@ impl RelayLease {
                UNION SELECT topic FROM parked_events WHERE resend"#
         )
         .fetch_all(&mut self.connection)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// The oldest events of the topic: at most `limit`, and no more once they hold `bytes`. Parked ones that are to be sent again
-    /// are among them, in their places. Not to be asked for while any of the topic is under way.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; the lease is gone then.
+    /// The oldest events of the topic: at most `limit`, and no more after their payloads reach `bytes`. Parked events that are
+    /// marked to be sent again are moved back first, into their place in the order. Must not be called while events of the topic
+    /// are in flight.
     pub async fn events(&mut self, topic: &str, limit: i64, bytes: i64) -> Result<Vec<OutboxEvent>, Transient> {
         sqlx::query!(
             "WITH back AS (DELETE FROM parked_events WHERE topic = $1 AND resend RETURNING *)
@@ -123,7 +114,7 @@ impl RelayLease {
             topic
         )
         .execute(&mut self.connection)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         let rows = sqlx::query!(
             r#"SELECT id AS "id!", event_id AS "event_id!", topic AS "topic!", key AS "key!", keyless AS "keyless!", payload,
@@ -137,7 +128,7 @@ impl RelayLease {
             bytes
         )
         .fetch_all(&mut self.connection)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(rows
             .into_iter()
@@ -158,10 +149,7 @@ impl RelayLease {
             .collect())
     }
 
-    /// Strikes out what the broker has acknowledged.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; the lease is gone then, and the events are published again.
+    /// Deletes the events that the broker has acknowledged. Where the database is unavailable, they are published again later.
     pub async fn published(&mut self, ids: &[i64]) -> Result<(), Transient> {
         sqlx::query!(
             "WITH sent AS (DELETE FROM outbox WHERE id = ANY($1) RETURNING id, topic, key)
@@ -170,15 +158,12 @@ impl RelayLease {
             ids
         )
         .execute(&mut self.connection)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// Parks an event that its topic can never take as it is, and keeps why.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; the lease is gone then.
+    /// Parks an event that its topic refuses for its content, with the reason.
     pub async fn park(&mut self, id: i64, reason: &str) -> Result<(), Transient> {
         sqlx::query!(
             "WITH gone AS (DELETE FROM outbox WHERE id = $1 RETURNING *)
@@ -190,23 +175,20 @@ impl RelayLease {
             reason.replace('\0', "\u{fffd}")
         )
         .execute(&mut self.connection)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// How many events wait, and how many are parked.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Counts the waiting and the parked events.
     pub async fn counts(&mut self) -> Result<OutboxCounts, Transient> {
         let waiting = sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
             .fetch_one(&mut self.connection)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         let parked = sqlx::query!(r#"SELECT topic, count(*) AS "events!" FROM parked_events GROUP BY topic ORDER BY topic"#)
             .fetch_all(&mut self.connection)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(OutboxCounts { waiting, parked: parked.into_iter().map(|row| (row.topic, row.events)).collect() })
     }

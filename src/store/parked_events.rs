@@ -1,60 +1,57 @@
-//! Events that their topic could not take as they are: looked at, sent again, dropped.
+//! Parked events: events that their topic refused for their content, such as one that is too large. An operator lists them, sends
+//! them again or drops them.
 //!
-//! An operator only says what is to be done. Whoever publishes the topic does it while nothing of that topic is under way, so that no
-//! event goes out behind a later one of its topic and key.
+//! Sending again only marks the event. The process that publishes the topic moves it back to the outbox while no event of that
+//! topic is in flight, so that an event is not published after a later one of its topic and key.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{InTime, Reader, Store};
+use super::{Reader, Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
 /// A parked event without its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ParkedEvent {
-    /// Its number, by which it is sent again or dropped.
+    /// The number by which it is sent again or dropped.
     pub id: i64,
-    /// The pipeline that it comes from, where it comes from one.
+    /// The pipeline that it comes from, if any.
     pub pipeline: Option<String>,
     /// The topic that it is for.
     pub topic: String,
-    /// The record's key; what is no UTF-8 is replaced.
+    /// The record's key; bytes that are not UTF-8 are replaced.
     pub key: Option<String>,
-    /// Bytes of the payload.
+    /// The size of the payload in bytes.
     pub payload_bytes: i64,
-    /// Why the topic could not take it, and what to do.
+    /// Why the topic refused it, and what to do.
     pub reason: String,
-    /// Whether a later event of the same topic and key was published since.
+    /// Whether a later event of the same topic and key has been published.
     pub overtaken: bool,
-    /// Whether it is to be sent again.
+    /// Whether it is marked to be sent again.
     pub resend: bool,
     /// When it was parked, in Unix milliseconds.
     pub parked_ms: i64,
 }
 
-/// Which parked events are meant; everything that is set must hold.
+/// Which parked events to select. An event must match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParkedEventFilter {
-    /// These; all where it is empty.
+    /// Empty for all ids.
     pub ids: Vec<i64>,
-    /// Those for this topic.
     pub topic: Option<String>,
 }
 
-/// What came of asking for parked events to be sent again.
+/// The result of marking parked events to be sent again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResendSummary {
     /// Events that are sent again.
     pub events: i64,
-    /// Events that stay, because a later one of the same topic and key was published since.
+    /// Events that stay parked, because a later one of the same topic and key has been published.
     pub overtaken: i64,
 }
 
 impl Reader {
     /// The latest parked events, at most `limit`.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn parked_events(&self, filter: &ParkedEventFilter, limit: i64) -> Result<Vec<ParkedEvent>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -67,7 +64,7 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         let event = rows.into_iter().map(|row| ParkedEvent {
@@ -86,11 +83,8 @@ impl Reader {
 }
 
 impl Store {
-    /// Says that the parked events are to be sent again. Those that a later event of their topic and key has overtaken stay, unless
-    /// they are to go out of order.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Marks the parked events to be sent again. Events that a later one of their topic and key has overtaken stay parked, unless
+    /// `out_of_order` is set.
     pub async fn resend_parked(&self, filter: &ParkedEventFilter, out_of_order: bool) -> Result<ResendSummary, Transient> {
         let row = sqlx::query!(
             r#"WITH meant AS (
@@ -106,33 +100,27 @@ impl Store {
             out_of_order
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(ResendSummary { events: row.events, overtaken: row.overtaken })
     }
 
-    /// Drops the parked events for good, and says how many they were.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Deletes the parked events and returns how many they were.
     pub async fn drop_parked(&self, filter: &ParkedEventFilter) -> Result<i64, Transient> {
         let dropped = sqlx::query!(
             "DELETE FROM parked_events WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR topic = $2)",
             &filter.ids,
             filter.topic.as_deref()
         );
-        let dropped = dropped.execute(&self.pool).in_time(self.deadline).await?;
+        let dropped = dropped.execute(&self.pool).with_deadline(self.deadline).await?;
         Ok(dropped.rows_affected() as i64)
     }
 
-    /// How many events wait, by topic.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many events wait in the outbox, by topic.
     pub async fn waiting_events(&self) -> Result<Vec<(String, i64)>, Transient> {
         let rows = sqlx::query!(r#"SELECT topic, count(*) AS "events!" FROM outbox GROUP BY topic ORDER BY topic"#)
             .fetch_all(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(rows.into_iter().map(|row| (row.topic, row.events)).collect())
     }

@@ -1,57 +1,53 @@
-//! Whether a pipeline may run, and the stop at too many dead letters.
+//! Whether a pipeline may run, and the automatic stop at too many dead letters.
 //!
-//! The state is a row that every commit looks at, in its own transaction: once a pipeline is stopped, no worker commits a batch
-//! of it, however late the worker hears of it. What is refused is not lost, for the position stays where it is.
+//! Every commit reads the pipeline's state in its own transaction. So no worker commits a batch of a stopped pipeline, even one
+//! that has not noticed the stop yet. The records of a refused batch are not lost, because the position does not move.
 
 use sqlx::PgConnection;
 
 use super::submission::Submission;
-use super::{InTime, Store, unavailable};
+use super::{Store, WithDeadline, unavailable};
 use tidemill_base::failure::{Tolerance, Transient};
 
-/// Why a pipeline stands still.
+/// Why a pipeline is stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineStop {
-    /// The class of dead letters that there were too many of; `None` where someone stopped it.
+    /// The class of which there were too many dead letters; none where a person stopped the pipeline.
     pub class: Option<String>,
     /// One sentence.
     pub reason: String,
 }
 
-/// What the ledger knows of a pipeline.
+/// The stored state of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineState {
-    /// The pipeline.
     pub pipeline: String,
-    /// Why it stands still, if it does.
+    /// Why the pipeline is stopped; none where it runs.
     pub stop: Option<PipelineStop>,
-    /// When it was stopped or resumed, in Unix milliseconds, if it ever was.
+    /// When it was last stopped or resumed, in Unix milliseconds.
     pub since_ms: Option<i64>,
-    /// Who did that.
+    /// Who stopped or resumed it last.
     pub by: Option<String>,
-    /// Records committed.
+    /// How many records it has committed.
     pub records: i64,
-    /// Dead letters kept.
+    /// How many dead letters are stored.
     pub dead_letters: i64,
 }
 
-/// What a look at the last records found.
+/// The result of counting the dead letters among a pipeline's last records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RecentFaults {
-    /// Whether any of the last records died, so that the next commit has to look as well.
+    /// Whether there are any, so that the next commit has to count again.
     pub faults: bool,
-    /// Why the pipeline was stopped, where it was.
+    /// Why the pipeline was stopped, if it was.
     pub stop: Option<PipelineStop>,
 }
 
-/// Characters of a letter's reason that a stop repeats.
+/// How many characters of a dead letter's reason a stop quotes.
 const REASON: usize = 300;
 
 impl Store {
-    /// Why the pipeline stands still, if it does.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Why the pipeline is stopped; none where it runs.
     pub async fn pipeline_stop(&self, pipeline: &str) -> Result<Option<PipelineStop>, Transient> {
         sqlx::query_as!(
             PipelineStop,
@@ -59,23 +55,17 @@ impl Store {
             pipeline
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Stops the pipeline; false where it is stopped already.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stops the pipeline. Returns false where it is stopped already.
     pub async fn stop_pipeline(&self, pipeline: &str, reason: &str, by: &str) -> Result<bool, Transient> {
         let stop = PipelineStop { class: None, reason: reason.to_owned() };
         self.connected(async |connection| set_stopped(connection, pipeline, &stop, by).await.map_err(unavailable)).await
     }
 
-    /// Lets the pipeline run again, with nothing counted towards the next stop; false where it was not stopped.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Resumes the pipeline; dead letters so far no longer count towards the next stop. Returns false where it was not stopped.
     pub async fn resume_pipeline(&self, pipeline: &str, by: &str) -> Result<bool, Transient> {
         let resumed = sqlx::query!(
             "UPDATE pipeline_states SET state = 'running', class = NULL, reason = NULL, since = now(), by = $2,
@@ -85,15 +75,12 @@ impl Store {
             by
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(resumed.rows_affected() == 1)
     }
 
-    /// Every pipeline that ever read anything, or was stopped, by name.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Every pipeline that has a position or was ever stopped, in the order of names.
     pub async fn pipeline_states(&self) -> Result<Vec<PipelineState>, Transient> {
         let rows = sqlx::query!(
             r#"SELECT n.pipeline AS "pipeline!", coalesce(s.state = 'stopped', false) AS "stopped!", s.class AS "class?",
@@ -104,7 +91,7 @@ impl Store {
                LEFT JOIN pipeline_states s USING (pipeline) ORDER BY n.pipeline"#
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(rows
             .into_iter()
@@ -120,7 +107,7 @@ impl Store {
     }
 }
 
-/// Whether the pipeline is stopped, as this transaction sees it.
+/// Whether the pipeline is stopped, within this transaction.
 pub(super) async fn is_stopped(connection: &mut PgConnection, pipeline: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM pipeline_states WHERE pipeline = $1 AND state = 'stopped') AS "stopped!""#,
@@ -130,8 +117,8 @@ pub(super) async fn is_stopped(connection: &mut PgConnection, pipeline: &str) ->
     .await
 }
 
-/// Counts the batch's dead records by class.
-pub(super) async fn count_faults(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<()> {
+/// Stores how many records of the batch became dead letters, by class.
+pub(super) async fn insert_faults(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO faults (batch_id, class, records)
          SELECT $1, class, count(DISTINCT record_offset) FROM dead_letters WHERE batch_id = $1 GROUP BY class",
@@ -142,9 +129,9 @@ pub(super) async fn count_faults(connection: &mut PgConnection, submission: &Sub
     .map(drop)
 }
 
-/// Looks at the last records of the pipeline, this batch included, and stops it where one class makes up more of them than the
-/// pipeline bears. Batches count as a whole, those of all partitions and workers, in the order of their commits.
-pub(super) async fn look(
+/// Counts the dead letters among the last records of the pipeline, this batch included, and stops the pipeline where one class
+/// exceeds its tolerance. Whole batches are counted, of all partitions and workers, in the order of their commits.
+pub(super) async fn check_tolerance(
     connection: &mut PgConnection,
     submission: &Submission,
     tolerance: Tolerance,
@@ -182,7 +169,7 @@ pub(super) async fn look(
     let share = 100.0 * worst.dead as f64 / worst.records as f64;
     let reason = format!(
         "{} of the last {} records ({share:.1} %) are dead letters of class {}, more than the {} % that stop_at.dead_share \
-         allows; the latest: {latest}; mend the cause, then go on with `tidemill pipelines resume {pipeline}`",
+         allows; the latest: {latest}; fix the cause, then run `tidemill pipelines resume {pipeline}`",
         worst.dead,
         worst.records,
         worst.class,

@@ -1,78 +1,69 @@
-//! Positions and the right to advance them.
+//! Positions of pipelines in partitions, and claims on partitions.
 
-use super::{InTime, Store, unavailable};
+use super::{Store, WithDeadline, unavailable};
 use tidemill_base::checkpoint::PartitionClaim;
 use tidemill_base::failure::Transient;
 use tidemill_base::record::Partition;
 
-/// A position as the ledger has it.
+/// A row of `positions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PositionRow {
-    /// The pipeline.
     pub pipeline: String,
-    /// The topic.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
-    /// Where the pipeline began to read.
+    /// The offset at which the pipeline began to read.
     pub seed_offset: i64,
     /// The next offset to read.
     pub next_offset: i64,
-    /// The fence.
+    /// Grows with every claim. Only the holder of the latest epoch can commit.
     pub epoch: i64,
-    /// The process that claimed it last; none where an operator moved it since.
+    /// The process that claimed the partition last; none where an operator has skipped offsets since.
     pub owner: Option<String>,
-    /// When it last changed.
+    /// When the position last changed.
     pub updated_at: String,
-    /// Offsets that operators gave up.
+    /// How many offsets operators skipped.
     pub given_up: i64,
 }
 
-/// Offsets that an operator gives up.
+/// A request of an operator to skip offsets.
 #[derive(Debug, Clone, Copy)]
 pub struct PositionSkip<'a> {
-    /// The pipeline.
     pub pipeline: &'a str,
-    /// The partition.
     pub partition: &'a Partition,
-    /// Where to go on.
+    /// The next offset to read.
     pub to: i64,
-    /// Why, for whoever reads the books later.
+    /// Why; stored with the skip.
     pub reason: &'a str,
-    /// Who.
+    /// The operator.
     pub by: &'a str,
 }
 
-/// Offsets that were given up.
+/// Offsets that were skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetGap {
-    /// The first of them.
     pub from: i64,
-    /// The one behind the last of them.
+    /// One past the last offset.
     pub to: i64,
-    /// The epoch that began with it.
+    /// The epoch that began with the skip.
     pub epoch: i64,
 }
 
 /// Why nothing was skipped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PositionSkipError {
-    /// The ledger has no such position.
-    #[error("the ledger has no such position: `tidemill positions list` shows those that it has")]
+    #[error("the ledger has no such position: `tidemill positions list` shows all of them")]
     Unknown,
-    /// Positions never fall.
-    #[error("the position is {0} already: a skip goes forward only; a topic made anew under an old name needs another name")]
+    /// Positions never move back.
+    #[error(
+        "the position is {0} already: a skip only moves it forward; a topic that was deleted and created again needs another name"
+    )]
     Behind(i64),
-    /// The database cannot be reached.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
 impl Store {
     /// Whether the pipeline has a position in any partition of the topic.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn is_seeded(&self, pipeline: &str, topic: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM positions WHERE pipeline = $1 AND topic = $2) AS "seeded!""#,
@@ -80,14 +71,11 @@ impl Store {
             topic
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Gives the topic's partitions their first positions, all at once; those that have one keep it.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Inserts the first positions of the topic's partitions, all at once. Partitions that have one keep it.
     pub async fn seed(&self, pipeline: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Transient> {
         let (numbers, seeds): (Vec<i32>, Vec<i64>) = offsets.iter().copied().unzip();
         sqlx::query!(
@@ -100,16 +88,13 @@ impl Store {
             &seeds
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// Takes the partition over: every earlier claim on it can no longer commit. A partition that has no position, because it
-    /// appeared after the topic was seeded, starts at 0.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Claims the partition: holders of earlier claims on it can no longer commit. A partition without a position was added after
+    /// the topic was seeded, and starts at offset 0.
     pub async fn claim(&self, pipeline: &str, partition: &Partition, owner: &str) -> Result<PartitionClaim, Transient> {
         let row = sqlx::query!(
             "INSERT INTO positions AS p (pipeline, topic, partition, seed_offset, next_offset, epoch, owner)
@@ -123,15 +108,12 @@ impl Store {
             owner
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(PartitionClaim { partition: partition.clone(), epoch: row.epoch, next_offset: row.next_offset })
     }
 
     /// The committed positions of the pipeline in the topic: partition and next offset.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn positions(&self, pipeline: &str, topic: &str) -> Result<Vec<(i32, i64)>, Transient> {
         let rows = sqlx::query!(
             "SELECT partition, next_offset FROM positions WHERE pipeline = $1 AND topic = $2 ORDER BY partition",
@@ -139,15 +121,12 @@ impl Store {
             topic
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(rows.into_iter().map(|r| (r.partition, r.next_offset)).collect())
     }
 
-    /// Every position, or those of one pipeline.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// All positions, or those of one pipeline.
     pub async fn list_positions(&self, pipeline: Option<&str>) -> Result<Vec<PositionRow>, Transient> {
         let rows = sqlx::query_as!(
             PositionRow,
@@ -159,23 +138,21 @@ impl Store {
                FROM positions p WHERE $1::text IS NULL OR p.pipeline = $1 ORDER BY p.pipeline, p.topic, p.partition"#,
             pipeline
         );
-        rows.fetch_all(&self.pool).in_time(self.deadline).await
+        rows.fetch_all(&self.pool).with_deadline(self.deadline).await
     }
 
-    /// How many gaps operators have made in the topic for the pipeline. A change tells whoever reads it to start anew.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How often operators skipped offsets of the topic for the pipeline. When the number changes, the pipeline must read its
+    /// positions again.
     pub async fn count_gaps(&self, pipeline: &str, topic: &str) -> Result<i64, Transient> {
         let count =
             sqlx::query_scalar!(r#"SELECT count(*) AS "gaps!" FROM gaps WHERE pipeline = $1 AND topic = $2"#, pipeline, topic);
-        count.fetch_one(&self.pool).in_time(self.deadline).await
+        count.fetch_one(&self.pool).with_deadline(self.deadline).await
     }
 
-    /// Moves a position forward over records that nobody will read, keeps a record of it, and fences whoever owns the partition.
+    /// Moves a position forward over records that are not to be read, stores who did so and why, and fences the partition's owner.
     ///
     /// # Errors
-    /// See [`PositionSkipError`]. Nothing has changed then.
+    /// See [`PositionSkipError`]; the position has not moved then.
     pub async fn skip_offsets(&self, skip: PositionSkip<'_>) -> Result<OffsetGap, PositionSkipError> {
         self.transact(async |connection| {
             let (topic, number) = (&*skip.partition.topic, skip.partition.number);

@@ -1,14 +1,11 @@
-//! The wordings that results come from.
+//! The versions of prompts that results were made with.
 
-use super::{InTime, Store};
+use super::{Store, WithDeadline};
 use tidemill_base::failure::Transient;
 use tidemill_base::prompt::PromptVersion;
 
 impl Store {
-    /// Keeps each of `prompts` under its version; one that is known already stays as it is.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stores each of `prompts` under its version. A version that is stored already stays as it is.
     pub async fn keep_prompts(&self, prompts: &[PromptVersion]) -> Result<(), Transient> {
         for prompt in prompts {
             sqlx::query!(
@@ -22,7 +19,7 @@ impl Store {
                 prompt.schema.as_ref().map(|schema| schema.to_string())
             )
             .execute(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         }
         Ok(())

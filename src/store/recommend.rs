@@ -1,11 +1,11 @@
-//! Documents near others, by what all their chunks say together.
+//! Documents that are similar to given documents, for recommendations.
 //!
-//! | step | how |
+//! | step | method |
 //! |---|---|
-//! | where a document lies | the mean of its chunks' vectors: two that share one passage, as shops' terms are, are not alike for that |
-//! | candidates | for each seed the documents with the nearest chunks, so that no interest drowns in another |
-//! | few chunks in all, or too little came through | every vector is compared |
-//! | otherwise | the vector space's own HNSW index, once it is built, read on until the filter and what is excluded have let enough through |
+//! | the vector of a document | the mean of its chunks' vectors, so that two documents with one common passage, such as a shop's terms, do not count as similar |
+//! | candidates | for each seed the documents with the nearest chunks, so that every interest of a person gets some |
+//! | few chunks in all, or the scan finds too few documents | compare every vector |
+//! | otherwise | scan the embedding set's HNSW index, if it is built, until enough documents pass the filter and are not excluded |
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,72 +15,66 @@ use sqlx::types::Json;
 use sqlx::{Arguments, Connection, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::search::{HitLabel, SNAPSHOT, SearchFilter};
-use super::{InTime, Reader, unavailable};
+use super::{Reader, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// Chunks to read for each document wanted, as one may have several of the near ones. Where that is not enough, every vector is
-/// compared.
-const CHUNKS_A_DOCUMENT: usize = 4;
+/// How many chunks to read from the index for each wanted document, because one document may own several of the near chunks. If
+/// that is not enough, every vector is compared.
+const CHUNKS_PER_DOCUMENT: usize = 4;
 
-/// Which documents are looked for.
+/// Which documents to look for.
 #[derive(Debug, Clone)]
 pub struct NeighbourQuery {
-    /// The pipeline.
     pub pipeline: String,
-    /// Its embedding task.
+    /// The embedding task.
     pub task: String,
     /// Documents whose neighbours are wanted.
     pub seeds: Vec<String>,
-    /// Documents that are wanted to compare with, and not looked around.
+    /// Documents whose vectors are returned, but whose neighbours are not wanted.
     pub compared: Vec<String>,
-    /// Documents that are not wanted. Seeds never are.
+    /// Documents that must not be among the neighbours. Seeds never are.
     pub excluded: Vec<String>,
-    /// What every neighbour must fulfil.
+    /// Conditions that every neighbour must meet.
     pub filter: SearchFilter,
-    /// Neighbours of each seed.
+    /// How many neighbours to find for each seed.
     pub depth: usize,
 }
 
-/// Documents and where they lie. Those without vectors in the seeds' space are missing.
+/// Documents and their vectors. Documents without vectors in the seeds' embedding set are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Neighbourhood {
-    /// Where seeds and compared documents lie.
+    /// The vectors of seeds and compared documents.
     pub known: HashMap<String, Vec<f32>>,
-    /// The neighbours.
     pub neighbours: Vec<(String, Vec<f32>)>,
 }
 
-/// What people are shown of a document.
+/// The content of a document that is shown with a recommendation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DocumentSummary {
-    /// The document.
     pub id: String,
-    /// Its metadata.
     pub metadata: Value,
-    /// What each classification task said.
+    /// The labels of each classification task.
     pub labels: BTreeMap<String, HitLabel>,
-    /// The summary, where a task made one.
+    /// The summary, if a task made one.
     pub summary: Option<String>,
 }
 
-/// A vector space of the seeds.
-struct Space {
+/// An embedding set of the seeds.
+struct SeedSpace {
     id: i32,
     dimension: i32,
 }
 
 impl Reader {
-    /// Documents that lie near the seeds. Where seeds lie in several spaces, as while documents move to another model, those of the
-    /// space with the most of them count.
+    /// Documents whose vectors are near the seeds'. If the seeds have vectors of several embedding sets, which happens while a
+    /// pipeline moves to another model, the set with most seeds is used.
     ///
-    /// What is to leave the database must pass [`Reader::document_summaries`].
-    ///
-    /// # Errors
-    /// Where the database is unavailable or takes too long.
+    /// Candidates are read with the service's rights. Show only those that [`Reader::document_summaries`] returns, which reads with
+    /// the caller's rights.
     pub async fn neighbours(&self, query: NeighbourQuery) -> Result<Neighbourhood, Transient> {
-        let mut lease = self.lease().await.map_err(unavailable)?;
-        let found = self.neighbourhood(&query, lease.connection()).await.map_err(unavailable)?;
-        lease.give_back();
+        let mut connection = self.request_connection().await.map_err(unavailable)?;
+        let found = self.neighbourhood(&query, connection.get()).await.map_err(unavailable)?;
+        connection.give_back();
         Ok(found)
     }
 
@@ -88,41 +82,35 @@ impl Reader {
         let mut transaction = connection.begin().await?;
         sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
         let Some(space) = space_of(query, &mut transaction).await? else { return Ok(Neighbourhood::default()) };
-        let crowded = self.store.crowds.is_crowded(&query.pipeline, &query.task, &mut transaction).await?;
-        let mut ids = match crowded {
-            true => candidates(query, &space, Some(query.depth * CHUNKS_A_DOCUMENT), &mut transaction).await?,
+        let is_large = self.store.large_vector_sets.contains(&query.pipeline, &query.task, &mut transaction).await?;
+        let mut ids = match is_large {
+            true => candidates(query, &space, Some(query.depth * CHUNKS_PER_DOCUMENT), &mut transaction).await?,
             false => Vec::new(),
         };
         if ids.len() < query.depth {
             ids = candidates(query, &space, None, &mut transaction).await?;
         }
-        let of_all: Vec<&str> = ids.iter().chain(&query.seeds).chain(&query.compared).map(String::as_str).collect();
-        let mut known = places(query, &space, &of_all, &mut transaction).await?;
+        let all: Vec<&str> = ids.iter().chain(&query.seeds).chain(&query.compared).map(String::as_str).collect();
+        let mut known = mean_vectors(query, &space, &all, &mut transaction).await?;
         transaction.commit().await?;
-        let neighbours = ids.into_iter().filter_map(|id| known.remove(&id).map(|place| (id, place))).collect();
+        let neighbours = ids.into_iter().filter_map(|id| known.remove(&id).map(|vector| (id, vector))).collect();
         Ok(Neighbourhood { known, neighbours })
     }
 
-    /// Those of the documents that are there and pass the filter, in the order in which they are named.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Those of the documents that exist and pass the filter, in the given order.
     pub async fn passing(&self, pipeline: &str, ids: &[String], filter: &SearchFilter) -> Result<Vec<String>, Transient> {
         let mut view = self.view().await?;
         let mut sql: QueryBuilder<Postgres> =
             QueryBuilder::new("SELECT d.id FROM documents d WHERE NOT d.deleted AND d.pipeline = ");
         sql.push_bind(pipeline).push(" AND d.id = ANY(").push_bind(ids).push(")");
         filter.push(&mut sql);
-        let rows = sql.build().persistent(false).fetch_all(view.connection()).in_time(self.deadline()).await?;
+        let rows = sql.build().persistent(false).fetch_all(view.connection()).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
         let found: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>().map_err(unavailable)?;
         Ok(ids.iter().filter(|id| found.contains(id)).cloned().collect())
     }
 
-    /// What people are shown of the documents that are there.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The content of the documents, by id. Documents that do not exist are left out.
     pub async fn document_summaries(
         &self,
         pipeline: &str,
@@ -143,7 +131,7 @@ impl Reader {
             ids
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         let shown = rows.into_iter().map(|row| {
@@ -153,10 +141,7 @@ impl Reader {
         Ok(shown.collect())
     }
 
-    /// Documents of the pipeline that have vectors.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many documents of the pipeline have vectors of the task.
     pub async fn count_embedded(&self, pipeline: &str, task: &str) -> Result<i64, Transient> {
         let mut view = self.view().await?;
         let count = sqlx::query_scalar!(
@@ -165,16 +150,16 @@ impl Reader {
             task
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(count)
     }
 }
 
-async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx::Result<Option<Space>> {
+async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx::Result<Option<SeedSpace>> {
     sqlx::query_as!(
-        Space,
+        SeedSpace,
         "SELECT s.id, s.dimension FROM embeddings e JOIN embedding_sets s ON s.id = e.set_id
          WHERE e.pipeline = $1 AND e.task = $2 AND e.document_id = ANY($3)
          GROUP BY s.id, s.dimension ORDER BY count(DISTINCT e.document_id) DESC, s.id DESC LIMIT 1",
@@ -186,21 +171,22 @@ async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx
     .await
 }
 
-/// The documents with the chunks nearest to each seed, so many for each; of the nearest `chunks` of each only, where that is said.
+/// The `depth` documents with the chunks nearest to each seed. With `chunks`, only this number of chunks is read for each seed.
 async fn candidates(
     query: &NeighbourQuery,
-    space: &Space,
+    space: &SeedSpace,
     chunks: Option<usize>,
     connection: &mut PgConnection,
 ) -> sqlx::Result<Vec<String>> {
-    let Space { id, dimension } = space;
+    let SeedSpace { id, dimension } = space;
     let mut bound = PgArguments::default();
     for names in [&query.seeds, &query.excluded] {
         bound.add(names).map_err(sqlx::Error::Encode)?;
     }
     bound.add(&query.pipeline).map_err(sqlx::Error::Encode)?;
     bound.add(&query.task).map_err(sqlx::Error::Encode)?;
-    // In the very words of the space's index, or the planner would not use it. Only integers are written into the text.
+    // Written exactly as in the index, because the planner would not use the index otherwise. Only integers are written into the
+    // text.
     let distance = format!("(e.vector::vector({dimension})) <=> s.place");
     let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
         format!(
@@ -235,10 +221,10 @@ async fn candidates(
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Where the documents lie.
-async fn places(
+/// The mean of each document's vectors.
+async fn mean_vectors(
     query: &NeighbourQuery,
-    space: &Space,
+    space: &SeedSpace,
     ids: &[&str],
     connection: &mut PgConnection,
 ) -> sqlx::Result<HashMap<String, Vec<f32>>> {

@@ -1,10 +1,10 @@
-//! What the ledger already knows: versions of documents, and outputs by fingerprint.
+//! Look-ups that avoid work: stored versions of documents, and outputs by fingerprint.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{InTime, Store};
+use super::{Store, WithDeadline};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
 
@@ -18,26 +18,20 @@ pub struct StoredVersion {
 }
 
 impl Store {
-    /// The stored versions of those of `ids` that are known.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The stored versions of the documents, by id. Documents that are not stored are left out.
     pub async fn versions(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, StoredVersion>, Transient> {
         let rows = sqlx::query!("SELECT id, version, deleted FROM documents WHERE pipeline = $1 AND id = ANY($2)", pipeline, ids)
             .fetch_all(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(rows.into_iter().map(|r| (r.id, StoredVersion { version: r.version, deleted: r.deleted })).collect())
     }
 
-    /// Which of the given rows of the pipeline already hold exactly the output with the fingerprint.
-    ///
-    /// `units` are document, task and fingerprint; the answer has one entry a unit.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn unchanged(&self, pipeline: &str, units: &[(String, String, Fingerprint)]) -> Result<Vec<bool>, Transient> {
-        let (ids, tasks, prints) = columns(units);
+    /// For each document, task and fingerprint, whether the stored result of that document and task has that fingerprint.
+    pub async fn unchanged(&self, pipeline: &str, results: &[(String, String, Fingerprint)]) -> Result<Vec<bool>, Transient> {
+        let ids: Vec<&str> = results.iter().map(|result| result.0.as_str()).collect();
+        let tasks: Vec<&str> = results.iter().map(|result| result.1.as_str()).collect();
+        let fingerprints: Vec<&[u8]> = results.iter().map(|result| result.2.0.as_slice()).collect();
         sqlx::query_scalar!(
             r#"SELECT coalesce((SELECT r.fingerprint = u.fingerprint FROM results r
                                 WHERE r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task), false) AS "unchanged!"
@@ -46,25 +40,23 @@ impl Store {
             pipeline,
             &ids as &[&str],
             &tasks as &[&str],
-            &prints as &[&[u8]]
+            &fingerprints as &[&[u8]]
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Outputs with the given fingerprints, whichever document they were made for and whichever pipeline of the tenant that has
-    /// `pipeline`, and the tokens each took. Another tenant's would tell that somebody else has that very text.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Outputs with the given fingerprints and the number of tokens that each took. They may be of other documents and other
+    /// pipelines of the same tenant as `pipeline`. Outputs of other tenants are not used: they would reveal that another tenant has
+    /// the same text.
     pub async fn outputs(
         &self,
         pipeline: &str,
         fingerprints: &[Fingerprint],
     ) -> Result<HashMap<Fingerprint, (Output, u32)>, Transient> {
         let wanted: Vec<&[u8]> = fingerprints.iter().map(|f| f.0.as_slice()).collect();
-        // One statement, so that a row and its vectors come from one moment.
+        // One statement, so that a row and its vectors are from the same snapshot.
         let rows = sqlx::query!(
             r#"SELECT r.fingerprint, r.kind, r.text, r.fields, r.tokens,
                       e.span_start AS "span_start?", e.span_end AS "span_end?", e.tokens AS "chunk_tokens?",
@@ -80,40 +72,34 @@ impl Store {
             pipeline
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
-        let mut found: HashMap<Fingerprint, Parts> = HashMap::new();
+        let mut found: HashMap<Fingerprint, StoredOutput> = HashMap::new();
         for row in rows {
-            let Ok(print) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };
+            let Ok(fingerprint) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };
             let (kind, text, fields, tokens) = (row.kind, row.text, row.fields, row.tokens);
-            let parts = found.entry(Fingerprint(print)).or_insert(Parts { kind, text, fields, tokens, chunks: Vec::new() });
+            let stored = StoredOutput { kind, text, fields, tokens, chunks: Vec::new() };
+            let stored = found.entry(Fingerprint(fingerprint)).or_insert(stored);
             if let (Some(start), Some(end), Some(tokens), Some(vector)) =
                 (row.span_start, row.span_end, row.chunk_tokens, row.vector)
             {
                 let span = Span { start: start as usize, end: end as usize };
-                parts.chunks.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
+                stored.chunks.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
             }
         }
-        let restored = found.into_iter().filter_map(|(print, parts)| {
-            let output = Output::restore(&parts.kind, parts.text, parts.fields, parts.chunks)?;
-            Some((print, (output, parts.tokens as u32)))
+        let restored = found.into_iter().filter_map(|(fingerprint, stored)| {
+            let output = Output::restore(&stored.kind, stored.text, stored.fields, stored.chunks)?;
+            Some((fingerprint, (output, stored.tokens as u32)))
         });
         Ok(restored.collect())
     }
 }
 
-/// The columns of a stored output, gathered from one row a chunk.
-struct Parts {
+/// The columns of a stored output, collected from several rows where it has several chunks.
+struct StoredOutput {
     kind: String,
     text: Option<String>,
     fields: Value,
     tokens: i32,
     chunks: Vec<EmbeddedChunk>,
-}
-
-fn columns(units: &[(String, String, Fingerprint)]) -> (Vec<&str>, Vec<&str>, Vec<&[u8]>) {
-    let ids = units.iter().map(|u| u.0.as_str()).collect();
-    let tasks = units.iter().map(|u| u.1.as_str()).collect();
-    let prints = units.iter().map(|u| u.2.0.as_slice()).collect();
-    (ids, tasks, prints)
 }

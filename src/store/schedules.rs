@@ -1,27 +1,27 @@
-//! What became of the times of schedules. A time is decided once: the row of the schedule moves on, the firing is written and its
-//! job is queued in one transaction, so that of two foremen who live for a moment only one asks for the job.
+//! Schedules and their firings. Each time of a schedule is decided once: one transaction moves the schedule's row forward, inserts
+//! the firing and queues its job. So only one job is queued, even if two processes act as coordinator for a moment.
 
 use sqlx::PgConnection;
 
 use super::jobs::{cancel, submit};
-use super::{InTime, JobState, NewJob, Store, SubmitOutcome, unavailable};
+use super::{JobState, NewJob, Store, SubmitOutcome, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// What became of a time of a schedule.
+/// The outcome of a time of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FiringOutcome {
-    /// Its job was asked for.
+    /// Its job was submitted.
     Fired,
-    /// The schedule's own policy lets it pass.
+    /// The schedule's overlap policy skipped it.
     Skipped,
-    /// Nobody was there in time.
+    /// No coordinator was running in time.
     Missed,
-    /// Its job cannot be asked for as things are.
+    /// Its job was refused.
     Refused,
 }
 
 impl FiringOutcome {
-    /// The outcome as it stands in tables, metrics and answers.
+    /// The name in tables, metrics and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fired => "fired",
@@ -32,81 +32,70 @@ impl FiringOutcome {
     }
 }
 
-/// A time of a schedule, and what becomes of it.
+/// A time of a schedule with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firing {
-    /// The time, in milliseconds since the Unix epoch.
+    /// The time in Unix milliseconds.
     pub time_ms: i64,
-    /// What becomes of it.
     pub outcome: FiringOutcome,
-    /// Why, where it is not fired.
+    /// Why the outcome is not `Fired`.
     pub reason: Option<String>,
 }
 
-/// Times that are decided together.
+/// Times of one schedule that are decided together.
 #[derive(Debug, Clone, Copy)]
 pub struct FiringBatch<'a> {
-    /// The schedule.
     pub schedule: &'a str,
-    /// The hash of what decides its times.
+    /// A hash of the settings that decide the schedule's times.
     pub timing: &'a str,
     /// The process that decides.
     pub by: &'a str,
-    /// One after the other, the earliest first.
+    /// The times, the earliest first.
     pub times: &'a [Firing],
-    /// The job of the last of them.
+    /// The job of the last time.
     pub job: Option<&'a NewJob>,
-    /// Jobs that it puts an end to.
+    /// Jobs that are cancelled for the new one.
     pub cancel: &'a [String],
 }
 
-/// What is remembered of a schedule.
+/// A row of `schedules`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSchedule {
-    /// Its name.
     pub name: String,
-    /// The hash of what decides its times.
+    /// A hash of the settings that decide the schedule's times.
     pub timing: String,
-    /// Every time up to here is decided, in milliseconds since the Unix epoch.
+    /// Every time up to this one is decided, in Unix milliseconds.
     pub decided_to_ms: i64,
 }
 
 /// The last time of a schedule that was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastFiring {
-    /// The schedule.
     pub schedule: String,
-    /// The time, in milliseconds since the Unix epoch.
+    /// The time in Unix milliseconds.
     pub time_ms: i64,
-    /// What became of it: fired, skipped, missed or refused.
+    /// `fired`, `skipped`, `missed` or `refused`.
     pub outcome: String,
-    /// Why, where it was not fired.
+    /// Why it was not fired.
     pub reason: Option<String>,
-    /// The job.
     pub job_id: Option<String>,
-    /// How the job stands.
+    /// The state of the job.
     pub job_state: Option<String>,
 }
 
 impl Store {
-    /// What is remembered of schedules.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Every stored schedule, in no particular order.
     pub async fn known_schedules(&self) -> Result<Vec<StoredSchedule>, Transient> {
         sqlx::query_as!(
             StoredSchedule,
             r#"SELECT name, timing, (extract(epoch FROM decided_to) * 1000)::bigint AS "decided_to_ms!" FROM schedules"#
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Remembers a schedule that is new or has other times than before: times up to `now_ms` are none of its own.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stores a schedule that is new or whose times have changed. Times up to `now_ms` are not fired.
     pub async fn remember_schedule(&self, name: &str, timing: &str, now_ms: i64) -> Result<(), Transient> {
         sqlx::query!(
             "INSERT INTO schedules (name, timing, since, decided_to)
@@ -118,16 +107,13 @@ impl Store {
             now_ms as f64
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
-    /// Writes what becomes of the times, and asks for the job of the last of them where it fires. Gives back those that nobody else
-    /// had decided, as they were written: a job whose id stands for another one is refused.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stores the outcomes of the times, and submits the job of the last one if it fires. Returns the times that no other process
+    /// had decided before, with their stored outcomes: a job whose id belongs to another job is refused.
     pub async fn decide_firings(&self, firings: &FiringBatch<'_>, events: &str) -> Result<Vec<Firing>, Transient> {
         let Some(last) = firings.times.last() else { return Ok(Vec::new()) };
         self.transact(async |connection| {
@@ -156,20 +142,17 @@ impl Store {
                 let submitted = submit(connection, job, events).await.map_err(unavailable)?;
                 if submitted == SubmitOutcome::Conflict {
                     fired.outcome = FiringOutcome::Refused;
-                    fired.reason = Some(format!("the id `{}` stands for another job", job.id));
+                    fired.reason = Some(format!("the id `{}` belongs to another job", job.id));
                 }
-                name_job(connection, firings.schedule, fired, job).await.map_err(unavailable)?;
+                set_job(connection, firings.schedule, fired, job).await.map_err(unavailable)?;
             }
             Ok(written)
         })
         .await
     }
 
-    /// Asks for a job of the schedule that no time of it asks for.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn fire_now(&self, (schedule, by): (&str, &str), now_ms: i64, job: &NewJob, events: &str) -> Result<(), Transient> {
+    /// Submits a job of the schedule at a time that is not one of its own.
+    pub async fn fire_now(&self, schedule: &str, by: &str, now_ms: i64, job: &NewJob, events: &str) -> Result<(), Transient> {
         self.transact(async |connection| {
             submit(connection, job, events).await.map_err(unavailable)?;
             sqlx::query!(
@@ -188,10 +171,7 @@ impl Store {
         .await
     }
 
-    /// The last time of each schedule that was decided.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The last decided time of each schedule.
     pub async fn last_firings(&self) -> Result<Vec<LastFiring>, Transient> {
         sqlx::query_as!(
             LastFiring,
@@ -200,14 +180,11 @@ impl Store {
                FROM firings f LEFT JOIN jobs j ON j.id = f.job_id ORDER BY f.schedule, f.fire_at DESC"#
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Jobs of the schedule that have not ended.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Ids of the schedule's jobs that have not ended.
     pub async fn open_jobs_of(&self, schedule: &str) -> Result<Vec<String>, Transient> {
         let ended: Vec<&str> = JobState::ALL.iter().filter(|state| state.is_final()).map(|state| state.as_str()).collect();
         sqlx::query_scalar!(
@@ -216,12 +193,12 @@ impl Store {
             &ended as &[&str]
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 }
 
-/// Writes those of the times that are not written yet, and tells which.
+/// Inserts the times that are not stored yet, and returns them.
 async fn insert(connection: &mut PgConnection, firings: &FiringBatch<'_>) -> sqlx::Result<Vec<Firing>> {
     let times: Vec<f64> = firings.times.iter().map(|firing| firing.time_ms as f64).collect();
     let outcomes: Vec<&str> = firings.times.iter().map(|firing| firing.outcome.as_str()).collect();
@@ -242,8 +219,8 @@ async fn insert(connection: &mut PgConnection, firings: &FiringBatch<'_>) -> sql
     Ok(firings.times.iter().filter(|firing| written.contains(&firing.time_ms)).cloned().collect())
 }
 
-/// Writes the job of a time that fires, or why it has none.
-async fn name_job(connection: &mut PgConnection, schedule: &str, firing: &Firing, job: &NewJob) -> sqlx::Result<()> {
+/// Stores the job of a time that fired, or why it has none.
+async fn set_job(connection: &mut PgConnection, schedule: &str, firing: &Firing, job: &NewJob) -> sqlx::Result<()> {
     let id = (firing.outcome == FiringOutcome::Fired).then_some(job.id.as_str());
     sqlx::query!(
         "UPDATE firings SET outcome = $3, reason = $4, job_id = $5

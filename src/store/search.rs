@@ -1,26 +1,30 @@
 //! Search in one pipeline's documents: by vectors, by words, or both.
 //!
-//! | asked by | candidates | score of a hit |
+//! | query | candidates | score of a hit |
 //! |---|---|---|
-//! | vector | documents by the nearest of their chunks | cosine similarity, -1 to 1 |
-//! | words | documents with all the words; where they are few, with any | BM25 (`ranking.rs`), 0 or more |
-//! | both | the union | what the two lists say of it, on one scale or by reciprocal ranks (`fusion.rs`) |
+//! | vector | documents, ranked by the nearest of their chunks | cosine similarity, -1 to 1 |
+//! | words | documents with all the words; if they are few, also those with any | BM25 (`ranking.rs`), 0 or more |
+//! | both | the union of both lists | the fused scores or the fused reciprocal ranks (`fusion.rs`) |
 //!
-//! A vector is compared with those of its own space only. While documents move from one space to another, those that have not yet are
-//! found by words: where only vectors were asked for, too, and then the two lists are fused; where both were, their place among the
-//! words stands for the one that they cannot have among the vectors, too.
+//! A vector is compared only with vectors of its own embedding set. While a pipeline moves to another embedding model, some
+//! documents still have vectors of the old set and cannot be found by the query's vector. They are found by words instead:
+//!
+//! | query | documents with vectors of another set |
+//! |---|---|
+//! | vector | the words of the query find them, and their list is fused with the list by vectors |
+//! | both | their rank in the list by words also counts as their rank in the list by vectors |
 
 mod any_match;
-mod describe;
 mod facets;
 mod filter;
 mod fusion;
 mod highlight;
+mod hits;
 mod normalize;
+mod query_terms;
 mod ranking;
-mod terms;
+mod text_query;
 mod vectors;
-mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -31,88 +35,84 @@ use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
 use super::{Reader, SLOW, Store, unavailable};
-use fusion::{Lists, alone};
+use fusion::{FusionInput, unfused};
+use text_query::TextQuery;
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddingSet, Span};
-use vectors::{Space, of_other_spaces};
+use vectors::{VectorSpace, of_other_spaces};
 
-pub(super) use vectors::{Crowds, EXACT_UP_TO};
-use words::Wording;
+pub(super) use vectors::{EXACT_UP_TO, LargeVectorSets};
 
 pub use facets::{Facet, FacetCounts, FacetValue};
 pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter, ValueKind};
 pub use fusion::Fusion;
 
-/// What to look for.
+/// A search.
 #[derive(Debug, Clone)]
 pub struct SearchQuery {
     /// The pipeline whose documents are searched.
     pub pipeline: String,
-    /// The words, where words count.
+    /// The words, for a search by words or by both.
     pub words: Option<String>,
-    /// The vector, where meaning counts.
+    /// The vector, for a search by vectors or by both.
     pub vector: Option<QueryVector>,
-    /// How the two become one.
+    /// How the two lists are fused in a search by both.
     pub fusion: Fusion,
-    /// Hits to pass over, which earlier pages had.
+    /// How many of the best hits to leave out, because earlier pages had them.
     pub offset: usize,
-    /// Most hits to return.
+    /// How many hits to return at most.
     pub limit: usize,
-    /// What every hit must fulfil.
+    /// Conditions that every hit must meet.
     pub filter: SearchFilter,
-    /// What to count the whole match by.
+    /// Values to count over all matching documents.
     pub facets: Vec<Facet>,
 }
 
-/// A part of the answer.
+/// One page of the result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SearchPage {
     /// The hits, the best first.
     pub hits: Vec<SearchHit>,
-    /// Whether there are further ones.
+    /// Whether there are further hits.
     pub more: bool,
-    /// The counts, in the order in which they were asked for.
+    /// The counts, in the order of the query's facets.
     pub facets: Vec<FacetCounts>,
 }
 
-/// A point in a vector space, and the task whose vectors are compared with it.
+/// The vector of a query, and the task whose vectors it is compared with.
 #[derive(Debug, Clone)]
 pub struct QueryVector {
-    /// The vector space.
     pub set: EmbeddingSet,
     /// The embedding task.
     pub task: String,
-    /// The components.
     pub vector: Vec<f32>,
-    /// What it means in words, for documents whose vectors are of another space.
+    /// The text that was embedded, to find documents with vectors of another embedding set.
     pub words: String,
 }
 
-/// One document found.
+/// One document of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearchHit {
-    /// The document.
     pub document_id: String,
-    /// How well it fits; comparable within one answer only.
+    /// Scores are comparable within one result only.
     pub score: f64,
-    /// The passage that fits best.
+    /// The passage that matches best.
     pub chunk: Passage,
-    /// What each classification task said.
+    /// The labels of each classification task.
     pub labels: BTreeMap<String, HitLabel>,
-    /// The summary, where a task made one.
+    /// The summary, if a task made one.
     pub summary: Option<String>,
-    /// The document's metadata.
     pub metadata: Value,
-    /// The words of the query inside the passage, in bytes of the document's text.
+    /// Where the query's words are in the passage, in bytes of the document's text.
     pub highlights: Vec<Span>,
-    /// How the score came about.
+    /// How the score was computed.
     pub explanation: Explanation,
 }
 
 /// A part of a document's text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Passage {
-    /// The words.
+    /// The passage.
     pub text: String,
     /// Its first byte in the document's text.
     pub start: usize,
@@ -120,45 +120,47 @@ pub struct Passage {
     pub end: usize,
 }
 
-/// The labels that a task gave.
+/// The labels that a classification task gave to a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HitLabel {
-    /// The likeliest; a multi-label task may give none.
+    /// The most probable label; a multi-label task may give none.
     pub label: Option<String>,
     /// Its probability.
     pub confidence: Option<f32>,
-    /// All that were given.
+    /// All labels that were given.
     pub labels: Vec<String>,
 }
 
-/// How a hit's score came about: the sum of what each list gave it.
+/// How a hit's score was computed: it is the sum of what each list adds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
-    /// The list by meaning, where it has the document.
+    /// The document's rank in the list by vectors, if it is in the list.
     pub vector: Option<ListRank>,
-    /// The list by words, where it has the document.
+    /// The document's rank in the list by words, if it is in the list.
     pub text: Option<ListRank>,
 }
 
-/// Where a hit stood in one list.
+/// The rank of a hit in one list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ListRank {
-    /// Its place, from 1.
+    /// The rank, from 1.
     pub rank: usize,
-    /// What decided the place: the cosine similarity, or the weight of the words (BM25).
+    /// The list's own score: the cosine similarity, or BM25.
     pub score: f64,
-    /// What the list adds to the hit's score. Where two lists are fused by scores: the score from 0 to 1, by weight, 0.6 for vectors
-    /// and 0.4 for words; by ranks: 1 / (60 + rank), a quarter of it where a document holds only some of the words. A document whose
-    /// vectors are of another space has from the words what both lists give. Otherwise the list's own score.
+    /// What the list adds to the hit's score. If two lists are fused by scores: the score, scaled to 0 to 1, times 0.6 for vectors
+    /// or 0.4 for words. If they are fused by ranks: 1 / (60 + rank), and a quarter of it for a document with only some of the
+    /// words. A document with vectors of another embedding set gets from the list by words what both lists would give. For a single
+    /// list: its own score.
     pub adds: f64,
-    /// In the list by words, whether the document holds all of them.
+    /// In the list by words: whether the document holds all of them.
     pub all_words: Option<bool>,
 }
 
-/// Candidates of each list: the first pages come from the best of them, and only whoever turns many pages pays for more.
+/// How many candidates each list gets: 100 first, and 1,000 if the page is not full then. So only requests for late pages pay for
+/// more.
 const DEPTHS: [usize; 2] = [100, 1_000];
 
-/// One snapshot for all statements; an index scan that goes on until the filters let enough through.
+/// Settings of the transaction: one snapshot for all statements, and index scans that continue until enough rows pass the filters.
 pub(super) const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
      SET LOCAL statement_timeout = '15s';
      SET LOCAL TimeZone = 'UTC';
@@ -172,12 +174,12 @@ struct Candidate {
     id: String,
     score: f64,
     all_words: bool,
-    /// The chunk that is nearest, where it stands among the vectors.
+    /// The nearest chunk, for a candidate by vectors.
     chunk: Option<Span>,
 }
 
-/// A document in the order of the answer.
-struct Ranked {
+/// A document in the order of the result.
+struct RankedDocument {
     id: String,
     score: f64,
     explanation: Explanation,
@@ -185,75 +187,69 @@ struct Ranked {
 }
 
 impl Store {
-    /// [`Reader::search`] for the service.
-    ///
-    /// # Errors
-    /// Where the database is unavailable or takes too long.
+    /// [`Reader::search`] for the service itself.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
         self.reader(None).search(query).await
     }
 }
 
 impl Reader {
-    /// The documents that fit best, the best first.
+    /// The documents that match best, the best first.
     ///
-    /// The order does not depend on `offset` and `limit`: pages of one question over documents that do not change never repeat or
-    /// skip one, and of equals the smaller id comes first. Documents that change in between may move from one page to another.
-    ///
-    /// # Errors
-    /// Where the database is unavailable or takes too long.
+    /// The order does not depend on `offset` and `limit`, and documents with equal scores are in the order of ids. So the pages of
+    /// one query never repeat or skip a document, unless documents change in between.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
-        let mut lease = self.lease().await.map_err(unavailable)?;
+        let mut connection = self.request_connection().await.map_err(unavailable)?;
         let begun = Instant::now();
-        let page = self.page(&query, lease.connection()).await;
+        let page = self.page(&query, connection.get()).await;
         if begun.elapsed() >= SLOW {
-            tracing::warn!(query.pipeline, seconds = begun.elapsed().as_secs_f32(), "a search took long");
+            tracing::warn!(query.pipeline, seconds = begun.elapsed().as_secs_f32(), "a search was slow");
         }
         let page = page.map_err(unavailable)?;
-        lease.give_back();
+        connection.give_back();
         Ok(page)
     }
 
     async fn page(&self, query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<SearchPage> {
         let mut transaction = connection.begin().await?;
         sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
-        // Documents whose vectors are of another space have nothing but their words to be found by.
-        let (space, moves) = match &query.vector {
-            Some(vector) => Space::find(vector, &mut transaction).await?,
+        // Documents with vectors of another space can be found only by words.
+        let (space, has_other_spaces) = match &query.vector {
+            Some(vector) => VectorSpace::find(vector, &mut transaction).await?,
             None => (None, false),
         };
-        let unspoken = query.vector.as_ref().filter(|_| moves).map(|vector| &vector.words);
-        let wording = match query.words.as_ref().or(unspoken) {
-            Some(words) => Some(Wording::parse(&query.pipeline, words, &mut transaction).await?),
+        let words_of_vector = query.vector.as_ref().filter(|_| has_other_spaces).map(|vector| &vector.words);
+        let text_query = match query.words.as_ref().or(words_of_vector) {
+            Some(words) => Some(TextQuery::parse(&query.pipeline, words, &mut transaction).await?),
             None => None,
         };
         let both = query.vector.is_some() && query.words.is_some();
         let wanted = query.offset + query.limit;
-        let mut order: Vec<Ranked> = Vec::new();
+        let mut order: Vec<RankedDocument> = Vec::new();
         for depth in DEPTHS {
             let by_vector = match &space {
-                Some(space) => space.candidates(query, (depth, &self.store.crowds), &mut transaction).await?,
+                Some(space) => space.candidates(query, depth, &self.store.large_vector_sets, &mut transaction).await?,
                 None => Vec::new(),
             };
-            let mut by_words = match &wording {
-                Some(wording) => wording.candidates(query, depth, &mut transaction).await?,
+            let mut by_words = match &text_query {
+                Some(text_query) => text_query.candidates(query, depth, &mut transaction).await?,
                 None => Vec::new(),
             };
             let exhausted = by_vector.len() < depth && by_words.len() < depth;
             let mut elsewhere = HashSet::new();
-            if let Some(vector) = query.vector.as_ref().filter(|_| moves) {
+            if let Some(vector) = query.vector.as_ref().filter(|_| has_other_spaces) {
                 let ids: Vec<&str> = by_words.iter().map(|candidate| candidate.id.as_str()).collect();
-                elsewhere = of_other_spaces(&query.pipeline, (vector, space.as_ref()), &ids, &mut transaction).await?;
+                elsewhere = of_other_spaces(&query.pipeline, vector, space.as_ref(), &ids, &mut transaction).await?;
                 if !both {
                     by_words.retain(|candidate| elsewhere.contains(&candidate.id));
                 }
             }
             let is_fused = both || (space.is_some() && !by_words.is_empty());
-            // What came from fewer candidates keeps its place, so that no page depends on how far others went.
+            // Documents of the first, shorter list keep their order, so that early pages do not depend on how many pages are read.
             let known: HashSet<String> = order.iter().map(|ranked| ranked.id.clone()).collect();
             let ranked = match is_fused {
-                true => Lists { fusion: query.fusion, both, elsewhere: &elsewhere }.fused(by_vector, by_words),
-                false => alone(by_vector, by_words),
+                true => FusionInput { fusion: query.fusion, both, elsewhere: &elsewhere }.fuse(by_vector, by_words),
+                false => unfused(by_vector, by_words),
             };
             order.extend(ranked.into_iter().filter(|ranked| !known.contains(&ranked.id)));
             if order.len() > wanted || exhausted {
@@ -261,17 +257,18 @@ impl Reader {
             }
         }
         let more = order.len() > wanted;
-        let page: Vec<Ranked> = order.into_iter().skip(query.offset).take(query.limit).collect();
+        let page: Vec<RankedDocument> = order.into_iter().skip(query.offset).take(query.limit).collect();
         let mut facets = Vec::with_capacity(query.facets.len());
         for facet in &query.facets {
-            // Among the vectors each document has a place: only where words alone are asked for do they decide what is part of the match.
-            let asked = wording.as_ref().filter(|_| query.words.is_some() && query.vector.is_none());
-            facets.push(facets::count(query, asked, facet, &mut transaction).await?);
+            // Every document has some similarity to a vector, so only a search by words alone restricts which documents match.
+            let words = text_query.as_ref().filter(|_| query.words.is_some() && query.vector.is_none());
+            facets.push(facets::count(query, words, facet, &mut transaction).await?);
         }
-        // Candidates and counts are of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no
-        // operator of full text may look at a row before the policy has. What leaves the database is read under it.
-        self.confine(&mut transaction).await?;
-        let hits = describe::describe(query, (space.as_ref(), wording.as_ref()), page, &mut transaction).await?;
+        // Candidates and counts are read with the service's rights, of this pipeline only. Under row-level security Postgres would
+        // not use their indexes, because the operators of full-text search may not see a row before the policy has passed it. The
+        // content of the hits is read with the caller's rights.
+        self.restrict(&mut transaction).await?;
+        let hits = hits::load(query, space.as_ref(), text_query.as_ref(), page, &mut transaction).await?;
         transaction.commit().await?;
         Ok(SearchPage { hits, more, facets })
     }

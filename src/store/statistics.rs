@@ -1,4 +1,4 @@
-//! Counts for people.
+//! Statistics of a pipeline and samples of its documents, for people.
 
 use std::collections::BTreeMap;
 
@@ -7,51 +7,46 @@ use serde_json::Value;
 use super::{Store, unavailable};
 use tidemill_base::failure::Transient;
 
-/// What a pipeline has made of a topic.
+/// What a pipeline made of the records of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PipelineStatistics {
-    /// Records committed.
+    /// Committed records.
     pub records: i64,
-    /// Live documents whose latest version came from the topic.
+    /// Documents that are not deleted and whose latest version came from the topic.
     pub documents: i64,
-    /// Results by task, computed or taken over.
+    /// Results by task, computed or reused.
     pub results: BTreeMap<String, i64>,
-    /// Of those, taken over without device time.
+    /// How many of the results were reused, without device time.
     pub reused: i64,
-    /// Units rightly not done.
+    /// Task records that need no output.
     pub skipped: i64,
-    /// Dead letters.
     pub dead_letters: i64,
-    /// Tokens run through models.
+    /// Tokens that models read.
     pub tokens: i64,
     /// Rows of the pipeline's live Parquet files, of all topics.
     pub parquet_rows: i64,
 }
 
-/// A document with what the tasks said of it, in short.
+/// A document with one output of each kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleDocument {
-    /// The document.
     pub id: String,
-    /// The beginning of its text.
+    /// The beginning of the document's text.
     pub beginning: String,
-    /// The label of the first classification by name, where there is one.
+    /// The label of the first classification task, in the order of names.
     pub label: Option<String>,
-    /// Its probability.
+    /// The label's probability.
     pub confidence: Option<f32>,
     /// The first summary or rendered text.
     pub text: Option<String>,
-    /// The first extraction, as its details are stored.
+    /// The stored details of the first extraction.
     pub facts: Option<Value>,
-    /// The first text that was written after a prompt.
+    /// The first text that a `write` task made.
     pub copy: Option<String>,
 }
 
 impl Store {
-    /// A few live documents, with as many different labels as there are and those with most outputs first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// A few documents with as many different labels as possible, those with most outputs first.
     pub async fn sample_documents(&self, pipeline: &str, limit: i64) -> Result<Vec<SampleDocument>, Transient> {
         sqlx::query_as!(
             SampleDocument,
@@ -78,10 +73,7 @@ impl Store {
         .map_err(unavailable)
     }
 
-    /// Counts over everything that the pipeline committed from the topic.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Statistics of everything that the pipeline committed from the topic.
     pub async fn statistics(&self, pipeline: &str, topic: &str) -> Result<PipelineStatistics, Transient> {
         let totals = sqlx::query!(
             r#"SELECT (SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = $1 AND topic = $2) AS "records!",

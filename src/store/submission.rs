@@ -1,180 +1,175 @@
-//! The rows that one micro-batch brings to its commit.
+//! The rows of one micro-batch, in the form in which its commit takes them.
+//!
+//! A *task record* is the pair of a record and a task: a batch of 100 records in a pipeline with three tasks has 300 task records.
 
+mod copy;
+mod leads;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CopySubmission, LeadSubmission, StagedFile};
+use super::StagedFile;
 use tidemill_base::checkpoint::CheckpointDelta;
 use tidemill_base::failure::Tolerance;
 use tidemill_base::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
 
-/// Everything that one micro-batch makes true.
+pub use copy::{CopyDraft, CopyRow, CopySubmission};
+pub use leads::{AccountTopic, LeadRow, LeadSubmission};
+
+/// Everything that one micro-batch writes.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// The batch.
     pub batch: BatchRow,
-    /// What each task came to.
+    /// Counts and costs, one row per task.
     pub usage: Vec<UsageRow>,
     /// The latest version of each document in the batch; ids are distinct.
     pub documents: Vec<DocumentRow>,
-    /// Outputs to write, of documents in `documents`.
+    /// Outputs to write, all of them of documents in `documents`.
     pub results: Vec<ResultRow>,
-    /// Units whose visible row was found to hold the output already: document, task, fingerprint.
+    /// Task records whose stored result already is their output: document, task, fingerprint. The commit checks that it still is.
     pub unchanged: Vec<(String, String, Fingerprint)>,
-    /// Units without an output for this version; what an older version left there goes.
+    /// Document and task of results to delete, because the new version of the document has no such output.
     pub removed: Vec<(String, String)>,
-    /// What can never succeed.
     pub dead_letters: Vec<DeadLetterRow>,
-    /// What to publish.
+    /// Events to publish after the commit.
     pub events: Vec<Event>,
-    /// The file staged for the batch.
+    /// The Parquet file that was staged for the batch.
     pub file: Option<StagedFile>,
-    /// The copy that the batch brings, where the pipeline is a catalogue's.
+    /// The copy that the batch made, in a pipeline that writes copy.
     pub copy: Option<CopySubmission>,
-    /// How many dead letters the pipeline bears, where the commit is to count those of the last records.
+    /// How many dead letters the pipeline tolerates; none where this commit need not count them.
     pub tolerance: Option<Tolerance>,
-    /// What becomes of the documents' leads, where the pipeline makes leads of them.
+    /// Changes of leads, in a pipeline that scores leads.
     pub leads: Option<LeadSubmission>,
+}
+
+impl Submission {
+    /// Ids of the documents that the batch deletes, of those that were accepted: a delete is a document without content.
+    pub(super) fn deleted_ids<'a>(&'a self, accepted: &HashSet<String>) -> Vec<&'a str> {
+        let deleted = self.documents.iter().filter(|document| document.content.is_none() && accepted.contains(&document.id));
+        deleted.map(|document| document.id.as_str()).collect()
+    }
 }
 
 /// A row of `batches`.
 #[derive(Debug, Clone)]
 pub struct BatchRow {
-    /// The batch's id, by which a lost reply is resolved.
+    /// A process that lost the reply to its commit looks the batch up by this id.
     pub id: Uuid,
-    /// The pipeline.
     pub pipeline: String,
-    /// The offsets covered.
     pub delta: CheckpointDelta,
-    /// Records in it.
+    /// How many records the batch has.
     pub records: i32,
-    /// Rows of its Parquet file.
+    /// How many rows its Parquet file has.
     pub parquet_rows: i32,
 }
 
-/// A row of `usage`; the counts of a batch are their sums.
+/// A row of `usage`: one task in one batch. The counts of the batch are the sums of its rows.
 #[derive(Debug, Clone, Default)]
 pub struct UsageRow {
-    /// The task.
     pub task: String,
-    /// Units computed, and deletes carried out.
+    /// Task records that were computed, and deletes that were carried out.
     pub ok: i32,
-    /// Units taken over.
+    /// Task records whose output was taken from an earlier computation.
     pub reused: i32,
-    /// Units rightly not done.
+    /// Task records that need no output.
     pub skipped: i32,
-    /// Units that can never be done.
+    /// Task records that became dead letters.
     pub dead: i32,
-    /// Tokens the model read.
+    /// Tokens that models read.
     pub tokens: i64,
-    /// Tokens the model wrote.
+    /// Tokens that models wrote.
     pub generated_tokens: i64,
-    /// Device time.
     pub device_micros: i64,
 }
 
 /// A version of a document.
 #[derive(Debug, Clone)]
 pub struct DocumentRow {
-    /// The document.
     pub id: String,
-    /// Its version; `None` for a delete where none is known.
+    /// None for a delete that names no version, where no version is stored.
     pub version: Option<i64>,
-    /// Whether it stands over whatever version is there: a delete that names none.
+    /// Whether it replaces the stored version whatever its number: a delete that names no version.
     pub wins: bool,
-    /// Whether it may bring back a document whose delete has the same version: its record came after the delete. What a job reads, or an
-    /// operator sends again, may have been written before it.
+    /// Whether it may bring back a document whose delete has the same version, because its record came after the delete. Rows of a
+    /// job and records that an operator sent again may be older than the delete, and may not.
     pub revives: bool,
-    /// What to store; `None` for a delete.
+    /// None for a delete.
     pub content: Option<DocumentContent>,
 }
 
 /// What is stored of a document.
 #[derive(Debug, Clone)]
 pub struct DocumentContent {
-    /// The text.
     pub text: Arc<str>,
-    /// The metadata, a JSON object.
+    /// A JSON object.
     pub metadata: String,
-    /// Every field of the source, a JSON object; `None` where the database cannot hold them.
+    /// Every field of the source, as a JSON object; none where the database cannot store them.
     pub source: Option<String>,
 }
 
-/// An output to write.
+/// A row of `results`.
 #[derive(Debug, Clone)]
 pub struct ResultRow {
-    /// The document.
     pub document_id: String,
-    /// The task.
     pub task: String,
     /// The kind of task.
     pub kind: &'static str,
     /// The document's version.
     pub version: i64,
-    /// The first label.
+    /// The most probable label of a classification.
     pub label: Option<String>,
-    /// Its probability.
     pub confidence: Option<f32>,
-    /// The text output.
     pub text: Option<String>,
-    /// Everything else, a JSON object.
+    /// The details that have no column of their own, as a JSON object.
     pub fields: String,
-    /// Identifies the computation.
     pub fingerprint: Fingerprint,
-    /// What it took.
     pub cost: Cost,
-    /// Where it comes from.
     pub lineage: Lineage,
-    /// Vectors, with the id of their set.
+    /// The id of the embedding set, and the vectors.
     pub embedding: Option<(i32, Vec<EmbeddedChunk>)>,
-    /// What somebody did with another document, with its time where that is known.
+    /// The interaction that the result records, with its time where that is known.
     pub interaction: Option<Interaction>,
 }
 
-/// A record or unit that can never succeed.
+/// A row of `dead_letters`: a record, or one task of a record, that fails however often it is tried.
 #[derive(Debug, Clone)]
 pub struct DeadLetterRow {
-    /// Where the record stands.
+    /// The record's offset in the batch's partition.
     pub offset: i64,
-    /// The task; empty where the record as a whole is at fault.
+    /// Empty where the whole record failed.
     pub task: String,
-    /// The document, where the record could be decoded.
+    /// None where the record could not be decoded.
     pub document_id: Option<String>,
-    /// The class of fault.
+    /// The name of a [`FailureClass`](tidemill_base::failure::FailureClass).
     pub class: &'static str,
-    /// The sentence that says what is wrong.
+    /// One sentence that says what is wrong.
     pub reason: String,
-    /// The record's key.
     pub key: Option<Vec<u8>>,
-    /// The record's payload, as it came.
+    /// The record's payload as it came.
     pub payload: Option<Vec<u8>>,
-    /// Names of the headers.
     pub header_names: Vec<String>,
-    /// Values of the headers.
     pub header_values: Vec<Option<Vec<u8>>>,
-    /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
     /// How often the record was tried.
     pub attempts: i32,
-    /// How often it had been sent again before.
+    /// How often the record had been replayed before.
     pub replays: i32,
 }
 
-/// An event for the outbox.
+/// A row of `outbox`.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What consumers deduplicate by.
+    /// Consumers deduplicate by this id.
     pub event_id: Uuid,
-    /// The topic.
     pub topic: String,
-    /// The record's key.
     pub key: Vec<u8>,
-    /// The record's payload.
     pub payload: Option<Vec<u8>>,
-    /// The record's headers, an object of strings.
+    /// An object of strings.
     pub headers: Value,
-    /// The document whose version must win for the event to be true; `None` where it is true in any case.
+    /// The event is published only if this document's version is accepted; none publishes it in any case.
     pub document_id: Option<String>,
 }

@@ -1,11 +1,12 @@
-//! As whom the tables are read, and whose each pipeline is.
+//! Tenants: which tenant each pipeline belongs to, and reading under a tenant's row-level security.
 //!
-//! | who asks | reads in the role | sees |
+//! | caller | database role | sees |
 //! |---|---|---|
-//! | the service itself, or a token of no tenant | of the service, which owns the tables | every row |
+//! | the service itself, or a token without a tenant | the service's role, which owns the tables | every row |
 //! | a token of a tenant | `tidemill_reader`, with the tenant set for the transaction | rows of that tenant's pipelines, by the policies on the tables |
 //!
-//! A tenant's pipelines are known to the service as well and it asks for no others; the policies hold where that has a hole.
+//! The service also checks itself that a tenant asks only for its own pipelines. The policies protect against mistakes in that
+//! check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,50 +14,48 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{Executor, PgConnection, Postgres};
 
-use super::{InTime, Store, unavailable};
+use super::{Store, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// Reads for somebody. Clones share the connections.
+/// Reads the tables with the rights of a tenant, or of the service. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pub(super) store: Store,
     tenant: Option<Arc<str>>,
 }
 
-/// A connection of those that answer questions. Where it is dropped before it is given back, it is closed: one that is still in a
-/// tenant's role must never go back to the others, and the server gives up what nobody waits for any more.
-pub(super) struct Lease(Option<PoolConnection<Postgres>>);
+/// A connection of the request pool. Dropping it without [`RequestConnection::give_back`] closes it: a connection that still has a
+/// tenant's role must not return to the pool, and the server cancels a statement when its connection is closed.
+pub(super) struct RequestConnection(Option<PoolConnection<Postgres>>);
 
 /// A connection that sees what its reader may see.
 pub(super) struct View {
-    lease: Lease,
-    is_bound: bool,
+    connection: RequestConnection,
+    /// Whether a transaction with the tenant's role is open.
+    has_tenant: bool,
 }
 
-/// What came of saying whose a pipeline is.
+/// The result of registering a pipeline for a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enrollment {
-    /// It is known now, or was known as that tenant's.
+    /// The pipeline belongs to the tenant.
     Yes,
-    /// It is known as another tenant's.
+    /// The pipeline belongs to this other tenant.
     Another(String),
 }
 
 impl Store {
-    /// Reads for the tenant, or for the service where there is none.
+    /// A reader with the rights of the tenant, or of the service where there is none.
     pub fn reader(&self, tenant: Option<Arc<str>>) -> Reader {
         Reader { store: self.clone(), tenant }
     }
 
-    /// The same by the connections of the walk, for what a pipeline itself looks up.
+    /// A reader with the rights of the tenant that uses the connections of the pipelines, for queries that a pipeline makes itself.
     pub fn pipeline_reader(&self, tenant: Arc<str>) -> Reader {
-        Reader { store: Self { questions: self.pool.clone(), ..self.clone() }, tenant: Some(tenant) }
+        Reader { store: Self { request_pool: self.pool.clone(), ..self.clone() }, tenant: Some(tenant) }
     }
 
-    /// Says that the pipeline is the tenant's, unless it is known as another's.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Registers the pipeline for the tenant, unless it belongs to another one.
     pub async fn enroll_pipeline(&self, pipeline: &str, tenant: &str) -> Result<Enrollment, Transient> {
         let known = sqlx::query_scalar!(
             "INSERT INTO pipelines AS p (name, tenant) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET tenant = p.tenant RETURNING tenant",
@@ -64,15 +63,12 @@ impl Store {
             tenant
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(if known == tenant { Enrollment::Yes } else { Enrollment::Another(known) })
     }
 
-    /// Makes the pipeline, with everything that it has made, the tenant's. Tells whose it was, where it was known.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Moves the pipeline with all its rows to the tenant. Returns its tenant before; none where the pipeline is not registered.
     pub async fn assign_pipeline(&self, pipeline: &str, tenant: &str) -> Result<Option<String>, Transient> {
         sqlx::query_scalar!(
             "WITH before AS (SELECT name, tenant FROM pipelines WHERE name = $1 FOR UPDATE)
@@ -81,95 +77,90 @@ impl Store {
             tenant
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Every pipeline that has run, and whose it is.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Every registered pipeline with its tenant.
     pub async fn tenants(&self) -> Result<Vec<(String, String)>, Transient> {
         let rows = sqlx::query!("SELECT name, tenant FROM pipelines ORDER BY name").fetch_all(&self.pool);
-        Ok(rows.in_time(self.deadline).await?.into_iter().map(|row| (row.name, row.tenant)).collect())
+        Ok(rows.with_deadline(self.deadline).await?.into_iter().map(|row| (row.name, row.tenant)).collect())
     }
 }
 
 impl Reader {
-    /// The same tables for one tenant.
+    /// A reader of the same database with the rights of the tenant.
     pub fn of(&self, tenant: Arc<str>) -> Self {
         self.store.reader(Some(tenant))
     }
 
-    /// How long a statement or a transaction may take before the database counts as gone.
     pub(super) fn deadline(&self) -> Duration {
         self.store.deadline
     }
 
-    /// A connection that answers a question.
-    pub(super) async fn lease(&self) -> sqlx::Result<Lease> {
-        self.store.questions.acquire().await.map(|connection| Lease(Some(connection)))
+    /// A connection of the request pool, with the service's rights.
+    pub(super) async fn request_connection(&self) -> sqlx::Result<RequestConnection> {
+        self.store.request_pool.acquire().await.map(|connection| RequestConnection(Some(connection)))
     }
 
-    /// A connection that sees what this reader may see. For the service itself it is a plain one, outside any transaction.
+    /// A connection that sees what this reader may see. For a tenant it is inside a transaction with the tenant's role; for the
+    /// service it is outside any transaction.
     pub(super) async fn view(&self) -> Result<View, Transient> {
-        let lease = self.lease().await.map_err(unavailable)?;
-        let mut view = View { lease, is_bound: self.tenant.is_some() };
+        let connection = self.request_connection().await.map_err(unavailable)?;
+        let mut view = View { connection, has_tenant: self.tenant.is_some() };
         if let Some(tenant) = &self.tenant {
             let begun = async {
                 view.connection().execute("BEGIN READ ONLY").await?;
-                confine(tenant, view.connection()).await
+                set_tenant(tenant, view.connection()).await
             };
-            begun.in_time(self.deadline()).await?;
+            begun.with_deadline(self.deadline()).await?;
         }
         Ok(view)
     }
 
-    /// Confines the rest of a transaction of the service to what this reader may see.
-    pub(super) async fn confine(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
+    /// Gives the rest of a transaction the rights of this reader.
+    pub(super) async fn restrict(&self, connection: &mut PgConnection) -> sqlx::Result<()> {
         match &self.tenant {
-            Some(tenant) => confine(tenant, connection).await,
+            Some(tenant) => set_tenant(tenant, connection).await,
             None => Ok(()),
         }
     }
 }
 
 impl View {
-    /// The connection.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.lease.connection()
+        self.connection.get()
     }
 
-    /// Gives the connection back to the service.
+    /// Ends the tenant's transaction and returns the connection to the pool.
     pub(super) async fn end(mut self, deadline: Duration) -> Result<(), Transient> {
-        if self.is_bound {
-            self.connection().execute("COMMIT").in_time(deadline).await?;
+        if self.has_tenant {
+            self.connection().execute("COMMIT").with_deadline(deadline).await?;
         }
-        self.lease.give_back();
+        self.connection.give_back();
         Ok(())
     }
 }
 
-impl Lease {
-    /// The connection.
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("a lease has its connection until it ends")
+impl RequestConnection {
+    pub(super) fn get(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("the connection is there until it is given back")
     }
 
-    /// Gives the connection back to the others.
+    /// Returns the connection to the pool.
     pub(super) fn give_back(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lease {
+impl Drop for RequestConnection {
     fn drop(&mut self) {
         drop(self.0.take().map(PoolConnection::detach));
     }
 }
 
-/// Both settings end with the transaction. The tenant is bound, whatever it is called.
-async fn confine(tenant: &str, connection: &mut PgConnection) -> sqlx::Result<()> {
+/// Both settings end with the transaction. The tenant's name is a bound parameter, so that no name can inject SQL.
+async fn set_tenant(tenant: &str, connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!(
         "SELECT set_config('tidemill.tenant', $1, true) AS tenant, set_config('role', 'tidemill_reader', true) AS role",
         tenant

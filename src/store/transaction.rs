@@ -1,4 +1,4 @@
-//! Work that is done whole or not at all, and that does not wait for ever.
+//! Transactions with a time limit.
 
 use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
@@ -7,10 +7,10 @@ use super::{Store, unavailable};
 use tidemill_base::failure::Transient;
 
 impl Store {
-    /// Does the work in one transaction, and commits it. Where the work fails, nothing of it stays.
+    /// Does the work in one transaction and commits it. If the work fails, the transaction is rolled back.
     ///
     /// # Errors
-    /// Those of the work, and where the database is unavailable. The commit may have gone through if it was under way.
+    /// Those of the work. If the database becomes unavailable during the commit, the commit may have gone through.
     pub(super) async fn transact<T, E: From<Transient>>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -24,11 +24,11 @@ impl Store {
         .await
     }
 
-    /// Does the work on a connection of its own. Where the database does not answer in time, the connection goes: it must not come
-    /// back to the pool with a transaction that was given up halfway.
+    /// Does the work on a connection of its own. If the database does not answer in time, the connection is dropped: it must not
+    /// return to the pool with an unfinished transaction.
     ///
     /// # Errors
-    /// Those of the work, and where the database is unavailable.
+    /// Those of the work.
     pub(super) async fn connected<T, E: From<Transient>>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -38,7 +38,7 @@ impl Store {
             Ok(done) => done,
             Err(_) => {
                 drop(connection.detach());
-                Err(self.silent().into())
+                Err(self.no_answer().into())
             }
         }
     }

@@ -1,44 +1,41 @@
-//! `summarize` with `mode: abstractive`: a generator says in its own words what the text says.
+//! `summarize` with `mode: abstractive`: a generator writes the summary in its own words.
 //!
 //! | the text | rounds |
 //! |---|---|
-//! | fits the context beside the prompt | one request |
-//! | is longer | each piece is summarized; the summaries are joined, in as few groups as fit, and summarized again until one is left |
+//! | fits into the context together with the prompt | one request |
+//! | is longer | each piece is summarized; the summaries are joined into as few groups as fit and summarized again, until one is left |
 //!
-//! Every round renders the same prompt, with the piece or the joined summaries in the place of the document's text.
+//! Every round renders the same prompt, with the piece or the joined summaries as the document text.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::Context;
 use minijinja::Value;
 use serde_json::{Map, json};
 
 use super::context_budget::ContextBudget;
-use super::for_each::completion;
-use super::prompt_file::{Parameters, PromptFile};
+use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
 use super::write::refuse_nul;
-use super::{Task, TaskStep, TemplateContext};
+use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Confidence, Output, Summary, SummaryMode};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same text comes to have another summary.
+/// Part of every fingerprint. Increase it when the same text gets another summary.
 const ALGORITHM: u32 = 1;
 
-/// Tokens of a summary of which nothing is said: five sentences or so.
+/// Default limit of a summary in tokens: about five sentences.
 const DEFAULT_MAX_TOKENS: usize = 192;
 
-/// Pieces of one document. So many take eight rounds at worst, and bound what one document asks of the model.
+/// Most pieces of one document. They take at most eight rounds, which bounds the model time of one document.
 const MOST_PIECES: usize = 128;
 
-/// Tokens that neighbouring pieces share, so that a sentence that is cut in two is read whole once.
+/// Tokens that neighbouring pieces share, so that a sentence at a boundary is complete in one of them.
 const OVERLAP: usize = 32;
 
-/// What stands between joined summaries, and what it costs.
+/// The separator between joined summaries, and its number of tokens.
 const JOINT: &str = "\n\n";
 const JOINT_TOKENS: usize = 2;
 
@@ -49,7 +46,7 @@ const BODY: &str = "Summarize the following text in at most {{ sentences }} {{ '
 
 {{ document.text }}";
 
-/// What `summarize` says of an abstractive summary.
+/// The parameters of `summarize` for an abstractive summary.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AbstractiveSpec<'a> {
     pub model: &'a str,
@@ -61,17 +58,20 @@ pub(super) struct AbstractiveSpec<'a> {
 #[derive(Debug)]
 pub(super) struct Abstractive {
     signature: Vec<u8>,
-    prompting: TaskPrompt,
-    room: ContextBudget,
+    prompt: TaskPrompt,
+    budget: ContextBudget,
 }
 
 impl AbstractiveSpec<'_> {
     pub(super) fn problems(self, base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
         if problems.is_empty() && !self.reads(base_dir).iter().any(|name| name == "document.text" || name == "document") {
-            problems.push("has a prompt that does not read `document.text`, which the pieces of a long text are put into".into());
+            problems.push("has a prompt that does not read `document.text`, which contains the pieces of a long text".into());
         }
-        problems.extend((self.max_tokens == Some(0)).then(|| "wants summaries of 0 tokens: make `max_tokens` larger".into()));
+        problems.extend(
+            (self.max_tokens == Some(0))
+                .then(|| "has `max_tokens: 0`, which allows summaries of 0 tokens: write a positive number".into()),
+        );
         problems
     }
 
@@ -84,28 +84,20 @@ impl AbstractiveSpec<'_> {
 
     pub(super) fn build(self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Abstractive> {
         let model = generator(engine, self.model, "summarize` with `mode: abstractive")?;
-        let splitter = engine.splitter(self.model).context("the model host has lost the model")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let setting = PromptSettings {
+        let settings = PromptSettings {
             max_tokens: self.max_tokens,
             default_max_tokens: DEFAULT_MAX_TOKENS,
             parameters: Map::from_iter([("sentences".to_owned(), json!(self.sentences))]),
             constants: vec![("sentences", Value::from(self.sentences))],
             ..PromptSettings::new(name, model)
         };
-        let room = ContextBudget::new(Arc::new(splitter), model.max_tokens);
-        Abstractive::new(TaskPrompt::new(file, setting)?, room)
+        Abstractive::new(TaskPrompt::new(file, settings)?, ContextBudget::of(engine, model)?)
     }
 
     fn read(self, base_dir: &Path) -> Result<PromptFile, String> {
         let Some(prompt) = self.prompt else {
-            return Ok(PromptFile {
-                name: "built-in/summarize".into(),
-                system: Some(SYSTEM.into()),
-                parameters: Parameters::default(),
-                schema: None,
-                body: BODY.into(),
-            });
+            return Ok(PromptFile::built_in("built-in/summarize", SYSTEM, BODY));
         };
         let file = PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?;
         match file.schema {
@@ -116,32 +108,33 @@ impl AbstractiveSpec<'_> {
 }
 
 impl Abstractive {
-    fn new(prompting: TaskPrompt, room: ContextBudget) -> anyhow::Result<Self> {
-        let signature = serde_json::to_vec(&("summarize", "abstractive", ALGORITHM, prompting.version.version()))?;
-        Ok(Self { signature, prompting, room })
+    fn new(prompt: TaskPrompt, budget: ContextBudget) -> anyhow::Result<Self> {
+        let signature = serde_json::to_vec(&("summarize", "abstractive", ALGORITHM, prompt.version.version()))?;
+        Ok(Self { signature, prompt, budget })
     }
 
-    /// One request for each of `texts`.
+    /// One request per text.
     fn ask<'a>(&self, upstream: &TemplateContext, texts: impl IntoIterator<Item = &'a str>) -> Result<TaskStep, Failure> {
         let mut requests = Vec::new();
         for text in texts {
-            let prompt = self.prompting.prompt(&upstream.with_text(text), Vec::new())?;
-            requests.push(self.prompting.request(prompt));
+            let prompt = self.prompt.render(&upstream.with_text(text), Vec::new())?;
+            requests.push(self.prompt.request(prompt));
         }
         Ok(TaskStep::Ask(requests))
     }
 
-    /// Tokens of text that fit, where that is enough for two summaries, so that every round leaves fewer.
-    fn room_for_joining(&self, upstream: &TemplateContext) -> Result<usize, Failure> {
-        let room = self.room.tokens(&self.prompting, upstream)?;
-        let least = 2 * self.prompting.max_tokens + JOINT_TOKENS;
-        if room < least {
+    /// Tokens of text that fit. Fails if two summaries do not fit, because then a round would not reduce their number.
+    fn tokens_for_joining(&self, upstream: &TemplateContext) -> Result<usize, Failure> {
+        let available = self.budget.tokens(&self.prompt, upstream)?;
+        let least = 2 * self.prompt.max_tokens + JOINT_TOKENS;
+        if available < least {
             let reason = format!(
-                "the text is longer than the context, and the prompt leaves room for {room} tokens of it, fewer than the {least} of two summaries: make `max_tokens` smaller or take a model with a longer context"
+                "the text is longer than the context, and the prompt leaves {available} tokens for it, fewer than the {least} of two \
+                 summaries: reduce `max_tokens` or use a model with a longer context"
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));
         }
-        Ok(room)
+        Ok(available)
     }
 }
 
@@ -155,25 +148,26 @@ impl Task for Abstractive {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(&self.prompting.version)
+        Some(&self.prompt.version)
     }
 
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = &document.text;
-        if self.room.fits(text, self.room.tokens(&self.prompting, upstream)?)? {
+        if self.budget.fits(text, self.budget.tokens(&self.prompt, upstream)?)? {
             return self.ask(upstream, [&**text]);
         }
-        let room = self.room_for_joining(upstream)?;
-        let pieces = self.room.split(text, room, OVERLAP.min(room / 4))?;
+        let available = self.tokens_for_joining(upstream)?;
+        let pieces = self.budget.split(text, available, OVERLAP.min(available / 4))?;
         if pieces.len() > MOST_PIECES {
             let reason = format!(
-                "the text is {} pieces of {room} tokens long, and {MOST_PIECES} are summarized at most: take a model with a longer context, or skip such documents with `when`",
+                "the text has {} pieces of {available} tokens, but at most {MOST_PIECES} are summarized: use a model with a longer \
+                 context, or skip such documents with `when`",
                 pieces.len()
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));
         }
         let piece = |span: &crate::outcome::Span| {
-            let outside = || Failure::poison(FailureClass::Model, "the model host cut a piece that lies outside the text");
+            let outside = || Failure::poison(FailureClass::Model, "the engine returned a piece outside the text");
             text.get(span.start..span.end).ok_or_else(outside)
         };
         let pieces: Vec<&str> = pieces.iter().map(piece).collect::<Result<_, _>>()?;
@@ -198,16 +192,16 @@ impl Task for Abstractive {
             confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
             summaries.push(whole(text, completion.finish).to_owned());
         }
-        // More than one are about pieces: only a text that was asked about as a whole has one summary.
+        // Several summaries belong to pieces. A single one belongs to the whole text.
         if let [text] = summaries.as_slice() {
             let summary = Summary { text: text.clone(), spans: Vec::new(), mode: SummaryMode::Abstractive, confidence };
             return Ok(TaskStep::Ready(Output::Summary(summary)));
         }
-        let room = self.room_for_joining(upstream)?;
-        let tokens = summaries.iter().map(|text| self.room.count(text)).collect::<Result<Vec<_>, _>>()?;
+        let available = self.tokens_for_joining(upstream)?;
+        let tokens = summaries.iter().map(|text| self.budget.count(text)).collect::<Result<Vec<_>, _>>()?;
         let mut rest = summaries.as_slice();
         let mut joined = Vec::new();
-        for size in groups(&tokens, room) {
+        for size in groups(&tokens, available) {
             let (group, others) = rest.split_at(size);
             joined.push(group.join(JOINT));
             rest = others;
@@ -216,7 +210,7 @@ impl Task for Abstractive {
     }
 }
 
-/// The text up to its last whole sentence, where the model was cut off and there is one.
+/// The text up to its last complete sentence, if the answer was truncated and has one.
 fn whole(text: &str, finish: Finish) -> &str {
     if finish == Finish::Stop {
         return text;
@@ -228,14 +222,14 @@ fn whole(text: &str, finish: Finish) -> &str {
     }
 }
 
-/// How many summaries, in order, are joined into each text of the next round: as many as fit, but never one alone where another
-/// follows, so that each round leaves at most half.
-fn groups(tokens: &[usize], room: usize) -> Vec<usize> {
+/// How many summaries, in order, are joined into each text of the next round: as many as fit, but at least two if another follows.
+/// So each round leaves at most half of them.
+fn groups(tokens: &[usize], available: usize) -> Vec<usize> {
     let mut groups = Vec::new();
     let (mut size, mut filled) = (0, 0);
     for count in tokens {
         let more = count + if size == 0 { 0 } else { JOINT_TOKENS };
-        if size >= 2 && filled + more > room {
+        if size >= 2 && filled + more > available {
             groups.push(size);
             (size, filled) = (1, *count);
         } else {

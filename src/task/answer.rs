@@ -1,5 +1,5 @@
-//! `answer`: a question answered from the passages that a `retrieve` task found, and from nothing else: a batch of what
-//! `POST /v1/answer` does for one.
+//! `answer`: answers a question from the passages of a `retrieve` task and from nothing else. It does for each document of a stream
+//! what `POST /v1/answer` does for one question.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::outcome::{Confidence, Output, RetrievedPassage, WrittenText};
 use crate::prompt::PromptVersion;
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 2;
 
 /// The longest question, in bytes.
@@ -25,20 +25,20 @@ const MAX_QUESTION: usize = 8 << 10;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
-    /// The question: a template that reads `document` and other tasks by name.
+    /// The question, a template that can read `document` and other tasks by name.
     pub question: String,
-    /// The `retrieve` task whose passages it is answered from.
+    /// The `retrieve` task that provides the passages.
     pub from: String,
-    /// The prompt file, relative to the pipeline file; the built-in one unless told.
+    /// The prompt file, relative to the pipeline file. Default: the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
 }
 
 struct Answer {
     signature: Vec<u8>,
-    answering: AnswerGenerator,
+    generator: AnswerGenerator,
     question: Template,
     from: String,
 }
@@ -51,7 +51,7 @@ impl AnswerSpec {
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let question = self.compile().err().map(|error| format!("has a bad `question`: {error}"));
         let prompt = self.prompt.iter().flat_map(|prompt| AnswerGenerator::problems(&base_dir.join(prompt)));
-        question.into_iter().chain(prompt.map(|problem| format!("is wrong: {problem}"))).collect()
+        question.into_iter().chain(prompt.map(|problem| format!("has {problem}"))).collect()
     }
 
     pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
@@ -62,10 +62,10 @@ impl AnswerSpec {
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-        let answering = AnswerGenerator::new(engine, &self.model, prompt.as_deref())?;
+        let generator = AnswerGenerator::new(engine, &self.model, prompt.as_deref())?;
         let question = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad `question`: {error}"))?;
-        let signature = serde_json::to_vec(&("answer", ALGORITHM, answering.version().version()))?;
-        Ok(Arc::new(Answer { signature, answering, question, from: self.from.clone() }))
+        let signature = serde_json::to_vec(&("answer", ALGORITHM, generator.version().version()))?;
+        Ok(Arc::new(Answer { signature, generator, question, from: self.from.clone() }))
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
@@ -83,7 +83,7 @@ impl Task for Answer {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(self.answering.version())
+        Some(self.generator.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
@@ -91,10 +91,10 @@ impl Task for Answer {
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
         if texts.is_empty() {
-            let nothing = Some("not found in the documents: none is near enough to the question");
+            let nothing = Some("not found in the documents: no passage is similar enough to the question");
             return Ok(TaskStep::Ready(output(GroundedAnswer::default(), &passages, nothing, None)));
         }
-        Ok(TaskStep::Ask(vec![self.answering.request(question.trim(), &texts)?]))
+        Ok(TaskStep::Ask(vec![self.generator.request(question.trim(), &texts)?]))
     }
 
     fn interpret(
@@ -105,10 +105,10 @@ impl Task for Answer {
     ) -> Result<TaskStep, Failure> {
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
-        let (claims, confidence) = self.answering.interpret(only(predictions)?)?;
-        let held = GroundedAnswer::of(claims, &texts);
-        let emptiness = held.empty_reason();
-        Ok(TaskStep::Ready(output(held, &passages, emptiness, confidence)))
+        let (claims, confidence) = self.generator.interpret(only(predictions)?)?;
+        let answer = GroundedAnswer::of(claims, &texts);
+        let emptiness = answer.empty_reason();
+        Ok(TaskStep::Ready(output(answer, &passages, emptiness, confidence)))
     }
 }
 
@@ -117,15 +117,15 @@ impl Answer {
         let passages = upstream.get(&self.from).and_then(|found| found.get_attr("passages").ok());
         let passages = passages.and_then(|passages| serde_json::to_value(passages).ok());
         let unfit = || {
-            let reason = format!("task `{}` found no passages that could be read: name a `retrieve` task in `from`", self.from);
+            let reason = format!("task `{}` has no passages: name a `retrieve` task in `from`", self.from);
             Failure::poison(FailureClass::WrongType, reason)
         };
         passages.and_then(|passages| serde_json::from_value(passages).ok()).ok_or_else(unfit)
     }
 }
 
-/// The answer as an object: `found`, `sentences` with what they cite, what was `dropped`, and the `reason` of an empty one.
-fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
+/// The answer as an object: `found`, `sentences` with their citations, the `dropped` sentences, and the `reason` if it is empty.
+fn output(answer: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
     let cited = |number: &usize| {
         let passage = number.checked_sub(1).and_then(|index| passages.get(index))?;
         Some(json!({ "document_id": passage.document_id, "start": passage.span.start, "end": passage.span.end }))
@@ -134,11 +134,11 @@ fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&s
         let citations: Vec<Value> = sentence.citations.iter().filter_map(cited).collect();
         json!({ "text": sentence.text, "citations": citations })
     };
-    let sentences: Vec<Value> = held.sentences.iter().map(sentence).collect();
+    let sentences: Vec<Value> = answer.sentences.iter().map(sentence).collect();
     let fields: Map<String, Value> = [
         ("found", json!(!sentences.is_empty())),
         ("sentences", json!(sentences)),
-        ("dropped", json!(held.dropped)),
+        ("dropped", json!(answer.dropped)),
         ("reason", json!(reason)),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -1,6 +1,7 @@
-//! Questions that a generator answers from given passages, sentence by sentence, each with the passages that say it.
+//! Answers questions from given passages with a generator. The answer is a list of sentences, each with the passages that support
+//! it.
 //!
-//! The prompt file sees `question`, `passages` (each with `number` and `text`) and `schema`.
+//! The prompt template can read `question`, `passages` (each with `number` and `text`) and `schema`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::for_each::completion;
+use super::completion;
 use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
 use super::write::refuse_nul;
@@ -19,32 +20,32 @@ use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::Confidence;
 use crate::prompt::PromptVersion;
 
-/// The prompt of pipelines that name none.
+/// The prompt of pipelines without a prompt file.
 const BUILT_IN: &str = include_str!("../../pipelines/prompts/answer.md");
 
-/// Passages that a prompt may have. A sentence may name as many.
+/// Most passages in a prompt.
 pub const MOST_PASSAGES: usize = 16;
 
-/// Sentences of an answer, and characters of one: so that an answer ends before its tokens do.
+/// Most sentences of an answer, and most characters of a sentence, so that an answer ends before it reaches its token limit.
 const MOST_SENTENCES: usize = 8;
 const MOST_CHARACTERS: usize = 600;
 
-/// What the template may read.
+/// The names that the template may read.
 const NAMES: [&str; 3] = ["question", "passages", "schema"];
 
-/// A generator with the prompt that it answers by.
+/// A generator with its answer prompt.
 #[derive(Debug)]
 pub struct AnswerGenerator {
-    prompting: TaskPrompt,
+    prompt: TaskPrompt,
 }
 
-/// A sentence of an answer as the model gave it.
+/// A sentence of an answer as the model wrote it, not yet checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimedSentence {
     /// The sentence.
     pub text: String,
-    /// The numbers of the passages that are said to say it, from 1.
+    /// Numbers, from 1, of the passages that the model cites.
     pub passages: Vec<usize>,
 }
 
@@ -55,10 +56,10 @@ struct ModelAnswer {
 }
 
 impl AnswerGenerator {
-    /// The generator `model` with the prompt file, or with the built-in one.
+    /// The generator `model` with the prompt file, or with the built-in prompt.
     ///
     /// # Errors
-    /// Where there is no such generator, or the prompt is wrong.
+    /// If there is no such generator, or the prompt is invalid.
     pub fn new(engine: &Engine, model: &str, prompt: Option<&Path>) -> anyhow::Result<Self> {
         let model = generator(engine, model, "answers")?;
         let mut file = match prompt {
@@ -68,55 +69,60 @@ impl AnswerGenerator {
         .map_err(anyhow::Error::msg)?;
         anyhow::ensure!(
             file.schema.is_none(),
-            "prompt `{}` has a `schema`, but answers have one of their own: leave it out",
+            "prompt `{}` has a `schema`, but answers have a fixed schema: remove it",
             file.name
         );
         file.schema = Some(schema()?);
-        Ok(Self { prompting: TaskPrompt::new(file, PromptSettings::new("answer", model))? })
+        Ok(Self { prompt: TaskPrompt::new(file, PromptSettings::new("answer", model))? })
     }
 
-    /// What is wrong with the prompt file, if anything.
+    /// Problems in the prompt file.
     pub fn problems(prompt: &Path) -> Vec<String> {
         match names_read(prompt, &NAMES) {
             Ok(foreign) if foreign.is_empty() => Vec::new(),
             Ok(foreign) => {
-                vec![format!("the prompt reads `{}`, which answers do not have: there are {}", foreign[0], NAMES.join(", "))]
+                vec![format!(
+                    "the prompt reads `{}`, which is not available in answer prompts: use {}",
+                    foreign[0],
+                    NAMES.join(", ")
+                )]
             }
             Err(fault) => vec![format!("a bad prompt: {fault}")],
         }
     }
 
-    /// The wording.
+    /// The version of the prompt.
     pub fn version(&self) -> &PromptVersion {
-        &self.prompting.version
+        &self.prompt.version
     }
 
-    /// What the model must do. Whatever question and passages say is text to it.
+    /// The request for one question. Question and passages are inserted as plain text and never read as a template.
     ///
     /// # Errors
-    /// Where the prompt cannot be made of them.
+    /// If the prompt cannot be rendered with them.
     pub fn request(&self, question: &str, passages: &[&str]) -> Result<Request, Poison> {
         let numbered: Vec<_> =
             passages.iter().enumerate().map(|(index, text)| json!({ "number": index + 1, "text": text })).collect();
         let scope = vec![("question", Value::from(question)), ("passages", Value::from(Serde(json!(numbered))))];
-        Ok(self.prompting.request(self.prompting.prompt(&super::TemplateContext::default(), scope)?))
+        Ok(self.prompt.request(self.prompt.render(&super::TemplateContext::default(), scope)?))
     }
 
-    /// The sentences of the answer, none where the model found none in the passages, and how sure it was.
+    /// The sentences of the answer and the confidence of the model. There are no sentences if the model found no answer in the
+    /// passages.
     ///
     /// # Errors
-    /// Where the answer is none.
+    /// If the prediction is not an answer of the expected form.
     pub fn interpret(&self, prediction: Prediction) -> Result<(Vec<ClaimedSentence>, Option<Confidence>), Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
-        let Some(schema) = &self.prompting.schema else { return Ok((Vec::new(), confidence)) };
-        let judged = schema.judge(&completion, self.prompting.max_tokens)?;
-        let claims: ModelAnswer =
-            serde_json::from_value(judged).map_err(|error| Failure::poison(FailureClass::Schema, error.to_string()))?;
-        for claim in &claims.sentences {
-            refuse_nul("the sentence", &claim.text)?;
+        let Some(schema) = &self.prompt.schema else { return Ok((Vec::new(), confidence)) };
+        let value = schema.judge(&completion, self.prompt.max_tokens)?;
+        let answer: ModelAnswer =
+            serde_json::from_value(value).map_err(|error| Failure::poison(FailureClass::Schema, error.to_string()))?;
+        for sentence in &answer.sentences {
+            refuse_nul("the sentence", &sentence.text)?;
         }
-        Ok((if claims.found { claims.sentences } else { Vec::new() }, confidence))
+        Ok((if answer.found { answer.sentences } else { Vec::new() }, confidence))
     }
 }
 

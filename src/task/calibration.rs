@@ -1,24 +1,24 @@
-//! From raw scores to probabilities that mean what they say.
+//! Converts raw scores into calibrated probabilities.
 
-/// Bins of the calibration error, as in the literature on temperature scaling.
+/// Number of bins of the calibration error, as in the literature on temperature scaling.
 const BINS: usize = 15;
 
-/// Which probabilities a classifier gives.
+/// How a classifier converts scores into probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkFunction {
-    /// One label of many: they share a probability of 1.
+    /// Exactly one label applies: the probabilities add up to 1.
     Softmax,
-    /// Any number of labels: each has a probability of its own.
+    /// Any number of labels applies: each has an independent probability.
     Sigmoid,
 }
 
 impl LinkFunction {
-    /// The link of a task whose `multi` is this.
+    /// The link function for a task with this `multi`.
     pub fn of(multi: bool) -> Self {
         if multi { Self::Sigmoid } else { Self::Softmax }
     }
 
-    /// The probabilities of `scores`; a higher `temperature` flattens them.
+    /// The probabilities of `scores`. A higher `temperature` makes them more even.
     pub fn probabilities(self, scores: &[f32], temperature: f32) -> Vec<f32> {
         match self {
             Self::Sigmoid => scores.iter().map(|score| 1.0 / (1.0 + (-score / temperature).exp())).collect(),
@@ -32,16 +32,16 @@ impl LinkFunction {
     }
 }
 
-/// Scores of one example, and for each label whether it is right.
+/// The scores of one example, and for each label whether it is correct.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredExample {
-    /// One score a label.
+    /// One score per label.
     pub scores: Vec<f32>,
-    /// One truth a label.
+    /// Whether each label is correct.
     pub truth: Vec<bool>,
 }
 
-/// The mean negative log likelihood of the truths.
+/// The mean negative log likelihood of the correct labels.
 pub fn negative_log_likelihood(examples: &[ScoredExample], link: LinkFunction, temperature: f32) -> f64 {
     let sum: f64 = examples.iter().map(|example| loss(example, link, temperature)).sum();
     sum / examples.len().max(1) as f64
@@ -50,7 +50,7 @@ pub fn negative_log_likelihood(examples: &[ScoredExample], link: LinkFunction, t
 fn loss(example: &ScoredExample, link: LinkFunction, temperature: f32) -> f64 {
     let probabilities = link.probabilities(&example.scores, temperature);
     let surprise = |(probability, truth): (&f32, &bool)| {
-        // A probability that rounds to 0 must not make one example outweigh all others.
+        // The floor keeps a single example with a probability of 0 from dominating the mean.
         let floor = |p: f32| -f64::from(p.max(1e-12)).ln();
         match (link, truth) {
             (_, true) => floor(*probability),
@@ -61,9 +61,9 @@ fn loss(example: &ScoredExample, link: LinkFunction, temperature: f32) -> f64 {
     probabilities.iter().zip(&example.truth).map(surprise).sum()
 }
 
-/// The temperature under which `examples` are least surprising.
+/// The temperature that minimizes the negative log likelihood of `examples`.
 pub fn fit_temperature(examples: &[ScoredExample], link: LinkFunction) -> f32 {
-    // The loss is convex in 1/T, so that it has one valley on the logarithmic scale too: golden-section search finds it.
+    // The loss is convex in 1/T, so it has one minimum on the logarithmic scale too. Golden-section search finds it.
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (0.02f64.ln(), 50f64.ln());
     let at = |x: f64| negative_log_likelihood(examples, link, x.exp() as f32);
@@ -74,8 +74,8 @@ pub fn fit_temperature(examples: &[ScoredExample], link: LinkFunction) -> f32 {
     ((low + high) / 2.0).exp() as f32
 }
 
-/// How far confidence and accuracy lie apart, weighted over bins of equal width: of the likeliest label under [`LinkFunction::Softmax`],
-/// of every label under [`LinkFunction::Sigmoid`].
+/// The expected difference of confidence and accuracy over bins of equal width: of the most likely label under
+/// [`LinkFunction::Softmax`], of every label under [`LinkFunction::Sigmoid`].
 pub fn expected_calibration_error(examples: &[ScoredExample], link: LinkFunction, temperature: f32) -> f64 {
     let mut bins = [(0.0f64, 0.0f64, 0usize); BINS];
     let mut add = |probability: f32, right: bool| {
@@ -99,7 +99,7 @@ pub fn expected_calibration_error(examples: &[ScoredExample], link: LinkFunction
     bins.iter().map(|(confidence, right, _)| (confidence - right).abs()).sum::<f64>() / total.max(1) as f64
 }
 
-/// The place of the highest value; of equal ones the first.
+/// The index of the highest value; the first one of equal values.
 pub fn highest(values: &[f32]) -> Option<usize> {
     let mut best = None;
     for (index, value) in values.iter().enumerate() {
@@ -114,7 +114,7 @@ pub fn highest(values: &[f32]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Examples whose first label is right in `share` of a hundred cases, and always scored `score` above the second.
+    /// 100 examples. The first label is correct in `share` of them and always has a score `score` above the second.
     fn confident(score: f32, share: usize) -> Vec<ScoredExample> {
         let example = |right: bool| ScoredExample { scores: vec![score, 0.0], truth: vec![right, !right] };
         (0..100).map(|i| example(i < share)).collect()
@@ -132,7 +132,7 @@ mod tests {
         let examples = confident(10.0, 75);
         let temperature = fit_temperature(&examples, LinkFunction::Softmax);
         let confidence = LinkFunction::Softmax.probabilities(&[10.0, 0.0], temperature)[0];
-        assert!((confidence - 0.75).abs() < 0.005, "three in four are right, but the confidence is {confidence}");
+        assert!((confidence - 0.75).abs() < 0.005, "three of four are correct, but the confidence is {confidence}");
         let before = expected_calibration_error(&examples, LinkFunction::Softmax, 1.0);
         let after = expected_calibration_error(&examples, LinkFunction::Softmax, temperature);
         assert!(before > 0.2 && after < 0.01, "the calibration error went from {before} to {after}");

@@ -1,19 +1,20 @@
-//! Checks of an object that people are to read, each pure: against the object itself and against the document that it is about.
+//! Checks of an object that people will read, against the object itself and against its source document. The checks have no side
+//! effects.
 //!
-//! | check | looks at | says something of |
+//! | check | reads | reports |
 //! |---|---|---|
-//! | `banned` | every text | words that must not stand there |
-//! | `claims` | every text | words of the list that the source does not say as well |
-//! | `quoted` | the fields named | each string or number that is no field of the source and does not stand in its text |
-//! | `grounded` | the fields named | each number, in digits or words and with its unit, and each name that the source does not say |
+//! | `banned` | every text | banned words |
+//! | `claims` | every text | words of the list that the source does not contain |
+//! | `quoted` | the named fields | each string or number that is neither a field of the source nor part of its text |
+//! | `grounded` | the named fields | each number (in digits or words, with its unit) and each name that the source does not contain |
 //!
-//! What the schema lists (`enum`, `const`) is a choice and no fact. A name is a word with a capital that no sentence begins with, or
-//! one of capitals or digits among its letters; where most words begin with a capital, as in titles, such a capital tells nothing.
-//! Korean has no capitals: there, numbers are looked at, Latin words, and what `claims` lists.
+//! Values that the schema lists (`enum`, `const`) are choices and are not checked. A name is a capitalized word that does not start
+//! a sentence, or a word with several capitals or with digits after letters. If most words of a text are capitalized, as in titles,
+//! capitals are ignored. Korean has no capitals; for Korean text the checks cover numbers, Latin words and the words under
+//! `claims`.
 
 mod facts;
 mod source;
-pub(super) mod words;
 
 use std::fmt;
 
@@ -24,35 +25,37 @@ use serde_json::{Map, Value};
 
 use self::facts::facts;
 use self::source::SourceDocument;
-use super::evidence::folded::FoldedText;
 use super::evidence::is_choice;
+use super::folded_text::FoldedText;
+use super::json_spans::escaped_key;
+use super::words;
 use crate::did_you_mean::suggestion;
 use crate::document::Document;
 use crate::outcome::{Check, CheckFailure, FactTrace};
 
-/// Letters of a value that a reason quotes.
+/// Most characters of a value quoted in a message.
 const QUOTED: usize = 80;
 
-/// What is looked at, as pipeline files say it.
+/// The checks, as configured in pipeline files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checks {
-    /// Words that must not stand anywhere.
+    /// Words that must not occur in any text.
     pub banned: Vec<String>,
-    /// Words that state a fact: where one stands, the source must say it, too.
+    /// Words that state a fact. If a text contains one, the source must contain it too.
     pub claims: Vec<String>,
-    /// Fields whose values must be the source's own.
+    /// Fields whose values must occur in the source as a whole.
     pub quoted: CheckedFields,
-    /// Fields whose numbers and names the source must say.
+    /// Fields whose numbers and names must occur in the source.
     pub grounded: CheckedFields,
 }
 
-/// Fields of an object by their names, or all of them.
+/// Some fields of an object, by name, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckedFields {
-    /// Every field.
+    /// All fields.
     All,
-    /// These.
+    /// Only these fields.
     Named(Vec<String>),
 }
 
@@ -63,7 +66,7 @@ impl Default for CheckedFields {
 }
 
 impl CheckedFields {
-    fn have(&self, name: &str) -> bool {
+    fn contains(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Named(names) => names.iter().any(|known| known == name),
@@ -79,24 +82,25 @@ impl CheckedFields {
 }
 
 impl Checks {
-    /// What is wrong with them, where the object has fields of these names.
+    /// Problems of the checks for an object with these fields.
     pub(super) fn problems(&self, fields: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
-        for (key, places) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
-            for name in places.names().iter().filter(|name| !fields.contains(name)) {
+        for (key, checked) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
+            for name in checked.names().iter().filter(|name| !fields.contains(name)) {
                 let near = suggestion(name, fields.iter().map(String::as_str));
-                problems.push(format!("has `checks.{key}` of `{name}`, which is no field of its schema; {near}"));
+                problems.push(format!("has `checks.{key}` with `{name}`, which is not a field of its schema; {near}"));
             }
         }
         for (key, words) in [("banned", &self.banned), ("claims", &self.claims)] {
             if words.iter().any(|word| FoldedText::of(word).text().trim().is_empty()) {
-                problems.push(format!("has an empty word among `checks.{key}`: take it out"));
+                problems.push(format!("has an empty word in `checks.{key}`: remove it"));
             }
         }
         problems
     }
 
-    /// What the checks say against `fields`, which are about `document`, and where the facts in them come from.
+    /// Checks `fields`, which describe `document`. Returns the failed checks, and for each fact the place in the source that
+    /// supports it.
     pub(super) fn run(
         &self,
         document: &Document,
@@ -107,14 +111,14 @@ impl Checks {
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
         let words: Vec<(Check, FoldedText)> =
             lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
-        let mut round = CheckRun { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
+        let mut run = CheckRun { source, words, schema, failures: Vec::new(), traces: Vec::new() };
         for (name, value) in fields {
-            let manner = FieldChecks { quoted: self.quoted.have(name), grounded: self.grounded.have(name) };
-            round.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, manner);
+            let checks = FieldChecks { quoted: self.quoted.contains(name), grounded: self.grounded.contains(name) };
+            run.walk(&format!("/{}", escaped_key(name)), value, checks);
         }
-        // Words first, as they are listed: what a person sees at once stands above what has to be looked up.
-        round.reasons.sort_by_key(|reason| reason.check);
-        (round.reasons, round.traces)
+        // Failures of words come first: a person sees them at once, while facts have to be looked up.
+        run.failures.sort_by_key(|failure| failure.check);
+        (run.failures, run.traces)
     }
 }
 
@@ -124,71 +128,71 @@ struct FieldChecks {
     grounded: bool,
 }
 
-/// One going over.
+/// The state of one run of the checks.
 struct CheckRun<'a> {
     source: SourceDocument<'a>,
     words: Vec<(Check, FoldedText)>,
     schema: &'a Value,
-    reasons: Vec<CheckFailure>,
+    failures: Vec<CheckFailure>,
     traces: Vec<FactTrace>,
 }
 
 impl CheckRun<'_> {
-    fn walk(&mut self, path: &str, value: &Value, manner: FieldChecks) {
+    fn walk(&mut self, path: &str, value: &Value, checks: FieldChecks) {
         match value {
             Value::Object(fields) => {
                 for (name, inner) in fields {
-                    self.walk(&format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), inner, manner);
+                    self.walk(&format!("{path}/{}", escaped_key(name)), inner, checks);
                 }
             }
             Value::Array(items) => {
                 for (index, inner) in items.iter().enumerate() {
-                    self.walk(&format!("{path}/{index}"), inner, manner);
+                    self.walk(&format!("{path}/{index}"), inner, checks);
                 }
             }
             _ if is_choice(self.schema, path, value) => {}
             Value::String(text) if !text.trim().is_empty() => {
-                self.words_of(path, text);
-                self.facts_of(path, value, text, manner);
+                self.check_words(path, text);
+                self.check_facts(path, value, text, checks);
             }
-            Value::Number(number) => self.facts_of(path, value, &number.to_string(), manner),
+            Value::Number(number) => self.check_facts(path, value, &number.to_string(), checks),
             Value::String(_) | Value::Bool(_) | Value::Null => {}
         }
     }
 
-    fn words_of(&mut self, path: &str, text: &str) {
+    fn check_words(&mut self, path: &str, text: &str) {
         let folded = FoldedText::of(text);
         for (check, word) in &self.words {
             let Some(place) = words::find(folded.text(), word.text().trim()) else { continue };
             let span = folded.original(place);
             let says = text[span.start..span.end].to_owned();
             let message = match check {
-                Check::Banned => format!("`{}` says \"{says}\", which the pipeline bans", &path[1..]),
+                Check::Banned => format!("`{}` contains \"{says}\", which the pipeline bans", &path[1..]),
                 _ => match self.source.word(word.text().trim()) {
                     Some(from) => {
                         self.traces.push(FactTrace { path: path.to_owned(), says, from });
                         continue;
                     }
-                    None => format!("`{}` says \"{says}\", which the source does not", &path[1..]),
+                    None => format!("`{}` contains \"{says}\", which the source does not", &path[1..]),
                 },
             };
-            self.reasons.push(CheckFailure { check: *check, path: path.to_owned(), says, message });
+            self.failures.push(CheckFailure { check: *check, path: path.to_owned(), says, message });
         }
     }
 
-    fn facts_of(&mut self, path: &str, value: &Value, text: &str, manner: FieldChecks) {
-        if !(manner.quoted || manner.grounded) {
+    fn check_facts(&mut self, path: &str, value: &Value, text: &str, checks: FieldChecks) {
+        if !(checks.quoted || checks.grounded) {
             return;
         }
-        if let Some(from) = self.source.whole(value, manner.quoted) {
+        if let Some(from) = self.source.whole(value, checks.quoted) {
             self.traces.push(FactTrace { path: path.to_owned(), says: text.to_owned(), from });
             return;
         }
-        if manner.quoted || value.is_number() {
+        if checks.quoted || value.is_number() {
             let says = shortened(text);
-            let message = format!("`{}` is \"{says}\", which is no field of the source and not in its text", &path[1..]);
-            let check = if manner.quoted { Check::Quoted } else { Check::Grounded };
-            self.reasons.push(CheckFailure { check, path: path.to_owned(), says, message });
+            let message = format!("`{}` is \"{says}\", which is neither a field of the source nor in its text", &path[1..]);
+            let check = if checks.quoted { Check::Quoted } else { Check::Grounded };
+            self.failures.push(CheckFailure { check, path: path.to_owned(), says, message });
             return;
         }
         for fact in facts(text) {
@@ -196,8 +200,8 @@ impl CheckRun<'_> {
             match self.source.fact(&fact) {
                 Some(from) => self.traces.push(FactTrace { path: path.to_owned(), says, from }),
                 None => {
-                    let message = format!("`{}` says \"{says}\", which the source does not", &path[1..]);
-                    self.reasons.push(CheckFailure { check: Check::Grounded, path: path.to_owned(), says, message });
+                    let message = format!("`{}` contains \"{says}\", which the source does not", &path[1..]);
+                    self.failures.push(CheckFailure { check: Check::Grounded, path: path.to_owned(), says, message });
                 }
             }
         }
@@ -210,11 +214,6 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
-}
-
-/// A text under which two are the same to a reader: compatibility normalization, case folding, white space collapsed.
-pub fn folded(text: &str) -> String {
-    FoldedText::of(text).text().trim().to_owned()
 }
 
 impl Serialize for CheckedFields {
@@ -234,13 +233,13 @@ impl<'de> Deserialize<'de> for CheckedFields {
             type Value = CheckedFields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`all`, or a list of fields")
+                f.write_str("`all` or a list of fields")
             }
 
             fn visit_str<E: Error>(self, word: &str) -> Result<CheckedFields, E> {
                 match word {
                     "all" => Ok(CheckedFields::All),
-                    _ => Err(E::custom(format!("`{word}` names no fields: write `all`, or a list of them"))),
+                    _ => Err(E::custom(format!("`{word}` is not a list of fields: write `all` or a list of field names"))),
                 }
             }
 

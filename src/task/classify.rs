@@ -1,13 +1,13 @@
-//! `classify`: one label or several, with a probability each.
+//! `classify`: assigns one label or several, each with a probability.
 //!
-//! | the pipeline gives | a label's score | temperature |
+//! | the pipeline has | score of a label | temperature |
 //! |---|---|---|
-//! | `labels` with descriptions, and an encoder | how near the text is to the label's descriptions | `temperature`, or 0.04 |
-//! | `head`, and the encoder it was trained on | the head's linear layer over the text's vector | fitted when it was trained |
-//! | a sequence-classification model | the checkpoint's own score | `temperature`, or 1 |
-//! | `labels`, and a generator | how much likelier the document makes the label as an answer (`answers.rs`) | `temperature`, or 1 |
+//! | `labels` with descriptions, and an encoder | similarity of the text and the descriptions of the label | `temperature`, or 0.04 |
+//! | `head`, and the encoder it was trained on | linear layer of the head over the vector of the text | fitted during training |
+//! | a sequence-classification model | score of the checkpoint | `temperature`, or 1 |
+//! | `labels`, and a generator | how much the document raises the probability of the label as an answer (`label_scorer.rs`) | `temperature`, or 1 |
 //!
-//! Scores become probabilities by a softmax, or with `multi: true` by a sigmoid each.
+//! A softmax converts the scores into probabilities. With `multi: true`, a sigmoid converts each score.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,29 +28,29 @@ use crate::failure::{Failure, FailureClass, Transient};
 use crate::outcome::{Classification, LabelScore, Output};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same parameters come to mean something else.
+/// Part of every fingerprint. Increase it when the same parameters lead to another output.
 const ALGORITHM: u32 = 1;
 
-/// The least probability of a label that is given, in a multi-label task that sets none.
+/// Default of `threshold` in a multi-label task.
 const EVEN_ODDS: f32 = 0.5;
 
 /// Parameters of `classify`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifySpec {
-    /// The model's name in the configuration.
+    /// Name of the model in the configuration.
     pub model: String,
-    /// Labels with their descriptions; for a sequence-classification model, its classes with the names to give them.
+    /// Labels with their descriptions. For a sequence-classification model, its classes with new names.
     #[serde(default)]
     pub labels: Option<Labels>,
     /// Whether a document may have several labels, or none.
     #[serde(default)]
     pub multi: bool,
-    /// Flattens probabilities where it is higher. A head brings its own.
+    /// A higher value makes the probabilities more even. A head has its own temperature.
     #[serde(default)]
     pub temperature: Option<f32>,
-    /// The least probability of a label that is given. Without it a single label is always given, and of several labels those
-    /// that are likelier than not.
+    /// Minimum probability of an assigned label. By default, a single label is always assigned, and in a multi-label task those
+    /// with a probability of at least 0.5.
     #[serde(default)]
     pub threshold: Option<f32>,
     /// A trained head, relative to the pipeline file.
@@ -61,13 +61,13 @@ pub struct ClassifySpec {
     pub prompt: Option<PathBuf>,
 }
 
-/// Makes scores of a prediction.
+/// How predictions become scores.
 #[derive(Debug)]
 enum Scorer {
     DescriptionVectors(DescriptionVectors),
     LinearHead(LinearHead),
     Checkpoint,
-    LabelScorer(Box<LabelScorer>),
+    Generator(Box<LabelScorer>),
 }
 
 #[derive(Debug)]
@@ -90,25 +90,26 @@ impl ClassifySpec {
         let mut problems = Vec::new();
         problems.extend(self.prompt.as_ref().and_then(|prompt| LabelScorer::problem(&base_dir.join(prompt))));
         match self.labels.as_ref().map(|labels| labels.0.as_slice()) {
-            Some([]) => problems.push("has no labels: give at least two, each with a description".into()),
+            Some([]) => problems.push("has no labels: write at least two, each with a description".into()),
             Some([(only, _)]) => {
-                problems.push(format!("has one label, `{only}`, which every document would get: give at least two"))
+                problems.push(format!("has one label, `{only}`, which every document would get: write at least two"))
             }
             Some(labels) => {
                 let empty = |descriptions: &[String]| descriptions.iter().all(|d| d.trim().is_empty());
                 let bare = labels.iter().find(|(label, descriptions)| label.trim().is_empty() || empty(descriptions));
-                problems.extend(bare.map(|(label, _)| format!("has label `{label}` without a description: say what it means")));
+                problems
+                    .extend(bare.map(|(label, _)| format!("has label `{label}` without a description: describe what it means")));
             }
             None => {}
         }
         if self.temperature.is_some_and(|t| !(t.is_finite() && t > 0.0)) {
-            problems.push("has a `temperature` that is no positive number".into());
+            problems.push("has a `temperature` that is not a positive number".into());
         }
         if self.temperature.is_some() && self.head.is_some() {
-            problems.push("has both `temperature` and `head`: a head brings its own temperature, leave the other out".into());
+            problems.push("has both `temperature` and `head`: a head has its own temperature, so remove `temperature`".into());
         }
         if self.threshold.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
-            problems.push("has a `threshold` that is no probability: give a number from 0 to 1".into());
+            problems.push("has a `threshold` that is not a probability: write a number from 0 to 1".into());
         }
         problems
     }
@@ -121,7 +122,7 @@ impl ClassifySpec {
         let model = model(engine, &self.model)?;
         ensure!(
             self.prompt.is_none() || model.kind == ModelKind::Generator,
-            "`{name}` has a `prompt`, but model `{}` is a {}, which reads none: leave it out or name a generator",
+            "`{name}` has a `prompt`, but model `{}` is a {}, which uses no prompt: remove it or name a generator",
             self.model,
             model.kind.as_str()
         );
@@ -133,7 +134,8 @@ impl ClassifySpec {
             (ModelKind::Encoder, None) => {
                 let Some(labels) = self.labels.as_ref().filter(|labels| !labels.0.is_empty()) else {
                     bail!(
-                        "`{name}` has no labels, and model `{}` is an encoder, which brings none: give `labels` with descriptions, or a `head`",
+                        "`{name}` has no labels, and model `{}` is an encoder, which defines none: set `labels` with descriptions, or a \
+                         `head`",
                         self.model
                     );
                 };
@@ -141,29 +143,26 @@ impl ClassifySpec {
                 self.with_descriptions(model, labels, descriptions)?
             }
             (ModelKind::Classifier, Some(_)) => {
-                bail!(
-                    "`{name}` has a `head`, but model `{}` is a classifier with labels of its own: leave out `head`",
-                    self.model
-                )
+                bail!("`{name}` has a `head`, but model `{}` is a classifier with its own labels: remove `head`", self.model)
             }
             (ModelKind::Classifier, None) => self.with_checkpoint(model)?,
             (ModelKind::Generator, Some(_)) => {
                 bail!(
-                    "`{name}` has a `head`, but model `{}` is a generator, which gives no vectors: leave out `head`",
+                    "`{name}` has a `head`, but model `{}` is a generator, which computes no vectors: remove `head`",
                     self.model
                 )
             }
             (ModelKind::Generator, None) => {
                 ensure!(
                     !self.multi,
-                    "`{name}` has `multi: true`, but a generator weighs labels against each other: leave it out, or use an encoder"
+                    "`{name}` has `multi: true`, but a generator chooses one label: remove it, or use an encoder"
                 );
                 let Some(labels) = self.labels.as_ref().filter(|labels| !labels.0.is_empty()) else {
-                    bail!("`{name}` has no labels, and model `{}` is a generator, which brings none: give `labels`", self.model);
+                    bail!("`{name}` has no labels, and model `{}` is a generator, which defines none: set `labels`", self.model);
                 };
                 let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-                let answers = LabelScorer::prepare(engine, name, model, labels, prompt.as_deref()).await?;
-                self.with_answers(model, labels, answers)?
+                let label_scorer = LabelScorer::prepare(engine, name, model, labels, prompt.as_deref()).await?;
+                self.with_generator(model, labels, label_scorer)?
             }
         };
         Ok(Arc::new(classify))
@@ -181,11 +180,11 @@ impl ClassifySpec {
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: "" })
     }
 
-    fn with_answers(&self, model: &ModelInfo, labels: &Labels, answers: LabelScorer) -> anyhow::Result<Classify> {
+    fn with_generator(&self, model: &ModelInfo, labels: &Labels, label_scorer: LabelScorer) -> anyhow::Result<Classify> {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
         let temperature = self.temperature.unwrap_or(1.0);
-        let version = answers.prompt().version();
-        let scorer = Scorer::LabelScorer(Box::new(answers));
+        let version = label_scorer.prompt().version();
+        let scorer = Scorer::Generator(Box::new(label_scorer));
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: &version })
     }
 
@@ -204,7 +203,7 @@ impl ClassifySpec {
             trained.sort_unstable();
             ensure!(
                 wanted == trained,
-                "the task has labels {}, but the head was trained on {}: train it again, or leave out `labels`",
+                "the task has labels {}, but the head was trained on {}: train it again, or remove `labels`",
                 wanted.join(", "),
                 trained.join(", ")
             );
@@ -222,33 +221,38 @@ impl ClassifySpec {
                 let at =
                     at.with_context(|| format!("model `{}` has no class `{class}`; its classes are {classes}", model.name))?;
                 let [new] = new.as_slice() else {
-                    bail!("class `{class}` of model `{}` has {} names: give one", model.name, new.len());
+                    bail!("class `{class}` of model `{}` has {} names: write one", model.name, new.len());
                 };
                 names[at].clone_from(new);
             }
             ensure!(
                 labels.0.len() == names.len(),
-                "`labels` names some classes of model `{}` only: name all of {classes}",
+                "`labels` names only some classes of model `{}`: name all of {classes}",
                 model.name
             );
         }
         let mut distinct = names.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: give each its own", model.name);
         ensure!(
-            self.multi || !model.several_labels,
-            "model `{}` was trained to give several classes or none (`problem_type: multi_label_classification` in its config.json), each with odds of its own: say `multi: true`",
+            distinct.len() == names.len(),
+            "two classes of model `{}` have the same name: choose different names",
             model.name
         );
-        ensure!(names.len() >= 2, "model `{}` has fewer than two classes, which leaves nothing to choose", model.name);
+        ensure!(
+            self.multi || !model.several_labels,
+            "model `{}` was trained to assign any number of classes (`problem_type: multi_label_classification` in its \
+             config.json): set `multi: true`",
+            model.name
+        );
+        ensure!(names.len() >= 2, "model `{}` has fewer than two classes", model.name);
         let temperature = self.temperature.unwrap_or(1.0);
         self.assemble(model, Scoring { labels: names, scorer: Scorer::Checkpoint, temperature, version: "" })
     }
 
     fn assemble(&self, model: &ModelInfo, scoring: Scoring<'_>) -> anyhow::Result<Classify> {
         let Scoring { labels, scorer, temperature, version } = scoring;
-        // Where a file lies decides nothing, what is in it does.
+        // The fingerprint depends on the content of the files, not on their paths.
         let spec = Self { head: None, prompt: None, ..self.clone() };
         Ok(Classify {
             signature: serde_json::to_vec(&("classify", ALGORITHM, spec, temperature, version))?,
@@ -262,12 +266,12 @@ impl ClassifySpec {
     }
 }
 
-/// What the ways of scoring differ in.
+/// The parts in which the kinds of scoring differ.
 struct Scoring<'a> {
     labels: Vec<String>,
     scorer: Scorer,
     temperature: f32,
-    /// Of the file that the scores come from, head or prompt.
+    /// Version of the head or prompt file that determines the scores.
     version: &'a str,
 }
 
@@ -277,13 +281,13 @@ impl Classify {
         let scores = match (&self.scorer, prediction) {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
             (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
-            (Scorer::LabelScorer(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
-                answers.corrected(&scores)?
+            (Scorer::Generator(label_scorer), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
+                label_scorer.corrected(&scores)?
             }
-            (Scorer::LabelScorer(_), _) => return wrong("the model did not answer with one score a label"),
+            (Scorer::Generator(_), _) => return wrong("the model did not answer with one score per label"),
             (scorer, Prediction::Vectors(texts)) => {
                 let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
-                let [chunk] = text.chunks.as_slice() else { return wrong("the model cut a text that was to stay whole") };
+                let [chunk] = text.chunks.as_slice() else { return wrong("the model split a text that must stay whole") };
                 match scorer {
                     Scorer::DescriptionVectors(descriptions) if chunk.vector.len() == descriptions.dimension() => {
                         descriptions.scores(&chunk.vector, self.temperature)
@@ -295,10 +299,10 @@ impl Classify {
             _ => return wrong("the model did not answer with vectors"),
         };
         if scores.len() != self.labels.len() {
-            return wrong("the model did not give one score a label");
+            return wrong("the model did not give one score per label");
         }
         if !scores.iter().all(|score| score.is_finite()) {
-            return wrong("the model gave a score that is no number");
+            return wrong("the model gave a score that is not a finite number");
         }
         Ok(scores)
     }
@@ -315,14 +319,14 @@ impl Task for Classify {
 
     fn prompt(&self) -> Option<&PromptVersion> {
         match &self.scorer {
-            Scorer::LabelScorer(answers) => Some(answers.prompt()),
+            Scorer::Generator(label_scorer) => Some(label_scorer.prompt()),
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => None,
         }
     }
 
     fn initialize<'a>(&'a self, engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
         match &self.scorer {
-            Scorer::LabelScorer(answers) => Box::pin(answers.initialize(engine)),
+            Scorer::Generator(label_scorer) => Box::pin(label_scorer.initialize(engine)),
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => Box::pin(std::future::ready(Ok(()))),
         }
     }
@@ -334,7 +338,7 @@ impl Task for Classify {
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) => {
                 Work::Encode { texts: vec![text], chunking: Chunking::Truncate, kind: TextKind::Plain }
             }
-            Scorer::LabelScorer(answers) => answers.ask(&text, upstream)?,
+            Scorer::Generator(label_scorer) => label_scorer.work(&text, upstream)?,
         };
         Ok(TaskStep::Ask(vec![Request { model: self.model.clone(), work }]))
     }

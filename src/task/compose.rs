@@ -1,14 +1,14 @@
-//! `compose`: an object that a template puts together under a schema, gone over by checks. It needs no model.
+//! `compose`: creates an object from a template, validates it against a schema and runs checks on it. It needs no model.
 //!
-//! A check that speaks makes no dead letter: the object is kept with the reasons, for people to decide. The checks are not part of
-//! the tasks that ask a model, for they read all fields of the source: whenever a price changed, a model would be asked again for the
-//! same words.
+//! A failed check does not create a dead letter. The object is stored with the reasons, and people decide. The checks are separate
+//! from tasks that use a model because they read all fields of the source: otherwise every change of a price would call the model
+//! again for the same text.
 //!
-//! | the object | becomes |
+//! | the object | the result |
 //! |---|---|
-//! | is no JSON, or no object | a dead letter: the template is at fault |
-//! | breaks the schema, or does not pass a check | an output with reasons |
-//! | else | an output |
+//! | is not a JSON object | a dead letter: the template is wrong |
+//! | violates the schema or fails a check | an output with reasons |
+//! | otherwise | an output |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,37 +21,36 @@ use super::prompt_file::SchemaSource;
 use super::write::object;
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction, Schema};
+use crate::engine::{Engine, Schema};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Check, CheckFailure, ComposedObject, Output};
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// The longest object that a template may make of one document, in bytes.
+/// The largest object that a template can create for one document, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
 
-/// Part of every fingerprint: another number wherever the same object comes to mean something else.
+/// Part of every fingerprint. Increase it when the same parameters lead to another output.
 const ALGORITHM: u32 = 1;
 
-/// The same of tasks that look facts up, which once knew no numbers in words.
+/// The version of tasks with `quoted` or `grounded` checks. Version 1 did not recognize numbers written as words.
 const LOOKED_UP: u32 = 2;
 
 /// Parameters of `compose`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComposeSpec {
-    /// The schema of the object: a path from the pipeline file, or the schema itself.
+    /// JSON Schema of the object: a path relative to the pipeline file, or the schema itself.
     pub schema: SchemaSource,
-    /// The template of the object, which is JSON; it reads `document` and other tasks by name.
+    /// A template that renders the object as JSON. It can read `document` and other tasks by name.
     pub object: String,
-    /// Tasks that the template reads and that may have no output for a document: it asks `… is defined`.
+    /// Tasks that the template reads but that may have no output for a document. The template must test them with `… is defined`.
     #[serde(default)]
     pub optional: Vec<String>,
-    /// What is looked at.
     #[serde(default)]
     pub checks: Checks,
 }
 
-/// Goes over objects, whoever wrote them: the template, or a person.
+/// Validates and checks objects, whether a template or a person wrote them.
 #[derive(Debug, Clone)]
 pub struct Composer {
     schema: Arc<Schema>,
@@ -96,10 +95,10 @@ impl ComposeSpec {
         Ok(Arc::new(Compose { signature, template, composer }))
     }
 
-    /// Goes over objects as this task does. Paths are relative to `base_dir`.
+    /// A composer with the schema and checks of this task. Paths are relative to `base_dir`.
     ///
     /// # Errors
-    /// One sentence where the schema cannot be read.
+    /// A message if the schema cannot be read.
     pub fn composer(&self, base_dir: &Path) -> Result<Composer, String> {
         Ok(Composer { schema: self.schema(base_dir)?, checks: self.checks.clone() })
     }
@@ -114,32 +113,37 @@ impl ComposeSpec {
 }
 
 impl Composer {
-    /// The schema of the objects.
+    /// The JSON Schema of the objects.
     pub fn schema(&self) -> &Value {
         self.schema.value()
     }
 
-    /// The object, gone over.
+    /// Validates and checks the object.
     ///
     /// # Errors
-    /// A poison failure where it cannot be stored.
+    /// A poison failure if the object cannot be stored.
     pub fn compose(&self, document: &Document, fields: Value) -> Result<ComposedObject, Failure> {
         let fields = object(fields)?;
         let text = written_out(&fields);
-        let mut reasons: Vec<CheckFailure> = self.schema.faults(&Value::Object(fields.clone())).into_iter().map(broken).collect();
+        let mut reasons: Vec<CheckFailure> = self
+            .schema
+            .faults(&Value::Object(fields.clone()))
+            .into_iter()
+            .map(|(path, rule)| schema_failure(path, rule))
+            .collect();
         let (more, traces) = self.checks.run(document, &fields, self.schema.value());
         reasons.extend(more);
         Ok(ComposedObject { text, fields, reasons, traces })
     }
 }
 
-fn broken((path, rule): (String, String)) -> CheckFailure {
+fn schema_failure(path: String, rule: String) -> CheckFailure {
     let place = if path.is_empty() { "the object itself".to_owned() } else { format!("`{}`", &path[1..]) };
-    let message = format!("{place} breaks the schema: {rule}");
+    let message = format!("{place} violates the schema: {rule}");
     CheckFailure { check: Check::Schema, path, says: rule, message }
 }
 
-/// An object as JSON. Keys and values of JSON can always be written.
+/// An object as JSON text. Serializing JSON values cannot fail.
 fn written_out(fields: &Map<String, Value>) -> String {
     serde_json::to_string(fields).unwrap_or_default()
 }
@@ -156,19 +160,12 @@ impl Task for Compose {
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = self.template.render(&upstream.context())?;
         let fields: Value = serde_json::from_str(&text).map_err(|error| {
-            let reason = format!("the template makes no JSON of this document: {error}; let every value go through `tojson`");
+            let reason = format!(
+                "the template did not create valid JSON for this document: {error}; use the filter `tojson` for every value"
+            );
             Failure::poison(FailureClass::Template, reason)
         })?;
         Ok(TaskStep::Ready(Output::ComposedObject(self.composer.compose(document, fields)?)))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }
 
@@ -189,7 +186,7 @@ mod tests {
         let document = Document { id: "d1".into(), version: 1, text: text.into(), metadata: Map::new(), fields: Map::new() };
         match task.prepare(&document, &TemplateContext::of(&document, None))? {
             TaskStep::Ready(Output::ComposedObject(composed)) => Ok(composed),
-            other => panic!("an object was to come of it, not {other:?}"),
+            other => panic!("expected an object, got {other:?}"),
         }
     }
 
@@ -202,9 +199,9 @@ mod tests {
         let long = composed(TITLE, "The best board there is").await.unwrap();
         let checks: Vec<Check> = long.reasons.iter().map(|reason| reason.check).collect();
         assert_eq!(checks, [Check::Schema, Check::Banned]);
-        assert_eq!(long.reasons[0].message, "`title` breaks the schema: /properties/title/maxLength");
+        assert_eq!(long.reasons[0].message, "`title` violates the schema: /properties/title/maxLength");
         let missing = composed("{}", "x").await.unwrap();
-        assert_eq!(missing.reasons[0].message, "the object itself breaks the schema: /required");
+        assert_eq!(missing.reasons[0].message, "the object itself violates the schema: /required");
     }
 
     #[tokio::test]

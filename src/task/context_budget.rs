@@ -1,57 +1,66 @@
-//! How much of a document fits a generator's context beside the words of a prompt.
+//! Computes how much document text fits into the context of a generator besides the prompt.
 
 use std::sync::Arc;
 
+use anyhow::Context;
+
 use super::TemplateContext;
 use super::task_prompt::TaskPrompt;
+use crate::engine::{Engine, ModelInfo};
 use crate::failure::Failure;
 use crate::outcome::Span;
 
-/// Counts and cuts texts as one model's tokenizer does.
-pub trait Splitter: Send + Sync {
-    /// Tokens of the text, special tokens not counted.
+/// Counts tokens and splits texts with the tokenizer of one model.
+pub(super) trait TokenSplitter: Send + Sync {
+    /// Number of tokens of the text, without special tokens.
     ///
     /// # Errors
-    /// Where the text cannot be tokenized.
+    /// If the text cannot be tokenized.
     fn count(&self, text: &str) -> Result<usize, Failure>;
 
-    /// Pieces of the text of at most `tokens` tokens, neighbours sharing `overlap` of them; at least one.
+    /// Splits the text into one or more pieces of at most `tokens` tokens. Neighbouring pieces share `overlap` tokens.
     ///
     /// # Errors
-    /// Where the text cannot be tokenized.
+    /// If the text cannot be tokenized.
     fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure>;
 }
 
-/// Tokens that a chat template may put around the messages, at most: roles, dates and standing orders.
+/// Most tokens that a chat template adds around the messages: roles, dates and default instructions.
 const MARGIN: usize = 64;
 
-/// The share of the context that the margin takes at most, for models whose context is small and whose templates are, too.
+/// The margin is at most the context divided by this, because models with a small context have short templates.
 const MARGIN_SHARE: usize = 8;
 
-/// A model's context, seen from a text that is to be put into a prompt.
+/// The context of a model, as available to document text in a prompt.
 pub(super) struct ContextBudget {
-    splitter: Arc<dyn Splitter>,
+    splitter: Arc<dyn TokenSplitter>,
     context: usize,
 }
 
 impl ContextBudget {
-    pub(super) fn new(splitter: Arc<dyn Splitter>, context: usize) -> Self {
+    /// The context of `model`, which must be a generator of `engine`.
+    pub(super) fn of(engine: &Engine, model: &ModelInfo) -> anyhow::Result<Self> {
+        let splitter = engine.splitter(&model.name).context("the engine no longer has the model")?;
+        Ok(Self::new(Arc::new(splitter), model.max_tokens))
+    }
+
+    pub(super) fn new(splitter: Arc<dyn TokenSplitter>, context: usize) -> Self {
         Self { splitter, context }
     }
 
-    /// Tokens of document text that the prompt and its answer leave room for.
-    pub(super) fn tokens(&self, prompting: &TaskPrompt, upstream: &TemplateContext) -> Result<usize, Failure> {
-        let around = prompting.prompt(&upstream.with_text(""), Vec::new())?;
-        let mut taken = prompting.max_tokens + MARGIN.min(self.context / MARGIN_SHARE);
+    /// Number of tokens of document text that fit besides the prompt and its answer.
+    pub(super) fn tokens(&self, prompt: &TaskPrompt, upstream: &TemplateContext) -> Result<usize, Failure> {
+        let around = prompt.render(&upstream.with_text(""), Vec::new())?;
+        let mut taken = prompt.max_tokens + MARGIN.min(self.context / MARGIN_SHARE);
         for message in &around.messages {
             taken += self.splitter.count(&message.content)?;
         }
         Ok(self.context.saturating_sub(taken))
     }
 
-    /// Whether the text has at most so many tokens.
+    /// Whether the text has at most `tokens` tokens.
     pub(super) fn fits(&self, text: &str, tokens: usize) -> Result<bool, Failure> {
-        // A token stands for a byte at least, save one that some tokenizers put before the text: most texts need no counting.
+        // Each token covers at least one byte, except one that some tokenizers put before the text. So most texts need no counting.
         Ok(text.len() < tokens || self.splitter.count(text)? <= tokens)
     }
 
@@ -66,11 +75,11 @@ impl ContextBudget {
 
 impl std::fmt::Debug for ContextBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("ContextBudget").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
-impl Splitter for crate::engine::TextSplitter {
+impl TokenSplitter for crate::engine::TextSplitter {
     fn count(&self, text: &str) -> Result<usize, Failure> {
         self.count(text)
     }

@@ -1,4 +1,4 @@
-//! `embed`: vectors of the text, one or one a chunk.
+//! `embed`: computes one vector of the text, or one vector per chunk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::outcome::{EmbeddedChunk, Embedding, EmbeddingSet, Output};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbedSpec {
-    /// The encoder's name in the configuration.
+    /// Name of the encoder in the configuration.
     pub model: String,
-    /// How to cut long texts. Without it a text is one chunk, cut off where the model's window ends.
+    /// How to split long texts. By default a text is one chunk, truncated at the length limit of the model.
     #[serde(default)]
     pub chunk: Option<ChunkSpec>,
 }
 
-/// How long texts are cut.
+/// How long texts are split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkSpec {
-    /// Tokens of a chunk, special tokens not counted.
+    /// Tokens per chunk, without special tokens.
     pub tokens: usize,
-    /// Tokens that neighbouring chunks share.
+    /// Number of tokens that neighbouring chunks share.
     #[serde(default)]
     pub overlap: usize,
 }
@@ -47,7 +47,7 @@ impl EmbedSpec {
 
     pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         match self.chunk {
-            Some(ChunkSpec { tokens: 0, .. }) => vec!["has chunks of 0 tokens: give `tokens` a positive number".into()],
+            Some(ChunkSpec { tokens: 0, .. }) => vec!["has chunks of 0 tokens: set `tokens` to a positive number".into()],
             Some(ChunkSpec { tokens, overlap }) if overlap >= tokens => {
                 vec![format!("has an overlap of {overlap} in chunks of {tokens} tokens: make `overlap` smaller than `tokens`")]
             }
@@ -65,7 +65,7 @@ impl EmbedSpec {
             && chunk.tokens > model.max_tokens
         {
             anyhow::bail!(
-                "task `{name}` wants chunks of {} tokens, but model `{}` takes {}: make `chunk.tokens` smaller",
+                "task `{name}` has chunks of {} tokens, but model `{}` accepts {}: reduce `chunk.tokens`",
                 chunk.tokens,
                 self.model,
                 model.max_tokens
@@ -114,7 +114,10 @@ impl Task for Embed {
                 return Err(Failure::poison(FailureClass::Model, reason));
             }
             if !chunk.vector.iter().all(|x| x.is_finite()) {
-                return Err(Failure::poison(FailureClass::Model, "the model gave a vector with components that are no numbers"));
+                return Err(Failure::poison(
+                    FailureClass::Model,
+                    "the model gave a vector with components that are not finite numbers",
+                ));
             }
             if document.text.get(chunk.span.start..chunk.span.end).is_none() {
                 return Err(Failure::poison(FailureClass::Model, "the model gave a chunk that lies outside the text"));

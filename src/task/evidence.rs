@@ -1,15 +1,14 @@
-//! Where a document says a value.
+//! Finds the place in a document that states a value.
 //!
-//! | tried in turn | finds |
+//! | tried in this order | finds |
 //! |---|---|
 //! | exact | the same characters |
-//! | normalized | the same under NFKC, case folding, collapsed white space, plain quotes and dashes; a number however it is written |
-//! | fuzzy | at most a fifth of the characters differ, none of them a digit and none that makes another number of a word |
+//! | normalized | the same text under NFKC, case folding, collapsed white space, plain quotes and dashes; a number in any notation |
+//! | fuzzy | a text in which at most a fifth of the characters differ; no digit and no number word may differ |
 //!
-//! Of several occurrences the first that is a word of its own counts, or else the first that begins a word, or else the first. One
-//! that cuts a number in two is none, and neither is one of fewer than four Latin letters inside a word.
+//! Of several occurrences, the first separate word is taken, otherwise the first at the start of a word, otherwise the first. An
+//! occurrence inside a number does not count, and neither does one of fewer than four ASCII characters inside a word.
 
-pub(super) mod folded;
 mod fuzzy;
 pub(super) mod number;
 mod number_words;
@@ -19,16 +18,17 @@ use std::ops::Range;
 
 use serde_json::{Number, Value};
 
+use super::folded_text::FoldedText;
+use super::json_spans::unescaped_key;
 use crate::outcome::{Evidence, MatchKind, Span};
-use folded::FoldedText;
 
-/// Steps of fuzzy search that one document may take: a few hundredths of a second.
+/// Most steps of fuzzy search per document: a few hundredths of a second.
 const FUZZY_STEPS: usize = 1 << 24;
 
-/// Occurrences that are looked at before the best so far is taken.
+/// Most occurrences that are compared; then the best so far is taken.
 const MOST_OCCURRENCES: usize = 10_000;
 
-/// A document in which values are looked for.
+/// Finds evidence in one document.
 pub(super) struct EvidenceFinder<'a> {
     text: &'a str,
     folded: OnceCell<FoldedText>,
@@ -40,7 +40,7 @@ impl<'a> EvidenceFinder<'a> {
         Self { text, folded: OnceCell::new(), steps: Cell::new(FUZZY_STEPS) }
     }
 
-    /// Where the text says `value`.
+    /// The place where the text states `value`.
     pub(super) fn string(&self, value: &str) -> Option<Evidence> {
         let value = value.trim();
         if value.is_empty() {
@@ -68,7 +68,7 @@ impl<'a> EvidenceFinder<'a> {
         place.map(|place| Evidence { span: folded.original_letters(place), likeness: MatchKind::Fuzzy })
     }
 
-    /// Where the text says `number`, with whatever marks between its digits.
+    /// The place where the text states `number`, in any notation.
     pub(super) fn number(&self, number: &Number) -> Option<Evidence> {
         self.number_as(number.as_f64()?, &number.to_string())
     }
@@ -85,7 +85,7 @@ impl<'a> EvidenceFinder<'a> {
     }
 }
 
-/// Whether a folded text says every number that another says.
+/// Whether the folded `text` contains every number that `wanted` contains.
 fn says_numbers_of(wanted: &str, text: &str) -> bool {
     number::all(wanted).into_iter().all(|(_, value)| value.is_none_or(|value| number::find(text, value).is_some()))
 }
@@ -106,7 +106,7 @@ fn best(text: &str, wanted: &str) -> Option<Range<usize>> {
     found.map(|(_, place)| place)
 }
 
-/// How an occurrence sits among the words around it.
+/// How well an occurrence matches word boundaries. Later variants are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum WordFit {
     Inside,
@@ -133,7 +133,7 @@ impl WordFit {
     }
 }
 
-/// Whether digits that end here go on in these characters: with a digit, or a mark and a digit.
+/// Whether a number continues in these characters: with a digit, or with a mark and a digit.
 fn continues_number(mut onwards: impl Iterator<Item = char>) -> bool {
     match onwards.next() {
         Some(c) if c.is_numeric() => true,
@@ -142,13 +142,13 @@ fn continues_number(mut onwards: impl Iterator<Item = char>) -> bool {
     }
 }
 
-/// Whether the schema lists `value` for the place at `path`, so that it is a choice and no quotation.
+/// Whether the schema lists `value` for `path`. Such a value is a choice and not a quotation.
 pub(super) fn is_choice(schema: &Value, path: &str, value: &Value) -> bool {
-    let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    let steps: Vec<String> = path.split('/').skip(1).map(unescaped_key).collect();
     lists(schema, schema, &steps, value, 0)
 }
 
-/// Subschemas that are followed into each other; more are a circle.
+/// Most nested subschemas; more mean a cycle of references.
 const MOST_NESTING: usize = 64;
 
 fn lists(root: &Value, schema: &Value, steps: &[String], value: &Value, depth: usize) -> bool {

@@ -1,4 +1,4 @@
-//! `extract`: typed fields, each with how sure the model was and where the document says it.
+//! `extract`: extracts typed fields. Each value comes with the confidence of the model and its evidence in the document.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::evidence::{EvidenceFinder, is_choice};
-use super::for_each::{ForEach, ITEM_NAMES, completion};
-use super::json_spans::value_spans;
-use super::prompt_file::{Parameters, PromptFile, SchemaSource};
-use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
+use super::for_each::{ItemPrompt, ItemPromptSpec};
+use super::json_spans::{unescaped_key, value_spans};
+use super::prompt_file::{PromptFile, SchemaSource};
+use super::task_prompt::generator;
 use super::write::object;
-use super::{Task, TaskStep, TemplateContext};
+use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Confidence, ExtractedValue, Extraction, Output};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 1;
 
 const SYSTEM: &str = "You take facts out of documents and answer with one JSON object and nothing else. \
@@ -34,31 +34,31 @@ const BODY: &str = "Answer with an object that is valid under this JSON Schema:
 The document:
 {{ document.text }}";
 
-/// The same of strict tasks, which once let numbers pass.
+/// The version of strict tasks. Version 1 did not check numbers.
 const STRICT_ALGORITHM: u32 = 2;
 
-/// Letters of a value that an error quotes.
+/// Most characters of a value quoted in an error.
 const QUOTED: usize = 60;
 
 /// Parameters of `extract`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
-    /// The schema of the object, where the prompt has none: a path from the pipeline file, or the schema itself.
+    /// JSON Schema of the object, for a prompt without one: a path relative to the pipeline file, or the schema itself.
     #[serde(default)]
     pub schema: Option<SchemaSource>,
     /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
-    /// Whether a string or a number that the document does not say makes a dead letter.
+    /// Whether a string or number without evidence in the document makes the result a dead letter.
     #[serde(default)]
     pub strict: bool,
-    /// Tokens of an answer, where not as many as the prompt says.
+    /// Most tokens of an answer; overrides the limit in the prompt file.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// A list; the task is done for each `item` of it.
+    /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
 }
@@ -66,10 +66,9 @@ pub struct ExtractSpec {
 #[derive(Debug)]
 struct Extract {
     signature: Vec<u8>,
-    prompting: TaskPrompt,
+    prompt: ItemPrompt,
     schema: Arc<Schema>,
     strict: bool,
-    each: ForEach,
 }
 
 impl ExtractSpec {
@@ -78,59 +77,39 @@ impl ExtractSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(ForEach::new(self.for_each.as_deref()).err());
-        if self.for_each.is_some() && self.prompt.is_none() {
-            problems.push("has `for_each`, but no `prompt` that says what to do with `item`".into());
-        }
-        if self.max_tokens == Some(0) {
-            problems.push("wants answers of 0 tokens: make `max_tokens` larger".into());
-        }
-        problems
+        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
-        let mut names = match &self.prompt {
-            Some(prompt) => names_read(&base_dir.join(prompt), own).unwrap_or_default(),
-            None => vec!["document.text".into()],
-        };
-        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
-            names.extend_from_slice(each.reads());
-        }
-        names
+        self.item_prompt().reads(base_dir)
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "extract")?;
         let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting =
-            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
-        prompting.check(engine)?;
-        Ok(Arc::new(self.assemble(prompting, schema)?))
+        let prompt = self.item_prompt().build(name, engine, model, file)?;
+        Ok(Arc::new(self.assemble(prompt, schema)?))
     }
 
-    fn assemble(&self, prompting: TaskPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
-        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+    fn assemble(&self, prompt: ItemPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
         let algorithm = if self.strict { STRICT_ALGORITHM } else { ALGORITHM };
-        let signature = serde_json::to_vec(&("extract", algorithm, prompting.version.version(), self.strict, &self.for_each))?;
-        Ok(Extract { signature, prompting, schema, strict: self.strict, each })
+        let signature = serde_json::to_vec(&("extract", algorithm, prompt.version().version(), self.strict, &self.for_each))?;
+        Ok(Extract { signature, prompt, schema, strict: self.strict })
+    }
+
+    fn item_prompt(&self) -> ItemPromptSpec<'_> {
+        let (prompt, for_each) = (self.prompt.as_deref(), self.for_each.as_deref());
+        ItemPromptSpec { prompt, max_tokens: self.max_tokens, for_each }
     }
 
     pub(super) fn read(&self, base_dir: &Path) -> Result<(PromptFile, Arc<Schema>), String> {
         let file = match &self.prompt {
             Some(prompt) => PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?,
-            None => PromptFile {
-                name: "built-in/extract".into(),
-                system: Some(SYSTEM.into()),
-                parameters: Parameters::default(),
-                schema: None,
-                body: BODY.into(),
-            },
+            None => PromptFile::built_in("built-in/extract", SYSTEM, BODY),
         };
         let file = file.with_schema(self.schema.as_ref(), base_dir)?;
         let schema = file.schema.clone();
-        let schema = schema.ok_or("has no `schema` that says which fields to extract: give a path or the schema itself")?;
+        let schema = schema.ok_or("has no `schema` with the fields to extract: write a path or the schema itself")?;
         Ok((file, schema))
     }
 }
@@ -145,11 +124,11 @@ impl Task for Extract {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(&self.prompting.version)
+        Some(self.prompt.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+        self.prompt.prepare(upstream)
     }
 
     fn interpret(
@@ -159,17 +138,17 @@ impl Task for Extract {
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
         let searcher = EvidenceFinder::new(&document.text);
-        self.each.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
+        self.prompt.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
     }
 }
 
 impl Extract {
     fn extraction(&self, searcher: &EvidenceFinder<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
         let completion = completion(prediction)?;
-        let fields = object(self.schema.judge(&completion, self.prompting.max_tokens)?)?;
-        let leaves = self.values(searcher, &fields, &completion);
+        let fields = object(self.schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
+        let values = self.values(searcher, &fields, &completion);
         if self.strict
-            && let Some((path, value)) = ungrounded(&fields, &leaves)
+            && let Some((path, value)) = ungrounded(&fields, &values)
         {
             let says = match value {
                 Value::String(text) => {
@@ -178,15 +157,15 @@ impl Extract {
                 }
                 other => other.to_string(),
             };
-            let reason = format!("field `{path}` of the answer is {says}, which the document does not say");
+            let reason = format!("field `{path}` of the answer is {says}, which the document does not contain");
             return Err(Failure::poison(FailureClass::Ungrounded, reason));
         }
-        Ok(Extraction { fields, leaves })
+        Ok(Extraction { fields, leaves: values })
     }
 
     fn values(&self, searcher: &EvidenceFinder<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
         let found = value_spans(&completion.text);
-        // Of a name that stands twice, the last value counts; what stood under an earlier one is gone.
+        // If a key occurs twice, the last value counts and everything below the earlier one is dropped.
         let last: HashMap<&str, usize> = found.iter().enumerate().map(|(index, (path, _))| (path.as_str(), index)).collect();
         let mut all = Vec::with_capacity(found.len());
         for (index, (path, place)) in found.iter().enumerate() {
@@ -211,7 +190,7 @@ impl Extract {
     }
 }
 
-/// What the tokens that wrote any of `place` say of the model's confidence.
+/// The confidence of the model, computed from the tokens that overlap `place`.
 fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confidence> {
     let first = tokens.partition_point(|token| token.end <= place.start);
     let mut start = first.checked_sub(1).map_or(0, |before| tokens[before].end);
@@ -228,12 +207,12 @@ fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confide
 
 fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let (name, rest) = path[1..].split_once('/').map_or((&path[1..], ""), |(name, _)| (name, &path[name.len() + 1..]));
-    fields.get(&name.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+    fields.get(&unescaped_key(name))?.pointer(rest)
 }
 
-fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
-    let leaf = leaves.iter().find(|leaf| leaf.grounded == Some(false))?;
-    Some((leaf.path.as_str(), pointer(fields, &leaf.path)?))
+fn ungrounded<'a>(fields: &'a Map<String, Value>, values: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
+    let value = values.iter().find(|value| value.grounded == Some(false))?;
+    Some((value.path.as_str(), pointer(fields, &value.path)?))
 }
 
 #[cfg(test)]

@@ -1,46 +1,123 @@
-//! `for_each`: one request an item of a list, and one output of them all.
+//! Prompts for the document or for each item of a list (`for_each`): one request per item, and one output for all items.
+
+use std::path::Path;
 
 use minijinja::Value;
 
+use super::prompt_file::PromptFile;
+use super::task_prompt::{PromptSettings, TaskPrompt, names_read};
 use super::{TaskStep, TemplateContext, only};
-use crate::engine::{Prediction, Request};
-use crate::failure::{Failure, FailureClass, Poison};
+use crate::engine::{Engine, ModelInfo, Prediction, Request};
+use crate::failure::{Failure, Poison};
 use crate::outcome::Output;
+use crate::prompt::PromptVersion;
 use crate::template::ListExpression;
 
-/// Items that one document may have. Each is a request of its own, so that a list gone wrong must not hold up the stream.
+/// Most items of one document. Each item is a separate request, so a wrong list could block the stream without a limit.
 const MOST_ITEMS: usize = 100;
 
-/// The names that a template has for an item and for its place in the list, from 0.
-pub(super) const ITEM_NAMES: [&str; 2] = ["item", "index"];
+/// The names of an item and of its index (from 0) in templates.
+const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
-/// What a task is done for: the document, or each item of a list.
-#[derive(Debug)]
-pub(super) struct ForEach(Option<ListExpression>);
+/// The parameters that all kinds with `for_each` have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ItemPromptSpec<'a> {
+    /// `None` is the built-in prompt, which reads the text of the document.
+    pub prompt: Option<&'a Path>,
+    pub max_tokens: Option<usize>,
+    pub for_each: Option<&'a str>,
+}
 
-/// Names of one request besides what comes before the task.
-pub(super) type ItemScope = Vec<(&'static str, Value)>;
-
-impl ForEach {
-    pub(super) fn new(for_each: Option<&str>) -> Result<Self, String> {
-        let selection =
-            for_each.map(ListExpression::new).transpose().map_err(|error| format!("has a bad `for_each`: {error}"))?;
-        Ok(Self(selection))
+impl ItemPromptSpec<'_> {
+    pub(super) fn problems(self) -> Vec<String> {
+        let mut problems: Vec<String> = ForEach::new(self.for_each).err().into_iter().collect();
+        if self.for_each.is_some() && self.prompt.is_none() {
+            problems.push("has `for_each`, but no `prompt` that uses `item`".into());
+        }
+        if self.max_tokens == Some(0) {
+            problems.push("has `max_tokens: 0`, which allows answers of 0 tokens: write a positive number".into());
+        }
+        problems
     }
 
-    /// The names that the list is made of.
-    pub(super) fn reads(&self) -> &[String] {
+    /// The names that the prompt and the list expression read.
+    pub(super) fn reads(self, base_dir: &Path) -> Vec<String> {
+        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
+        let mut names = match self.prompt {
+            Some(prompt) => names_read(&base_dir.join(prompt), own).unwrap_or_default(),
+            None => vec!["document.text".into()],
+        };
+        if let Ok(for_each) = ForEach::new(self.for_each) {
+            names.extend_from_slice(for_each.reads());
+        }
+        names
+    }
+
+    /// Builds the prompt of task `name`.
+    pub(super) fn build(self, name: &str, engine: &Engine, model: &ModelInfo, file: PromptFile) -> anyhow::Result<ItemPrompt> {
+        let settings = PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) };
+        let prompt = TaskPrompt::new(file, settings)?;
+        prompt.check(engine)?;
+        ItemPrompt::new(prompt, self.for_each)
+    }
+}
+
+/// A prompt that is sent for the document, or for each item of a list.
+#[derive(Debug)]
+pub(super) struct ItemPrompt {
+    pub prompt: TaskPrompt,
+    for_each: ForEach,
+}
+
+impl ItemPrompt {
+    pub(super) fn new(prompt: TaskPrompt, for_each: Option<&str>) -> anyhow::Result<Self> {
+        Ok(Self { prompt, for_each: ForEach::new(for_each).map_err(anyhow::Error::msg)? })
+    }
+
+    pub(super) fn version(&self) -> &PromptVersion {
+        &self.prompt.version
+    }
+
+    pub(super) fn prepare(&self, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
+        self.for_each.prepare(upstream, |scope| Ok(self.prompt.request(self.prompt.render(upstream, scope)?)))
+    }
+
+    /// The output, in which `one` converts each prediction.
+    pub(super) fn interpret(
+        &self,
+        predictions: Vec<Prediction>,
+        one: impl Fn(Prediction) -> Result<Output, Failure>,
+    ) -> Result<TaskStep, Failure> {
+        self.for_each.interpret(predictions, one)
+    }
+}
+
+/// What a task runs for: the document, or each item of a list.
+#[derive(Debug)]
+struct ForEach(Option<ListExpression>);
+
+/// Template variables of one request in addition to the document and earlier tasks.
+type ItemScope = Vec<(&'static str, Value)>;
+
+impl ForEach {
+    fn new(for_each: Option<&str>) -> Result<Self, String> {
+        let list = for_each.map(ListExpression::new).transpose().map_err(|error| format!("has a bad `for_each`: {error}"))?;
+        Ok(Self(list))
+    }
+
+    /// The names that the list expression reads.
+    fn reads(&self) -> &[String] {
         self.0.as_ref().map_or(&[], ListExpression::variables)
     }
 
-    /// The requests that `ask` makes, one for each scope.
-    pub(super) fn prepare(
+    /// The requests that `ask` builds, one per item.
+    fn prepare(
         &self,
         upstream: &TemplateContext,
         mut ask: impl FnMut(ItemScope) -> Result<Request, Poison>,
     ) -> Result<TaskStep, Failure> {
-        let Some(selection) = &self.0 else { return Ok(TaskStep::Ask(vec![ask(ItemScope::new())?])) };
-        let items = selection.items(&upstream.context(), MOST_ITEMS)?;
+        let Some(list) = &self.0 else { return Ok(TaskStep::Ask(vec![ask(ItemScope::new())?])) };
+        let items = list.items(&upstream.context(), MOST_ITEMS)?;
         if items.is_empty() {
             return Ok(TaskStep::Ready(Output::Items(Vec::new())));
         }
@@ -50,8 +127,7 @@ impl ForEach {
         Ok(TaskStep::Ask(requests.collect::<Result<_, _>>()?))
     }
 
-    /// The output of which `one` makes each part.
-    pub(super) fn interpret(
+    fn interpret(
         &self,
         predictions: Vec<Prediction>,
         one: impl Fn(Prediction) -> Result<Output, Failure>,
@@ -71,13 +147,5 @@ fn about(index: usize, failure: Failure) -> Failure {
     match failure {
         Failure::Poison(Poison { class, reason }) => Failure::poison(class, format!("item {index}: {reason}")),
         transient @ Failure::Transient(_) => transient,
-    }
-}
-
-/// The completion that `prediction` is.
-pub(super) fn completion(prediction: Prediction) -> Result<crate::engine::Completion, Failure> {
-    match prediction {
-        Prediction::Completion(completion) => Ok(completion),
-        _ => Err(Failure::poison(FailureClass::Model, "the model did not answer with a completion")),
     }
 }

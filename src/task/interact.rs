@@ -1,11 +1,11 @@
-//! `interact`: what somebody did with a document of another pipeline, for recommendations. It needs no model.
+//! `interact`: records what a user did with a document of another pipeline, for recommendations. It needs no model.
 //!
-//! | template | printed | otherwise |
+//! | template | must render | otherwise |
 //! |---|---|---|
 //! | `user`, `document` | an id | a dead letter |
-//! | `kind` | one of `kinds`, where those are given | a dead letter |
+//! | `kind` | one of `kinds`, if `kinds` is set | a dead letter |
 //! | `value` | a number, or nothing | a dead letter |
-//! | `at` | a date or time in ISO 8601, Unix milliseconds, or nothing: the record's timestamp | a dead letter |
+//! | `at` | a date or time in ISO 8601, Unix milliseconds, or nothing (then the record's timestamp is used) | a dead letter |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::{Task, TaskStep, TemplateContext};
 use crate::did_you_mean::suggestion;
 use crate::document::{Document, MAX_ID_BYTES, microseconds};
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Interaction, Output};
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// The longest kind in bytes: a word.
+/// The longest kind, in bytes.
 const MAX_KIND_BYTES: usize = 63;
 
 /// Parameters of `interact`.
@@ -29,19 +29,19 @@ const MAX_KIND_BYTES: usize = 63;
 pub struct InteractSpec {
     /// The pipeline whose documents the events concern.
     pub with: String,
-    /// A template of who did it.
+    /// A template of the user's id.
     pub user: String,
     /// A template of the document's id.
     pub document: String,
-    /// A template of what was done.
+    /// A template of the kind of interaction.
     pub kind: String,
-    /// A template of how much of it, as a rating has.
+    /// A template of a number, such as a rating.
     #[serde(default)]
     pub value: Option<String>,
-    /// A template of when. Without it the record's timestamp tells.
+    /// A template of the time. Without it, the record's timestamp is used.
     #[serde(default)]
     pub at: Option<String>,
-    /// The kinds that there are; any where there are none.
+    /// The allowed kinds. An empty list allows any kind.
     #[serde(default)]
     pub kinds: Vec<String>,
 }
@@ -69,10 +69,11 @@ impl InteractSpec {
     pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.compile().err().into_iter().collect();
         if self.with.trim().is_empty() {
-            problems.push("does not say whose documents the events concern: name the pipeline under `with`".into());
+            problems.push("does not name the pipeline whose documents the events concern: set `with`".into());
         }
         let unfit = self.kinds.iter().find(|kind| kind.trim().is_empty() || kind.len() > MAX_KIND_BYTES);
-        problems.extend(unfit.map(|kind| format!("has the kind `{kind}`: write a word of at most {MAX_KIND_BYTES} bytes")));
+        problems
+            .extend(unfit.map(|kind| format!("has the kind `{kind}` in `kinds`: write a word of 1 to {MAX_KIND_BYTES} bytes")));
         problems
     }
 
@@ -133,26 +134,17 @@ impl Task for Interact {
             at_ms: optional(at)?.as_deref().map(moment).transpose()?,
         })))
     }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
-    }
 }
 
 impl Interact {
     fn known(&self, kind: String) -> Result<String, Failure> {
         if kind.len() > MAX_KIND_BYTES {
-            let reason = format!("`kind` has {} bytes, but a kind is a word of at most {MAX_KIND_BYTES}", kind.len());
+            let reason = format!("`kind` has {} bytes, but at most {MAX_KIND_BYTES} are allowed", kind.len());
             return Err(Failure::poison(FailureClass::TooLarge, reason));
         }
         if !self.kinds.is_empty() && !self.kinds.contains(&kind) {
-            let mend = suggestion(&kind, self.kinds.iter().map(String::as_str));
-            return Err(Failure::poison(FailureClass::WrongType, format!("`kind` is `{kind}`, which is none; {mend}")));
+            let fix = suggestion(&kind, self.kinds.iter().map(String::as_str));
+            return Err(Failure::poison(FailureClass::WrongType, format!("`kind` is `{kind}`, which is not in `kinds`; {fix}")));
         }
         Ok(kind)
     }
@@ -160,24 +152,23 @@ impl Interact {
 
 fn id(key: &str, text: String) -> Result<String, Failure> {
     if text.trim().is_empty() {
-        return Err(Failure::poison(FailureClass::MissingField, format!("`{key}` is empty, but an interaction has one")));
+        return Err(Failure::poison(FailureClass::MissingField, format!("`{key}` is empty, but an interaction needs one")));
     }
     if text.contains('\0') {
-        return Err(Failure::poison(FailureClass::NulCharacter, format!("`{key}` holds U+0000")));
+        return Err(Failure::poison(FailureClass::NulCharacter, format!("`{key}` contains U+0000")));
     }
     Ok(text)
 }
 
 fn number(text: &str) -> Result<f64, Failure> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| Failure::poison(FailureClass::WrongType, format!("`value` is `{text}`, which is no number")))
+    number.ok_or_else(|| Failure::poison(FailureClass::WrongType, format!("`value` is `{text}`, which is not a number")))
 }
 
 fn moment(text: &str) -> Result<i64, Failure> {
     let milliseconds = text.parse().ok().or_else(|| Some(microseconds(text)?.div_euclid(1_000)));
     milliseconds.filter(|at| Interaction::TIMES.contains(at)).ok_or_else(|| {
-        let reason =
-            format!("`at` is `{text}`, but a time is a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
+        let reason = format!("`at` is `{text}`, but must be a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
         Failure::poison(FailureClass::WrongType, reason)
     })
 }
@@ -227,7 +218,11 @@ mod tests {
         assert_eq!(found, Ok(expected));
         let bare = prepared(json!({"user": "u", "sku": "A-1", "kind": "view", "at": 1_770_076_800_001_i64})).unwrap();
         assert_eq!((bare.value, bare.at_ms), (None, Some(1_770_076_800_001)));
-        assert_eq!(prepared(json!({"user": "u", "sku": "A-1", "kind": "view"})).unwrap().at_ms, None, "the record tells");
+        assert_eq!(
+            prepared(json!({"user": "u", "sku": "A-1", "kind": "view"})).unwrap().at_ms,
+            None,
+            "the record's timestamp is used"
+        );
     }
 
     #[test]
@@ -255,7 +250,7 @@ mod tests {
         let bad = InteractSpec { user: "{{ document.".into(), with: " ".into(), ..spec() };
         let problems = bad.problems(Path::new(""));
         assert!(problems[0].starts_with("has a bad template `user`: "), "{problems:?}");
-        assert!(problems[1].contains("name the pipeline under `with`"), "{problems:?}");
+        assert!(problems[1].contains("set `with`"), "{problems:?}");
         let reads = ["user", "sku", "kind", "stars", "at"].map(|field| format!("document.fields.{field}"));
         assert_eq!(spec().reads(Path::new("")), reads);
     }

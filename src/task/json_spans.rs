@@ -1,17 +1,27 @@
-//! Where the values of a JSON text stand in it.
+//! Finds the byte range of each value in a JSON text, by JSON Pointer.
 
 use std::ops::Range;
 
-/// The place of each value in `json` that is no list and no object, with its JSON Pointer, in the text's order. The place of a
-/// string is with its quotes. `json` must be valid; of anything else an arbitrary part is found.
+/// The byte range of each value in `json` that is neither a list nor an object, with its JSON Pointer, in text order. The range of
+/// a string includes its quotes. `json` must be valid; for other text the result is incomplete.
 pub(super) fn value_spans(json: &str) -> Vec<(String, Range<usize>)> {
     let mut scanner = Scanner { json, at: 0, found: Vec::new() };
-    // Nothing is left to do where the text ends too early.
+    // A text that ends too early just has fewer values.
     let _ = scanner.value(&mut String::new(), 0);
     scanner.found
 }
 
-/// Deeper than the JSON parser goes.
+/// A key as a step of a JSON Pointer.
+pub(super) fn escaped_key(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// The key of a step of a JSON Pointer.
+pub(super) fn unescaped_key(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
+}
+
+/// More levels than the JSON parser accepts.
 const MOST_DEPTH: usize = 256;
 
 struct Scanner<'a> {
@@ -59,7 +69,7 @@ impl Scanner<'_> {
                 let start = self.at;
                 self.string()?;
                 let key: String = serde_json::from_str(&self.json[start..self.at]).ok()?;
-                path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                path.push_str(&escaped_key(&key));
                 if self.peek()? != b':' {
                     return None;
                 }
@@ -77,7 +87,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Moves behind the string that begins here.
+    /// Moves past the string that begins here.
     fn string(&mut self) -> Option<()> {
         let bytes = self.json.as_bytes();
         if bytes.get(self.at) != Some(&b'"') {
@@ -96,7 +106,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The next byte that is no white space, without moving behind it.
+    /// The next byte that is not white space, without moving past it.
     fn peek(&mut self) -> Option<u8> {
         let bytes = self.json.as_bytes();
         while bytes.get(self.at)?.is_ascii_whitespace() {

@@ -1,11 +1,13 @@
-//! Labels and what they mean, in the order of the pipeline file.
+//! Labels and their descriptions, in the order of the pipeline file.
 
 use std::fmt;
 
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Labels in order, each with its descriptions. A file gives one description or a list of them a label.
+use super::ordered_map::entries;
+
+/// Labels in order, each with its descriptions. A pipeline file has one description or a list of descriptions per label.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Labels(pub Vec<(String, Vec<String>)>);
 
@@ -13,28 +15,8 @@ struct Descriptions(Vec<String>);
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Labels;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from label to description")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                let mut labels: Vec<(String, Vec<String>)> = Vec::new();
-                while let Some((label, Descriptions(descriptions))) = map.next_entry::<String, Descriptions>()? {
-                    if labels.iter().any(|(known, _)| *known == label) {
-                        return Err(A::Error::custom(format!("label `{label}` stands twice")));
-                    }
-                    labels.push((label, descriptions));
-                }
-                Ok(Labels(labels))
-            }
-        }
-
-        deserializer.deserialize_map(Entries)
+        let entries = entries::<Descriptions, D>(deserializer, "label", "a map from label to description")?;
+        Ok(Self(entries.into_iter().map(|(label, Descriptions(descriptions))| (label, descriptions)).collect()))
     }
 }
 

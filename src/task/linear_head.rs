@@ -1,35 +1,36 @@
-//! A trained head: a linear layer over the vectors of a frozen encoder, kept in one safetensors file.
+//! A trained classification head: a linear layer over the vectors of a frozen encoder, stored in one safetensors file.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use anyhow::{Context, anyhow, bail, ensure};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::calibration::LinkFunction;
-use crate::engine::ModelInfo;
+use crate::engine::{ModelInfo, TensorFile};
 
-/// What the file says it is; another layout gets another number.
+/// The format name in the file. Another layout gets another number.
 const FORMAT: &str = "tidemill-head-1";
 
-/// A linear layer with what it takes to use it rightly.
+/// A linear layer with the data needed to use it correctly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearHead {
-    /// The labels, a row of `weight` each.
+    /// The labels, in the order of the rows of `weight`.
     pub labels: Vec<String>,
     /// Whether a document may have several labels.
     pub multi: bool,
-    /// The encoder's name when the head was trained; informative.
+    /// Name of the encoder during training; for information only.
     pub model: String,
-    /// The encoder's revision: vectors of another one mean something else.
+    /// Revision of the encoder. Vectors of another revision are not comparable.
     pub revision: String,
-    /// Components of a vector.
+    /// Number of components of a vector.
     pub dimension: usize,
     /// The temperature fitted on held-out examples.
     pub temperature: f32,
-    /// One row of `dimension` weights a label.
+    /// One row of `dimension` weights per label.
     pub weight: Vec<f32>,
-    /// One number a label.
+    /// One number per label.
     pub bias: Vec<f32>,
 }
 
@@ -40,12 +41,12 @@ impl LinearHead {
         rows.zip(&self.bias).map(|(row, bias)| row.iter().zip(vector).map(|(w, x)| w * x).sum::<f32>() + bias).collect()
     }
 
-    /// Which probabilities it gives.
+    /// How its scores become probabilities.
     pub fn link(&self) -> LinkFunction {
         LinkFunction::of(self.multi)
     }
 
-    /// Whether vectors of `model` are what the head was trained on.
+    /// Checks that the head was trained on vectors of `model`.
     pub fn check(&self, model: &ModelInfo) -> anyhow::Result<()> {
         ensure!(
             self.revision == model.revision,
@@ -64,9 +65,9 @@ impl LinearHead {
         Ok(())
     }
 
-    /// The file's bytes, the same for the same head.
+    /// The bytes of the file. The same head always gives the same bytes.
     pub fn to_bytes(&self) -> anyhow::Result<Vec<u8>> {
-        // The file's own header is sorted by nothing: one entry keeps the bytes, and so the version, reproducible.
+        // The safetensors header has no defined order of entries. A single entry keeps the bytes, and so the version, reproducible.
         let about = serde_json::json!({
             "format": FORMAT, "labels": self.labels, "multi": self.multi, "model": self.model, "revision": self.revision,
             "temperature": self.temperature,
@@ -82,25 +83,33 @@ impl LinearHead {
 
     /// Reads what [`to_bytes`](Self::to_bytes) wrote.
     pub fn from_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
-        let (_, header) = SafeTensors::read_metadata(bytes).context("the file is no safetensors file, or is cut off")?;
-        let about = header.metadata().as_ref().and_then(|metadata| metadata.get("tidemill"));
-        let about = about.context("the file holds no trained head: make one with `tidemill train-head`")?;
+        let mut file = TensorFile::open(Cursor::new(bytes)).map_err(|e| anyhow!("the file {e}"))?;
+        let about =
+            file.metadata("tidemill").context("the file contains no trained head: create one with `tidemill train-head`")?;
         let about: HeadMetadata = serde_json::from_str(about).context("the head's description is damaged: train it again")?;
-        ensure!(about.format == FORMAT, "the head has format `{}`, this version reads `{FORMAT}`: train it again", about.format);
-        let tensors = SafeTensors::deserialize(bytes)?;
-        let (weight, bias) = (tensors.tensor("weight")?, tensors.tensor("bias")?);
-        let (weight_shape, bias_shape) = (weight.shape().to_vec(), bias.shape().to_vec());
-        let [rows, dimension] = weight_shape[..] else { bail!("the head's weight has {} axes, not 2", weight_shape.len()) };
-        if rows != about.labels.len() || bias_shape != [rows] || weight.dtype() != Dtype::F32 || bias.dtype() != Dtype::F32 {
-            bail!("the head's weights do not fit its {} labels: train it again", about.labels.len());
+        ensure!(
+            about.format == FORMAT,
+            "the head has format `{}`, but this version reads `{FORMAT}`: train it again",
+            about.format
+        );
+        let rows = about.labels.len();
+        let shape = file.shape("weight").context("the head's file has no weight: train it again")?;
+        let [_, dimension] = *shape else { bail!("the head's weight has {} axes, not 2", shape.len()) };
+        let unfit = |_| anyhow!("the head's weights do not fit its {rows} labels: train it again");
+        let weight = file.take_f32("weight", &[rows, dimension]).map_err(unfit)?;
+        let bias = file.take_f32("bias", &[rows]).map_err(unfit)?;
+        if let Some(name) = file.names().next() {
+            bail!("the head's file holds the tensor `{name}`, which no head has: train it again");
         }
         ensure!(about.labels.len() >= 2 && dimension > 0, "the head has fewer than two labels: train it again");
         ensure!(
             about.temperature.is_finite() && about.temperature > 0.0,
-            "the head's temperature is no positive number: train it again"
+            "the head's temperature is not a positive number: train it again"
         );
-        let (weight, bias) = (from_le_bytes(weight.data()), from_le_bytes(bias.data()));
-        ensure!(weight.iter().chain(&bias).all(|w| w.is_finite()), "the head has weights that are no numbers: train it again");
+        ensure!(
+            weight.iter().chain(&bias).all(|w| w.is_finite()),
+            "the head has weights that are not finite numbers: train it again"
+        );
         Ok(Self {
             labels: about.labels,
             multi: about.multi,
@@ -113,7 +122,7 @@ impl LinearHead {
         })
     }
 
-    /// Reads the file at `path`; the second part is its version, a hash of its bytes.
+    /// Reads the file at `path`. The second value is its version, a hash of its bytes.
     pub fn load(path: &Path) -> anyhow::Result<(Self, String)> {
         let bytes = std::fs::read(path)
             .with_context(|| format!("the head `{}` cannot be read: train it with `tidemill train-head`", path.display()))?;
@@ -121,11 +130,11 @@ impl LinearHead {
         Ok((head, version(&bytes)))
     }
 
-    /// Writes the file at `path`, whole or not at all, and returns its version.
+    /// Writes the file at `path` atomically and returns its version.
     pub fn save(&self, path: &Path) -> anyhow::Result<String> {
         let bytes = self.to_bytes()?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        std::fs::create_dir_all(folder).with_context(|| format!("the folder `{}` cannot be made", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("the folder `{}` cannot be created", folder.display()))?;
         let partial = path.with_extension("partial");
         std::fs::write(&partial, &bytes).with_context(|| format!("`{}` cannot be written", partial.display()))?;
         std::fs::rename(&partial, path).with_context(|| format!("`{}` cannot be written", path.display()))?;
@@ -153,10 +162,6 @@ fn short(revision: &str) -> &str {
 
 fn to_le_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn from_le_bytes(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +209,7 @@ mod tests {
         let wrong = LinearHead { labels: vec!["one".into(), "two".into(), "three".into()], ..head() };
         assert!(wrong.to_bytes().and_then(|bytes| LinearHead::from_bytes(&bytes)).is_err(), "labels without weights were read");
         let broken = LinearHead { bias: vec![f32::NAN, 0.0], ..head() }.to_bytes().unwrap();
-        assert!(LinearHead::from_bytes(&broken).unwrap_err().to_string().contains("no numbers"));
+        assert!(LinearHead::from_bytes(&broken).unwrap_err().to_string().contains("not finite numbers"));
         let missing = LinearHead::load(Path::new("/nowhere/topic.safetensors")).unwrap_err();
         assert!(format!("{missing:#}").contains("train it with `tidemill train-head`"), "{missing:#}");
     }

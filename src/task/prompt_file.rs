@@ -1,4 +1,4 @@
-//! Prompt files: what goes to a generator, kept beside the pipeline and versioned by its content.
+//! Prompt files: prompts for generators, stored beside the pipeline file and versioned by their content.
 //!
 //! ```text
 //! ---
@@ -10,7 +10,7 @@
 //! facts: {{ document.text }}
 //! ```
 //!
-//! What stands between the two lines of dashes is YAML, read strictly. What follows is the template of the message.
+//! The part between the two lines of dashes is YAML; unknown keys are errors. The rest is the template of the user message.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,28 +25,28 @@ use crate::engine::{Sampling, Schema};
 use crate::template::{PrintMode, Template};
 use crate::yaml;
 
-/// The longest message that a template may make, in bytes: a document of the usual limit with as much beside it. Which of them a
-/// model takes is counted in tokens later.
+/// The longest message that a template can render, in bytes: a document of the usual size limit and as much again. The token limit
+/// of the model is checked later.
 const MAX_MESSAGE: usize = 4 << 20;
 
 /// The line that opens and closes the front matter.
 const FENCE: &str = "---";
 
-/// Stop texts that a prompt may have; the usual limit of servers.
+/// Most stop texts of a prompt; the usual limit of servers.
 const MOST_STOPS: usize = 16;
 
-/// A prompt as it was written.
+/// A prompt as written in its file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PromptFile {
     pub name: Arc<str>,
     pub system: Option<String>,
     pub parameters: Parameters,
     pub schema: Option<Arc<Schema>>,
-    /// The template, without white space around it.
+    /// The template, without surrounding white space.
     pub body: String,
 }
 
-/// Parameters of the model.
+/// Generation parameters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Parameters {
@@ -58,12 +58,11 @@ pub(super) struct Parameters {
     pub stop: Vec<String>,
 }
 
-/// A JSON Schema where it is used, or the file that it is in.
+/// A JSON Schema, given directly or as a file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SchemaSource {
-    /// The schema itself.
     Inline(Value),
-    /// A file of JSON.
+    /// Path of a JSON file.
     File(PathBuf),
 }
 
@@ -80,10 +79,21 @@ struct FrontMatter {
 }
 
 impl PromptFile {
+    /// A prompt that is part of the program.
+    pub(super) fn built_in(name: &str, system: &str, body: &str) -> Self {
+        Self {
+            name: name.into(),
+            system: Some(system.into()),
+            parameters: Parameters::default(),
+            schema: None,
+            body: body.into(),
+        }
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// One sentence with file and line.
+    /// A message with file and line.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
         Self::parse(path, &text)
@@ -94,7 +104,10 @@ impl PromptFile {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines = text.split_inclusive('\n');
         if lines.next().is_none_or(|line| line.trim_end() != FENCE) {
-            return Err(fault(1, "a prompt file begins with a line `---`, front matter with at least `name`, and `---` again"));
+            return Err(fault(
+                1,
+                "a prompt file begins with a line `---`, front matter with at least `name`, and another line `---`",
+            ));
         }
         let mut front = String::new();
         let mut closed = false;
@@ -110,14 +123,14 @@ impl PromptFile {
         }
         let rest: String = lines.collect();
         let body = rest.trim();
-        // The front matter begins in the second line of the file.
+        // The front matter starts in line 2 of the file.
         let below = front.lines().count() as u64 + 3 + rest[..rest.len() - rest.trim_start().len()].matches('\n').count() as u64;
         let FrontMatter { name, system, model, schema } = yaml::read(&front).map_err(|yaml| match yaml.place {
             Some((line, column)) => format!("{}:{}:{column}: {}", path.display(), line + 1, yaml.message),
             None => fault(1, &yaml.message),
         })?;
         if name.trim().is_empty() {
-            return Err(fault(2, "the prompt's `name` is empty: give it one that its versions share"));
+            return Err(fault(2, "the prompt's `name` is empty: set a name that all its versions share"));
         }
         if let Some(model) = &model
             && let Some(problem) = model.value.problem()
@@ -125,14 +138,14 @@ impl PromptFile {
             return Err(fault(model.referenced.line() + 1, &problem));
         }
         if name.contains('\0') || system.as_ref().is_some_and(|system| system.contains('\0')) || body.contains('\0') {
-            return Err(fault(1, "the prompt holds U+0000, which cannot be stored: take it out"));
+            return Err(fault(1, "the prompt contains U+0000, which cannot be stored: remove it"));
         }
         if body.is_empty() {
-            return Err(fault(below, "the prompt says nothing: write the message below the front matter"));
+            return Err(fault(below, "the prompt has no message: write it below the front matter"));
         }
         Template::new(body, PrintMode::Scalars, MAX_MESSAGE).map_err(|error| {
             let line = below + error.line.unwrap_or(1).saturating_sub(1) as u64;
-            fault(line, &format!("the template is wrong: {}", error.message))
+            fault(line, &format!("the template is invalid: {}", error.message))
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let load = |schema: Spanned<SchemaSource>| {
@@ -143,36 +156,36 @@ impl PromptFile {
         Ok(Self { name: name.into(), system, parameters, schema, body: body.to_owned() })
     }
 
-    /// The same, answering to `schema` where the file names none.
+    /// Adds `schema` to a prompt without one. It is an error if both are set.
     pub(super) fn with_schema(mut self, schema: Option<&SchemaSource>, folder: &Path) -> Result<Self, String> {
         let Some(schema) = schema else { return Ok(self) };
         if self.schema.is_some() {
-            return Err(format!("has a `schema`, and so has its prompt `{}`: leave one of them out", self.name));
+            return Err(format!("has a `schema`, and so has its prompt `{}`: remove one of them", self.name));
         }
         self.schema = Some(schema.load(folder).map_err(|fault| format!("has a bad schema: {fault}"))?);
         Ok(self)
     }
 
-    /// The template, compiled.
+    /// The compiled template.
     pub(super) fn template(&self) -> Result<Template, String> {
         Template::new(&self.body, PrintMode::Scalars, MAX_MESSAGE).map_err(|error| error.to_string())
     }
 }
 
 impl Parameters {
-    /// What is wrong with them, if anything.
+    /// The problem in the parameters, if there is one.
     pub(super) fn problem(&self) -> Option<String> {
         if self.max_tokens == Some(0) {
-            return Some("`max_tokens` is 0, which leaves no room for an answer: give a positive number".into());
+            return Some("`max_tokens` is 0, which allows no answer: write a positive number".into());
         }
         if self.temperature.is_some_and(|t| !(0.0..=10.0).contains(&t)) {
-            return Some("`temperature` is out of range: give 0 for the likeliest token, or up to 10".into());
+            return Some("`temperature` is out of range: write 0 for the most likely token, or a number up to 10".into());
         }
         if self.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
-            return Some("`top_p` is no share: give a number above 0, at most 1".into());
+            return Some("`top_p` is out of range: write a number above 0 and up to 1".into());
         }
         if self.stop.len() > MOST_STOPS || self.stop.iter().any(String::is_empty) {
-            return Some(format!("`stop` has an empty text or more than {MOST_STOPS}: give the texts that end an answer"));
+            return Some(format!("`stop` has an empty text or more than {MOST_STOPS} texts: list the texts that end an answer"));
         }
         None
     }
@@ -189,10 +202,10 @@ impl Parameters {
 }
 
 impl SchemaSource {
-    /// The schema; a path starts at `folder`.
+    /// The parsed schema. A path is relative to `folder`.
     ///
     /// # Errors
-    /// One sentence with file and, where it is no JSON, line.
+    /// A message with the file, and with the line if the file is not JSON.
     pub(super) fn load(&self, folder: &Path) -> Result<Arc<Schema>, String> {
         match self {
             Self::Inline(value) => Schema::new(value.clone()).map(Arc::new),
@@ -202,7 +215,7 @@ impl SchemaSource {
                 let value = serde_json::from_str(&text).map_err(|error| {
                     let message = error.to_string();
                     let message = message.split(" at line ").next().unwrap_or_default();
-                    format!("{}:{}:{}: the schema is no JSON: {message}", path.display(), error.line(), error.column())
+                    format!("{}:{}:{}: the schema is not valid JSON: {message}", path.display(), error.line(), error.column())
                 })?;
                 Schema::new(value).map(Arc::new).map_err(|message| format!("{}: {message}", path.display()))
             }
@@ -227,7 +240,7 @@ impl<'de> Deserialize<'de> for SchemaSource {
             type Value = SchemaSource;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the path of a JSON Schema, or the schema itself")
+                f.write_str("the path of a JSON Schema or the schema itself")
             }
 
             fn visit_str<E: Error>(self, path: &str) -> Result<SchemaSource, E> {

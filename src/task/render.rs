@@ -1,4 +1,4 @@
-//! `render`: text made by a template from the document and the outputs of other tasks. It needs no model.
+//! `render`: renders a text template with the document and the outputs of other tasks. It needs no model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// The longest text that a template may make of one document, in bytes.
+/// The longest text that a template can render for one document, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
 
 /// Parameters of `render`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenderSpec {
-    /// The template; it reads `document` and other tasks by name.
+    /// The template. It can read `document` and other tasks by name.
     pub template: String,
 }
 
@@ -63,17 +63,8 @@ impl Task for Render {
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = self.template.render(&upstream.context())?;
         if let Some(at) = text.find('\0') {
-            return Err(Failure::poison(FailureClass::NulCharacter, format!("the rendered text holds U+0000 at byte {at}")));
+            return Err(Failure::poison(FailureClass::NulCharacter, format!("the rendered text contains U+0000 at byte {at}")));
         }
         Ok(TaskStep::Ready(Output::Text(text)))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }

@@ -1,7 +1,7 @@
-//! `retrieve`: the passages of other documents that are nearest to a question, for tasks that write from them.
+//! `retrieve`: finds the passages of other documents that are most similar to a query, as input for later tasks.
 //!
-//! What is found depends on the documents of the moment, so it is looked for anew with every version of a document, and kept with the
-//! result: it says from what the tasks behind it wrote.
+//! The result depends on the documents stored at that time. The search runs again for every version of a document, and the passages
+//! are stored with the result, so that it shows which passages later tasks used.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::answer_generator::MOST_PASSAGES;
 use super::{PassageQuery, Task, TaskStep, TemplateContext, encoder};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// The longest question, in bytes: as long as search takes one.
+/// The longest query in bytes, the same limit as in search.
 const MAX_QUERY: usize = 8 << 10;
 
 const DEFAULT_LIMIT: usize = 5;
@@ -25,20 +25,20 @@ const DEFAULT_LIMIT: usize = 5;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrieveSpec {
-    /// The pipeline whose documents are searched, of the same tenant.
+    /// The pipeline whose documents are searched. It belongs to the same tenant.
     pub pipeline: String,
-    /// What is looked for: a template that reads `document` and other tasks by name.
+    /// The search text, a template that can read `document` and other tasks by name.
     pub query: String,
-    /// The embedding task of that pipeline; by words alone where there is none.
+    /// The embedding task of that pipeline. Without it, the search uses words only.
     #[serde(default)]
     pub vector: Option<String>,
-    /// The model of that task.
+    /// The model of the embedding task.
     #[serde(default)]
     pub model: Option<String>,
-    /// Most passages.
+    /// Most passages to return.
     #[serde(default = "default_limit")]
     pub limit: usize,
-    /// Passages less like the query are left out, unless they have all its words.
+    /// Leaves out passages with a lower similarity, unless they contain all words of the query.
     #[serde(default)]
     pub min_similarity: Option<f64>,
 }
@@ -62,17 +62,17 @@ impl RetrieveSpec {
         let mut problems: Vec<String> =
             self.compile().err().map(|error| format!("has a bad `query`: {error}")).into_iter().collect();
         if !(1..=MOST_PASSAGES).contains(&self.limit) {
-            problems.push(format!("has a `limit` of {}: ask for 1 to {MOST_PASSAGES} passages", self.limit));
+            problems.push(format!("has a `limit` of {}: write 1 to {MOST_PASSAGES} passages", self.limit));
         }
         if self.vector.is_some() != self.model.is_some() {
-            problems.push("names only one of `vector` and `model`: name the embedding task and its model, or neither".into());
+            problems.push("has only one of `vector` and `model`: set the embedding task and its model, or neither".into());
         }
         match self.min_similarity {
             Some(least) if !(-1.0..=1.0).contains(&least) => {
-                problems.push(format!("has a `min_similarity` of {least}: similarities are -1 to 1"));
+                problems.push(format!("has a `min_similarity` of {least}: write a number from -1 to 1"));
             }
             Some(_) if self.vector.is_none() => {
-                problems.push("has a `min_similarity`, but compares no vectors: name `vector` and `model`".into());
+                problems.push("has a `min_similarity`, but compares no vectors: set `vector` and `model`".into());
             }
             _ => {}
         }
@@ -112,20 +112,14 @@ impl Task for Retrieve {
             return Ok(TaskStep::Ready(Output::Passages(Vec::new())));
         }
         if query.contains('\0') {
-            return Err(Failure::poison(FailureClass::NulCharacter, "the query holds U+0000, which no stored text can"));
+            return Err(Failure::poison(
+                FailureClass::NulCharacter,
+                "the query contains U+0000, which stored text cannot contain",
+            ));
         }
         let RetrieveSpec { pipeline, vector, model, limit, min_similarity, .. } = self.spec.clone();
         let embedding = vector.zip(model);
         Ok(TaskStep::Find(PassageQuery { pipeline, query: query.to_owned(), embedding, limit, min_similarity }))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }
 
@@ -143,6 +137,6 @@ mod tests {
         let wrong = problems("{ pipeline: notes, query: '{{ document.text', vector: v, limit: 17, min_similarity: 2 }");
         assert_eq!(wrong.len(), 4, "{wrong:?}");
         let wordy = problems("{ pipeline: notes, query: x, min_similarity: 0.3 }");
-        assert_eq!(wordy, ["has a `min_similarity`, but compares no vectors: name `vector` and `model`"]);
+        assert_eq!(wordy, ["has a `min_similarity`, but compares no vectors: set `vector` and `model`"]);
     }
 }

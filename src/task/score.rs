@@ -1,35 +1,35 @@
-//! `score`: a number with the parts that it is the sum of, each by an expression over the document and other tasks. It needs no model.
+//! `score`: computes a number as the sum of named parts. Each part is an expression over the document and other tasks. It needs no
+//! model.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::ordered_map::entries;
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Output, Score};
 use crate::template::Formula;
 
-/// Part of every fingerprint: another number wherever the same formulas come to mean something else.
+/// Part of every fingerprint. Increase it when the same formulas lead to another output.
 const ALGORITHM: u32 = 1;
 
-/// Parts of one score. People read them side by side.
+/// Most parts of one score, because people read them side by side.
 const MOST_PARTS: usize = 32;
 
-/// The largest part, whatever its sign: hundredths of it are whole numbers without loss.
+/// The largest absolute value of a part. Up to it, values are exact in hundredths.
 const LARGEST: f64 = 1e9;
 
 /// Parameters of `score`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreSpec {
-    /// What is added up, by name: expressions such as `40 if intent.label == 'buying' else 0`.
+    /// The parts by name: expressions such as `40 if intent.label == 'buying' else 0`.
     pub parts: ScoreParts,
-    /// The most that the score can be; the least is 0.
+    /// The maximum of the score. The minimum is 0.
     #[serde(default = "ScoreSpec::usual_maximum")]
     pub maximum: f64,
 }
@@ -70,7 +70,7 @@ impl ScoreSpec {
         for (name, formula) in &self.parts.0 {
             let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 || !name.chars().all(is_part) {
-                problems.push(format!("has a part `{name}`: use lower-case letters, digits and `_`, a letter first"));
+                problems.push(format!("has a part `{name}`: use lower-case letters, digits and `_`, starting with a letter"));
             }
             if let Err(error) = Formula::new(formula) {
                 problems.push(format!("has a bad part `{name}`: {error}"));
@@ -104,54 +104,24 @@ impl Task for ScoreTask {
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        let context = upstream.context();
+        let values = upstream.context();
         let mut parts = Vec::with_capacity(self.parts.len());
         for (name, formula) in &self.parts {
             let named = |poison: Poison| Poison { reason: format!("part `{name}`: {}", poison.reason), ..poison };
-            let value = formula.number(&context).map_err(named)?;
+            let value = formula.number(&values).map_err(named)?;
             if value.abs() > LARGEST {
-                let reason = format!("part `{name}`: `{}` comes to {value}, beyond {LARGEST}", formula.source());
+                let reason = format!("part `{name}`: `{}` gives {value}, which is beyond {LARGEST}", formula.source());
                 return Err(Failure::poison(FailureClass::WrongType, reason));
             }
             parts.push((name.clone(), value, formula.source().to_owned()));
         }
         Ok(TaskStep::Ready(Output::Score(Score::of(parts, self.maximum))))
     }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
-    }
 }
 
 impl<'de> Deserialize<'de> for ScoreParts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-
-        impl<'de> Visitor<'de> for Entries {
-            type Value = ScoreParts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from the name of a part to its expression")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ScoreParts, A::Error> {
-                let mut parts: Vec<(String, String)> = Vec::new();
-                while let Some((name, formula)) = map.next_entry::<String, String>()? {
-                    if parts.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom(format!("part `{name}` stands twice")));
-                    }
-                    parts.push((name, formula));
-                }
-                Ok(ScoreParts(parts))
-            }
-        }
-
-        deserializer.deserialize_map(Entries)
+        entries(deserializer, "part", "a map from the name of a part to its expression").map(Self)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Where the sentences of a text are, in any script.
+//! Splits a text into sentences, in any script.
 //!
-//! Unicode's rules find the boundaries; they know no abbreviations and take `Mr. Kim` for two sentences. So a piece that ends in
-//! an abbreviation, or says next to nothing, is joined with its neighbour in the same paragraph.
+//! The Unicode segmentation rules find the boundaries. They do not recognize abbreviations and split `Mr. Kim` into two sentences.
+//! So a piece that ends in an abbreviation, or is very short, is joined with its neighbour in the same paragraph.
 
 use std::collections::VecDeque;
 
@@ -9,16 +9,17 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::outcome::Span;
 
-/// Letters and digits below which a piece is no sentence of its own. A letter of a script without spaces counts double.
+/// Fewest letters and digits of a separate sentence. A letter of a script without spaces counts double.
 const LEAST: usize = 8;
 
-/// Bytes above which a piece is cut at a space: text without stops must not become a summary as long as itself.
+/// Most bytes of a sentence; longer pieces are split at a space. Otherwise a summary of a text without punctuation would be the
+/// whole text.
 const MOST: usize = 800;
 
-/// Bytes that Unicode's rules are given at once: a few of the longest sentences.
+/// Bytes that are segmented at once: a few of the longest sentences.
 const WINDOW: usize = 2048;
 
-/// Words whose stop ends no sentence.
+/// Abbreviations whose full stop does not end a sentence.
 const ABBREVIATIONS: &[&str] = &[
     "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "gov", "sen", "rep", "lt", "col", "capt", "sgt", "rev", "hon",
     "vs", "inc", "corp", "co", "ltd", "llc", "no", "vol", "fig", "eq", "approx", "dept", "est", "e.g", "i.e", "u.s", "u.k",
@@ -26,7 +27,7 @@ const ABBREVIATIONS: &[&str] = &[
     "str", "hr", "fr", "mme", "mlle",
 ];
 
-/// The sentences of `text`, without the space around them; at most the first `limit`.
+/// The first `limit` sentences of `text`, without surrounding white space.
 pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
     let mut found: Vec<Span> = Vec::new();
     let mut open: Option<Span> = None;
@@ -39,9 +40,9 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
         }
         let ends_paragraph = piece.ends_with(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
         let Some(span) = open else { continue };
-        // `page.html?id=1` goes on; in scripts without spaces the stops are other ones.
+        // Without a space after it, a mark does not end a sentence, as in `page.html?id=1`. Scripts without spaces use other marks.
         let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')']) && start + piece.len() < text.len();
-        // Past the size of a sentence nothing is joined any more, which also bounds how often a piece is looked at.
+        // A piece longer than the limit is not joined any more. This also bounds how often a piece is read.
         let short = span.end - span.start < MOST;
         if short && !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
             continue;
@@ -64,10 +65,11 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
     found
 }
 
-/// What Unicode's rules take for sentences, with the space behind them.
+/// The sentences by the Unicode rules, with the white space after them.
 ///
-/// Those rules look ahead for a letter at every stop and every space after it, which takes hours on a megabyte of digits. So they are
-/// given a window at a time, and the last piece of a window, whose end may be the window's, again with the next.
+/// The rules look ahead for a letter at every full stop and every space after it, which takes hours on a megabyte of digits. So the
+/// text is segmented one window at a time. The last piece of a window may be incomplete and is segmented again with the next
+/// window.
 fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut start = 0;
     let mut found: VecDeque<(usize, &str)> = VecDeque::new();
@@ -84,7 +86,7 @@ fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// Behind a space where the window has one, so that no word is cut in two.
+/// The end of the window, after a space if there is one, so that no word is split.
 fn window_end(text: &str, start: usize) -> usize {
     let end = text.floor_char_boundary(start + WINDOW);
     if end == text.len() {
@@ -109,7 +111,7 @@ fn weight(piece: &str) -> usize {
     piece.chars().map(of).sum()
 }
 
-/// Scripts in which one letter is a syllable or a word.
+/// Whether the letter belongs to a script in which one letter is a syllable or a word.
 fn is_wide(c: char) -> bool {
     matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
@@ -190,7 +192,7 @@ mod tests {
     fn a_megabyte_of_anything_is_split_in_time() {
         for part in ["Mr. ", "! ", "a.", ". 1", "1 ", ") a", ".\u{300}", "가.", "a.   ", "\u{200b}."] {
             for text in [part.repeat((1 << 20) / part.len()), format!("a.{}b", part.repeat((1 << 20) / part.len()))] {
-                // Where the rules are given the whole text, this takes hours.
+                // With the whole text in one window, this takes hours.
                 assert!(!sentences(&text, 256).is_empty(), "a megabyte of `{part}` has no sentence");
             }
         }

@@ -1,10 +1,10 @@
-//! `summarize`: the sentences that say most of what the text says, in their own order.
+//! `summarize`: selects the sentences that represent the text best, in text order.
 //!
-//! A sentence is good where it is near to the mean of all sentences and early in the text, and bad where it repeats one that was
-//! already chosen (maximal marginal relevance). A line that ends without a stop is a heading and taken last: it says what the text is
-//! about, not what it says. Of very long texts only the first [`CONSIDERED`] sentences are looked at.
+//! A sentence scores higher if it is close to the mean of all sentences and early in the text, and lower if it repeats a sentence
+//! that was already selected (maximal marginal relevance). A line without a final punctuation mark is a heading and is taken last,
+//! because it names the topic and states nothing. Of very long texts only the first [`CONSIDERED`] sentences are used.
 //!
-//! That is the extractive mode. The abstractive one, in which a generator uses its own words, is in `abstractive.rs`.
+//! This is the extractive mode. The abstractive mode, in which a generator writes the summary, is in `abstractive.rs`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,41 +19,42 @@ use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Output, Span, Summary, SummaryMode};
 
-/// Part of every fingerprint: another number wherever the same text comes to have another summary.
+/// Part of every fingerprint. Increase it when the same text gets another summary.
 const ALGORITHM: u32 = 1;
 
-/// Sentences that are looked at. They fill some ten pages, whose gist later pages seldom change, and bound what one document asks
-/// of the model.
+/// Most sentences that are considered, about ten pages. Later pages rarely change the summary, and the limit bounds the model time
+/// of one document.
 const CONSIDERED: usize = 256;
 
-/// How much the first sentence is preferred to the last. Writers put first what matters; a nearer sentence still wins.
+/// Bonus of the first sentence over the last, because important sentences tend to come first. A clearly closer sentence still wins.
 const LEAD: f32 = 0.1;
 
-/// What a heading is worth less than a sentence: more than nearness and position can make up for.
+/// Penalty of a heading, larger than closeness and position can outweigh.
 const HEADING: f32 = 2.0;
 
-/// Signs that end a sentence, in the scripts that have them. A text without any is all headings, which are then equals.
+/// Punctuation marks that end a sentence, in several scripts. In a text without any, all lines are headings and have the same
+/// penalty.
 const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
-/// How different from each other sentences are, where the pipeline does not say.
+/// Default of `diversity`.
 const DIVERSITY: f32 = 0.3;
 
 /// Parameters of `summarize`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SummarizeSpec {
-    /// The model's name in the configuration: an encoder, or a generator for an abstractive summary.
+    /// Name of the model in the configuration: an encoder, or a generator for an abstractive summary.
     pub model: String,
-    /// Of sentences of the text, or in words of its own.
+    /// Extractive (sentences of the text) or abstractive (written by a generator).
     #[serde(default)]
     pub mode: SummaryMode,
-    /// Sentences of a summary; of an abstractive one at most, and for the built-in prompt only.
+    /// Number of sentences. For an abstractive summary it is a maximum, used only by the built-in prompt.
     #[serde(default = "two")]
     pub sentences: usize,
-    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said. Extractive only.
+    /// 0 takes the most representative sentences even if they repeat each other; 1 only avoids repetition. Extractive only.
     #[serde(default)]
     pub diversity: Option<f32>,
-    /// Tokens of an abstractive summary.
+    /// Most tokens of an abstractive summary.
     #[serde(default)]
     pub max_tokens: Option<usize>,
     /// A prompt file for an abstractive summary, relative to the pipeline file.
@@ -61,7 +62,7 @@ pub struct SummarizeSpec {
     pub prompt: Option<PathBuf>,
 }
 
-/// What decides an extractive summary besides the text.
+/// The parameters that determine an extractive summary.
 #[derive(Serialize)]
 struct SignatureFields<'a> {
     model: &'a str,
@@ -89,15 +90,15 @@ impl SummarizeSpec {
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if self.sentences == 0 || self.sentences > CONSIDERED {
-            problems.push(format!("asks for {} sentences: give a number from 1 to {CONSIDERED}", self.sentences));
+            problems.push(format!("has `sentences: {}`: write a number from 1 to {CONSIDERED}", self.sentences));
         }
         match (self.mode, self.diversity) {
             (SummaryMode::Extractive, Some(diversity)) if !(0.0..=1.0).contains(&diversity) => {
-                problems.push(format!("has a diversity of {diversity}: give a number from 0 to 1"));
+                problems.push(format!("has `diversity: {diversity}`: write a number from 0 to 1"));
             }
             (SummaryMode::Abstractive, Some(_)) => {
                 problems.push(
-                    "has a `diversity`, which chooses among sentences of the text: leave it out of `mode: abstractive`".into(),
+                    "has a `diversity`, which applies to the extractive mode only: remove it or `mode: abstractive`".into(),
                 );
             }
             _ => {}
@@ -105,7 +106,7 @@ impl SummarizeSpec {
         match self.mode {
             SummaryMode::Abstractive => problems.extend(self.abstractive().problems(base_dir)),
             SummaryMode::Extractive if self.prompt.is_some() || self.max_tokens.is_some() => {
-                problems.push("has `prompt` or `max_tokens`, which are for a generator: add `mode: abstractive`".into());
+                problems.push("has `prompt` or `max_tokens`, which apply to a generator only: add `mode: abstractive`".into());
             }
             SummaryMode::Extractive => {}
         }
@@ -167,18 +168,18 @@ impl Task for Summarize {
         };
         let spans = sentences(&document.text, CONSIDERED);
         if texts.len() != spans.len() {
-            return wrong(format!("the model was asked for {} sentences, but answered {}", spans.len(), texts.len()));
+            return wrong(format!("the model got {} sentences, but answered {}", spans.len(), texts.len()));
         }
         let mut vectors: Vec<Arc<[f32]>> = Vec::with_capacity(texts.len());
         for text in texts {
             let Ok([chunk]) = <[_; 1]>::try_from(text.chunks) else {
-                return wrong("the model cut a sentence that was to stay whole".into());
+                return wrong("the model split a sentence that must stay whole".into());
             };
             vectors.push(chunk.vector);
         }
         let dimension = vectors.first().map_or(0, |vector| vector.len());
         if !vectors.iter().all(|vector| vector.len() == dimension && vector.iter().all(|x| x.is_finite())) {
-            return wrong("the model gave vectors of different lengths, or with components that are no numbers".into());
+            return wrong("the model gave vectors of different lengths, or with components that are not finite numbers".into());
         }
         let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
         let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
@@ -195,7 +196,7 @@ fn is_heading(sentence: &str) -> bool {
     !sentence.trim_end_matches(['"', '\'', '”', '’', '»', '«', ')', ']', '」', '』', '）']).ends_with(STOPS)
 }
 
-/// The places of the `count` best sentences, in order of the text.
+/// The indexes of the `count` best sentences, in text order.
 fn choose(vectors: &[Arc<[f32]>], headings: &[bool], count: usize, diversity: f32) -> Vec<usize> {
     let centre = centre_of(vectors);
     let last = vectors.len().saturating_sub(1).max(1) as f32;
@@ -234,7 +235,7 @@ fn centre_of(vectors: &[Arc<[f32]>]) -> Vec<f32> {
         sum.iter_mut().zip(vector.iter()).for_each(|(s, x)| *s += x);
     }
     let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
-    // Sentences that cancel out exactly have no centre; then only position and diversity decide.
+    // Vectors that cancel out have no centre. Then only position and diversity decide.
     if length > 0.0 {
         sum.iter_mut().for_each(|x| *x /= length);
     }

@@ -1,4 +1,4 @@
-//! One prompt of one task, ready to ask a generator with.
+//! The prompt of one task, ready for requests to a generator.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::failure::Poison;
 use crate::prompt::PromptVersion;
 use crate::template::Template;
 
-/// Tokens of an answer of which nothing is said: enough for a page, and a bound for a model that never ends.
+/// Default limit of an answer in tokens: enough for a page, and a bound for a model that does not stop.
 pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
 
-/// A prompt with the model that it goes to.
+/// A prompt with its model.
 #[derive(Debug)]
 pub(super) struct TaskPrompt {
     pub model: Arc<str>,
@@ -29,20 +29,19 @@ pub(super) struct TaskPrompt {
     sampling: Sampling,
     stop: Vec<String>,
     group: Arc<str>,
-    /// Values that the template sees under names of the task's own, the same for every document.
+    /// Additional template variables, the same for every document.
     constants: Vec<(&'static str, Value)>,
 }
 
-/// A generator, and what a task sets besides the prompt itself.
+/// The model and the settings that a task combines with a prompt file.
 pub(super) struct PromptSettings<'a> {
-    /// The task's name.
     pub task: &'a str,
     pub model: &'a ModelInfo,
-    /// Tokens of an answer where the task says so.
+    /// Most tokens of an answer, if the task sets it.
     pub max_tokens: Option<usize>,
-    /// Tokens of an answer where neither task nor prompt does.
+    /// Most tokens of an answer, if neither task nor prompt sets it.
     pub default_max_tokens: usize,
-    /// Parts of the version besides the prompt's own, for prompts that show them: labels, say.
+    /// Further parts of the prompt version, such as labels that the prompt shows.
     pub parameters: serde_json::Map<String, serde_json::Value>,
     pub constants: Vec<(&'static str, Value)>,
 }
@@ -55,20 +54,21 @@ impl<'a> PromptSettings<'a> {
 }
 
 impl TaskPrompt {
-    pub(super) fn new(file: PromptFile, setting: PromptSettings<'_>) -> anyhow::Result<Self> {
+    pub(super) fn new(file: PromptFile, settings: PromptSettings<'_>) -> anyhow::Result<Self> {
         let body = file.template().map_err(|error| anyhow::anyhow!("prompt `{}`: {error}", file.name))?;
         let PromptFile { name, system, parameters, schema, body: source } = file;
-        let context = setting.model.max_tokens;
-        // Of a small context half is left for the prompt.
-        let default = setting.default_max_tokens.min(context / 2);
-        let max_tokens = setting.max_tokens.or(parameters.max_tokens).unwrap_or(default);
+        let context = settings.model.max_tokens;
+        // At least half of the context is left for the prompt.
+        let default = settings.default_max_tokens.min(context / 2);
+        let max_tokens = settings.max_tokens.or(parameters.max_tokens).unwrap_or(default);
         if max_tokens >= context {
             bail!(
-                "answers of {max_tokens} tokens leave no room for a prompt in the {context} tokens that model `{}` takes: make `max_tokens` smaller",
-                setting.model.name
+                "answers of {max_tokens} tokens leave no space for a prompt in the context of {context} tokens of model `{}`: \
+                 reduce `max_tokens`",
+                settings.model.name
             );
         }
-        let mut constants = setting.constants;
+        let mut constants = settings.constants;
         if let Some(schema) = &schema {
             constants.push(("schema", Value::from(schema.text())));
         }
@@ -77,21 +77,21 @@ impl TaskPrompt {
             name,
             system,
             body: source,
-            parameters: recorded(&parameters, max_tokens, setting.parameters),
+            parameters: effective_parameters(&parameters, max_tokens, settings.parameters),
             schema: schema.as_ref().map(|schema| schema.value().clone()),
         };
-        let group = format!("{}/{}", setting.task, version.version()).into();
+        let group = format!("{}/{}", settings.task, version.version()).into();
         let stop = parameters.stop;
-        Ok(Self { model: setting.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
+        Ok(Self { model: settings.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
     }
 
-    /// The conversation, with `more` in the template's scope besides what comes before the task.
-    pub(super) fn prompt(&self, upstream: &TemplateContext, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
-        self.prompt_from(upstream.context_with(self.constants.iter().cloned().chain(more)))
+    /// The messages for one request. `more` are additional template variables.
+    pub(super) fn render(&self, upstream: &TemplateContext, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
+        self.render_values(upstream.context_with(self.constants.iter().cloned().chain(more)))
     }
 
-    fn prompt_from(&self, context: Value) -> Result<Prompt, Poison> {
-        let rendered = self.body.render(&context)?;
+    fn render_values(&self, values: Value) -> Result<Prompt, Poison> {
+        let rendered = self.body.render(&values)?;
         let message = |role, content: &str| Message { role, content: content.into() };
         let mut messages = Vec::with_capacity(2);
         messages.extend(self.version.system.as_deref().map(|system| message(Role::System, system)));
@@ -99,18 +99,18 @@ impl TaskPrompt {
         Ok(Prompt { messages, group: self.group.clone() })
     }
 
-    /// The prompt of a document that says nothing: every name that the template reads stands for "N/A".
-    pub(super) fn prompt_without_content(&self) -> Result<Prompt, Poison> {
+    /// The prompt of a document without content: every name that the template reads has the value "N/A".
+    pub(super) fn render_without_content(&self) -> Result<Prompt, Poison> {
         let mut context = serde_json::Map::new();
         for path in self.body.variables() {
-            plant(&mut context, path);
+            insert_placeholder(&mut context, path);
         }
         let context = context.into_iter().map(|(name, value)| (name, Value::from(Serde(value))));
         let constants = self.constants.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        self.prompt_from(Value::from_pairs(context.chain(constants)))
+        self.render_values(Value::from_pairs(context.chain(constants)))
     }
 
-    /// Refuses a schema that the model's answers cannot be held to.
+    /// Checks that the engine can constrain answers to the schema.
     pub(super) fn check(&self, engine: &Engine) -> anyhow::Result<()> {
         match &self.schema {
             Some(schema) => engine.check_schema(&self.model, schema, self.max_tokens).map_err(anyhow::Error::msg),
@@ -118,7 +118,6 @@ impl TaskPrompt {
         }
     }
 
-    /// A request to complete the prompt.
     pub(super) fn request(&self, prompt: Prompt) -> Request {
         let generate = Generate {
             prompt,
@@ -131,24 +130,28 @@ impl TaskPrompt {
     }
 }
 
-/// What stands for a document that says nothing, as in the literature on calibration by content-free input.
-const NOTHING: &str = "N/A";
+/// The content-free value, as in the literature on contextual calibration.
+const NO_CONTENT: &str = "N/A";
 
-fn plant(context: &mut serde_json::Map<String, serde_json::Value>, path: &str) {
+fn insert_placeholder(context: &mut serde_json::Map<String, serde_json::Value>, path: &str) {
     let (root, rest) = path.split_once('.').map_or((path, None), |(root, rest)| (root, Some(rest)));
-    let slot = context.entry(root).or_insert(json!(NOTHING));
+    let slot = context.entry(root).or_insert(json!(NO_CONTENT));
     if let Some(rest) = rest {
         if !slot.is_object() {
             *slot = json!({});
         }
         if let Some(inner) = slot.as_object_mut() {
-            plant(inner, rest);
+            insert_placeholder(inner, rest);
         }
     }
 }
 
-/// The parameters as they are kept with the version: those in force, not those written.
-fn recorded(parameters: &Parameters, max_tokens: usize, more: serde_json::Map<String, serde_json::Value>) -> serde_json::Value {
+/// The parameters as stored with the version: the values in effect, with defaults filled in.
+fn effective_parameters(
+    parameters: &Parameters,
+    max_tokens: usize,
+    more: serde_json::Map<String, serde_json::Value>,
+) -> serde_json::Value {
     let mut all = json!({
         "max_tokens": max_tokens,
         "temperature": parameters.temperature.unwrap_or(0.0),
@@ -163,7 +166,7 @@ fn recorded(parameters: &Parameters, max_tokens: usize, more: serde_json::Map<St
     all
 }
 
-/// The names that the prompt at `path` reads besides `own`, or what is wrong with it.
+/// The names that the prompt at `path` reads, without `own`, or the problem in it.
 pub(super) fn names_read(path: &Path, own: &[&str]) -> Result<Vec<String>, String> {
     let template = PromptFile::read(path)?.template()?;
     let mut names = template.variables().to_vec();
@@ -171,7 +174,7 @@ pub(super) fn names_read(path: &Path, own: &[&str]) -> Result<Vec<String>, Strin
     Ok(names)
 }
 
-/// The generator that a task of `kind` names.
+/// The generator `name` for a task of `kind`.
 pub(super) fn generator<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a ModelInfo> {
     let model = model(engine, name)?;
     if model.kind != ModelKind::Generator {

@@ -1,4 +1,4 @@
-//! What a task's templates see: the document, and the outputs of earlier tasks.
+//! The values that templates of a task can read: the document and the outputs of earlier tasks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use minijinja::value::Serde;
 use crate::document::Document;
 use crate::outcome::Output;
 
-/// The values that conditions and templates read, by name: `document`, and each earlier task that has an output.
+/// The values that conditions and templates can read, by name: `document`, and each earlier task that has an output.
 #[derive(Debug, Clone, Default)]
 pub struct TemplateContext {
     values: BTreeMap<Arc<str>, Value>,
 }
 
 impl TemplateContext {
-    /// A view of `document`: `id`, `text`, `version`, `characters`, `metadata`, `fields`, and `tokens` where they were counted.
+    /// The values of `document`: `id`, `text`, `version`, `characters`, `metadata`, `fields`, and `tokens` if they were counted.
     pub fn of(document: &Document, tokens: Option<usize>) -> Self {
         let view = [
             ("id", Value::from(document.id.clone())),
@@ -30,33 +30,33 @@ impl TemplateContext {
         Self { values: BTreeMap::from([("document".into(), Value::from_pairs(view.into_iter().chain(tokens)))]) }
     }
 
-    /// Adds the output of task `name`, as [`Output::view`] shows it.
+    /// Adds the output of task `name` in the form of [`Output::view`].
     pub fn insert(&mut self, name: &Arc<str>, output: &Output) {
         self.values.insert(name.clone(), Value::from(Serde(output.view())));
     }
 
-    /// Whether `name` has a value.
+    /// Whether there is a value with this name.
     pub fn contains(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
-    /// The value of `name`, as templates see it.
+    /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(name)
     }
 
-    /// The values as templates take them.
+    /// The values as a template argument.
     pub fn context(&self) -> Value {
         self.context_with([])
     }
 
-    /// The values as templates take them, with `more`, whose names go before those of tasks.
+    /// The values as a template argument, with `more`. Names in `more` take precedence over tasks.
     pub fn context_with(&self, more: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
         let values = self.values.iter().map(|(name, value)| (name.to_string(), value.clone()));
         Value::from_pairs(values.chain(more.into_iter().map(|(name, value)| (name.to_owned(), value))))
     }
 
-    /// The same, with another text for the document.
+    /// A copy with another document text.
     pub fn with_text(&self, text: &str) -> Self {
         let mut values = self.values.clone();
         if let Some(document) = values.get_mut("document") {

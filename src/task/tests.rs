@@ -1,4 +1,4 @@
-//! What the tests of several tasks need: a generator, documents, and answers made by hand.
+//! Helpers for the tests of several tasks: a generator, documents and answers.
 
 use serde_json::{Map, json};
 
@@ -25,8 +25,8 @@ pub(super) fn document(text: &str) -> Document {
     Document { id: "1".into(), version: 1, text: text.into(), metadata, fields: Map::new() }
 }
 
-/// A completion of these pieces, each a token with the logarithm of its probability. Where all pieces are without, it is one of a
-/// server that does not tell.
+/// A completion of these pieces, each a token with its log probability. If no piece has one, it is the completion of a server that
+/// does not report log probabilities.
 pub(super) fn completed(pieces: &[(&str, Option<f32>)]) -> Prediction {
     let (mut text, mut tokens) = (String::new(), Vec::new());
     for (piece, log_probability) in pieces {
@@ -42,6 +42,6 @@ pub(super) fn completed(pieces: &[(&str, Option<f32>)]) -> Prediction {
 pub(super) fn poison(failure: Failure) -> Poison {
     match failure {
         Failure::Poison(poison) => poison,
-        Failure::Transient(transient) => panic!("not the document is at fault, but {transient}"),
+        Failure::Transient(transient) => panic!("expected a poison failure, got {transient}"),
     }
 }

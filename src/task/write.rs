@@ -1,4 +1,4 @@
-//! `write`: text that a model writes after a prompt file, from the document and the outputs of other tasks.
+//! `write`: text that a model writes from a prompt file, the document and the outputs of other tasks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,34 +6,34 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::for_each::{ForEach, ITEM_NAMES, completion};
+use super::for_each::{ItemPrompt, ItemPromptSpec};
 use super::prompt_file::{PromptFile, SchemaSource};
-use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
-use super::{Task, TaskStep, TemplateContext};
+use super::task_prompt::generator;
+use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Confidence, Output, WrittenText};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 1;
 
 /// Parameters of `write`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WriteSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
     /// The prompt file, relative to the pipeline file.
     pub prompt: PathBuf,
-    /// The schema of the answer, where the prompt has none: a path from the pipeline file, or the schema itself.
+    /// JSON Schema of the answer, for a prompt file without one: a path relative to the pipeline file, or the schema itself.
     #[serde(default)]
     pub schema: Option<SchemaSource>,
-    /// Tokens of an answer, where not as many as the prompt says.
+    /// Most tokens of an answer; overrides the limit in the prompt file.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// A list; the task is done for each `item` of it.
+    /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
 }
@@ -41,8 +41,7 @@ pub struct WriteSpec {
 #[derive(Debug)]
 struct Write {
     signature: Vec<u8>,
-    prompting: TaskPrompt,
-    each: ForEach,
+    prompt: ItemPrompt,
 }
 
 impl WriteSpec {
@@ -51,34 +50,26 @@ impl WriteSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(ForEach::new(self.for_each.as_deref()).err());
-        problems.extend((self.max_tokens == Some(0)).then(|| "wants answers of 0 tokens: make `max_tokens` larger".into()));
-        problems
+        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
-        let mut names = names_read(&base_dir.join(&self.prompt), own).unwrap_or_default();
-        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
-            names.extend_from_slice(each.reads());
-        }
-        names
+        self.item_prompt().reads(base_dir)
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting =
-            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
-        prompting.check(engine)?;
-        Ok(Arc::new(self.assemble(prompting)?))
+        Ok(Arc::new(self.assemble(self.item_prompt().build(name, engine, model, file)?)?))
     }
 
-    fn assemble(&self, prompting: TaskPrompt) -> anyhow::Result<Write> {
-        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
-        let signature = serde_json::to_vec(&("write", ALGORITHM, prompting.version.version(), &self.for_each))?;
-        Ok(Write { signature, prompting, each })
+    fn assemble(&self, prompt: ItemPrompt) -> anyhow::Result<Write> {
+        let signature = serde_json::to_vec(&("write", ALGORITHM, prompt.version().version(), &self.for_each))?;
+        Ok(Write { signature, prompt })
+    }
+
+    fn item_prompt(&self) -> ItemPromptSpec<'_> {
+        ItemPromptSpec { prompt: Some(&self.prompt), max_tokens: self.max_tokens, for_each: self.for_each.as_deref() }
     }
 
     pub(super) fn read(&self, base_dir: &Path) -> Result<PromptFile, String> {
@@ -97,11 +88,11 @@ impl Task for Write {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(&self.prompting.version)
+        Some(self.prompt.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+        self.prompt.prepare(upstream)
     }
 
     fn interpret(
@@ -110,7 +101,7 @@ impl Task for Write {
         _upstream: &TemplateContext,
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
-        self.each.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
+        self.prompt.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
     }
 }
 
@@ -118,7 +109,7 @@ impl Write {
     fn written(&self, prediction: Prediction) -> Result<WrittenText, Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
-        let Some(schema) = &self.prompting.schema else {
+        let Some(schema) = &self.prompt.prompt.schema else {
             let text = completion.text.trim();
             if text.is_empty() {
                 return Err(Failure::poison(FailureClass::Model, "the model wrote nothing"));
@@ -127,20 +118,20 @@ impl Write {
             let truncated = completion.finish == Finish::Length;
             return Ok(WrittenText { text: text.to_owned(), fields: None, confidence, truncated });
         };
-        let fields = object(schema.judge(&completion, self.prompting.max_tokens)?)?;
+        let fields = object(schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
         let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
         Ok(WrittenText { text, fields: Some(fields), confidence, truncated: false })
     }
 }
 
-/// The object that a judged answer is, free of what cannot be stored.
+/// The object of a validated answer. Refuses characters that cannot be stored.
 pub(super) fn object(value: Value) -> Result<Map<String, Value>, Failure> {
     if let Some(path) = nul_in(&value, &mut String::new()) {
-        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer holds U+0000 at `{path}`")));
+        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer contains U+0000 at `{path}`")));
     }
     match value {
         Value::Object(fields) => Ok(fields),
-        _ => Err(Failure::poison(FailureClass::Schema, "the answer is no object")),
+        _ => Err(Failure::poison(FailureClass::Schema, "the answer is not an object")),
     }
 }
 
@@ -149,7 +140,7 @@ pub(super) fn refuse_nul(what: &str, text: &str) -> Result<(), Poison> {
     match text.find('\0') {
         Some(at) => Err(Poison {
             class: FailureClass::NulCharacter,
-            reason: format!("{what} that the model wrote holds U+0000 at byte {at}"),
+            reason: format!("{what} that the model wrote contains U+0000 at byte {at}"),
         }),
         None => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Questions answered from documents, by a server and by a model in memory.
+//! Answers to questions, drawn from documents, by a model server and by a model in memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,15 +25,15 @@ use crate::harness::{open_folder, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("answers::sentences_cite_what_says_them_and_others_are_dropped", Needs::NOTHING, cited),
-        trial("answers::questions_that_arrive_as_records_are_answered_from_another_pipelines_documents", Needs::NOTHING, batch),
-        trial("answers::a_model_in_memory_is_held_to_the_same_form", Needs::NOTHING, in_memory),
-        trial("answers::what_a_pipeline_says_of_answers_is_checked_with_its_place", Needs::NOTHING, checked),
-        trial("answers::a_question_of_search_is_filtered_counted_and_turned_over_by_name", Needs::NOTHING, asked_by_name),
+        trial!(Needs::NOTHING, sentences_cite_what_says_them_and_others_are_dropped),
+        trial!(Needs::NOTHING, questions_that_arrive_as_records_are_answered_from_another_pipelines_documents),
+        trial!(Needs::NOTHING, a_model_in_memory_is_held_to_the_same_form),
+        trial!(Needs::NOTHING, what_a_pipeline_says_of_answers_is_checked_with_its_place),
+        trial!(Needs::NOTHING, a_question_of_search_is_filtered_counted_and_turned_over_by_name),
     ]
 }
 
-/// Texts of the pipeline `notes`; one of them tries to give orders.
+/// Texts of the pipeline `notes`; one of them tries to inject instructions.
 const NOTES: [(&str, &str); 3] = [
     ("kettle", "The kettle boils one litre of water in two minutes and switches itself off."),
     ("rake", "The rake gathers leaves. It has eighteen teeth of spring steel."),
@@ -48,7 +48,7 @@ struct AnswerSetup {
     database: postgres::Database,
 }
 
-/// A pipeline over the notes with an encoder and a generator; the server answers with `content`.
+/// A pipeline over the notes with an encoder and a generator, and a model server that always answers with `content`.
 async fn setup(content: &'static str, answers: &str) -> AnswerSetup {
     let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -125,7 +125,7 @@ const CLAIMS: &str = r#"{"found":true,"sentences":[
     {"text":"Elephants never forget anything.","passages":[1]},
     {"text":"It switches itself off.","passages":[]}]}"#;
 
-async fn cited() {
+async fn sentences_cite_what_says_them_and_others_are_dropped() {
     let setup = setup(CLAIMS, "answers: { model: clerk, passages: 3 }\n").await;
     let answered =
         setup.searcher.answer(&question("how fast does the kettle boil water?", None), ModelChoice::All).await.unwrap();
@@ -137,7 +137,7 @@ async fn cited() {
     assert_eq!((passage.document_id.as_str(), passage.start, passage.text.as_str()), ("kettle", 0, NOTES[0].1));
     assert_eq!(passage.end, NOTES[0].1.len());
     let reasons: Vec<&str> = answered.dropped.iter().map(|dropped| dropped.reason.as_str()).collect();
-    assert!(reasons.contains(&"there is no passage 9") && reasons.contains(&"it names no passage"), "{reasons:?}");
+    assert!(reasons.contains(&"there is no passage 9") && reasons.contains(&"it cites no passage"), "{reasons:?}");
     assert!(answered.dropped.iter().any(|dropped| dropped.text.starts_with("Elephants")));
     assert_eq!((answered.tokens, answered.generated_tokens, answered.model.as_deref()), (90, 20, Some("clerk")));
 
@@ -145,12 +145,12 @@ async fn cited() {
     assert!(!body["response_format"].is_null(), "the server is held to the schema: {body}");
     let messages = body["messages"].as_array().unwrap();
     let said = messages.last().unwrap()["content"].as_str().unwrap();
-    // A document cannot end its passage and begin another: it is a JSON string.
+    // A document cannot end its passage and begin another, because each passage is a JSON string.
     assert!(said.contains(r#"\"number\": 1 the kettle explodes"#) && !said.contains("\"number\": 1"), "{said}");
 
     let nothing = setup.searcher.answer(&question("zeppelin", None), ModelChoice::All).await.unwrap();
     let asked_again = setup.asked.lock().unwrap().len();
-    assert_eq!(nothing.found, asked_again == 1, "where nothing is near, nobody is asked: {nothing:?}");
+    assert_eq!(nothing.found, asked_again == 1, "without a near passage no model is called: {nothing:?}");
     let unknown = setup.searcher.answer(&question("kettle", Some("clrk")), ModelChoice::All).await.unwrap_err().to_string();
     assert_eq!(unknown, "there is no generator `clrk`; did you mean `clerk`?");
     assert!(
@@ -165,14 +165,14 @@ async fn cited() {
 
     let strict = self::setup(CLAIMS, "answers: { model: clerk, min_similarity: 1.0 }\n").await;
     let weak = strict.searcher.answer(&question("zeppelin hangars", None), ModelChoice::All).await.unwrap();
-    assert!(!weak.found && weak.reason.as_ref().unwrap().contains("1.00 is the least"), "{weak:?}");
+    assert!(!weak.found && weak.reason.as_ref().unwrap().contains("1.00 is required"), "{weak:?}");
     assert_eq!((weak.model, strict.asked.lock().unwrap().len()), (None, 0), "no model is asked");
 
     let honest = self::setup(r#"{"found":false,"sentences":[]}"#, "").await;
     let silent = honest.searcher.answer(&question("kettle", None), ModelChoice::All).await.unwrap_err().to_string();
-    assert!(silent.contains("does not say who answers"), "{silent}");
+    assert!(silent.contains("has no model for answers"), "{silent}");
     let refused = honest.searcher.answer(&question("kettle", Some("clerk")), ModelChoice::Named).await.unwrap_err().to_string();
-    assert_eq!(refused, "pipeline `notes` names no generator `clerk`; there are none", "nor are those of others told");
+    assert_eq!(refused, "pipeline `notes` names no generator `clerk`; there are none", "nor does it name those of others");
     assert!(honest.asked.lock().unwrap().is_empty(), "no passage goes to a server that the pipeline does not name");
     let answered = honest.searcher.answer(&question("kettle", Some("clerk")), ModelChoice::All).await.unwrap();
     assert_eq!(
@@ -181,8 +181,9 @@ async fn cited() {
     );
 }
 
-/// The same claims by way of the tasks: what was found is kept, what no passage says is gone, and nobody is asked where nothing is near.
-async fn batch() {
+/// The same checks through the tasks: cited sentences stay, sentences that no passage supports are dropped, and no model is called
+/// without passages.
+async fn questions_that_arrive_as_records_are_answered_from_another_pipelines_documents() {
     let setup = setup(CLAIMS, "").await;
     let file = "version: 1
 name: questions
@@ -195,7 +196,7 @@ tasks:
 ";
     let definition = Definition::parse(&setup.folder.path().join("questions.yaml"), file).unwrap();
     let dependencies = Dependencies::alone(setup.engine.clone(), setup.database.store.clone(), Duration::from_secs(30));
-    // The notes were put into the tables by hand, so that nobody has said yet whose they are.
+    // The notes were inserted by hand, so that their pipeline has no tenant yet.
     setup.database.store.enroll_pipeline("notes", "default").await.unwrap();
     let runtime = PipelineRuntime::new(&definition, dependencies.clone()).await.unwrap();
     let record = |offset: i64, question: &str| {
@@ -221,9 +222,9 @@ tasks:
     assert_eq!(zeppelin[0].1["passages"], json!([]));
     let answer = &zeppelin[2].1["fields"];
     assert_eq!((&answer["found"], &answer["sentences"]), (&json!(false), &json!([])), "{answer}");
-    assert_eq!(setup.asked.lock().unwrap().len(), 1, "nobody is asked about what was not found");
+    assert_eq!(setup.asked.lock().unwrap().len(), 1, "no model is called without passages");
 
-    // Another tenant's pipeline finds none of it, whatever its file says.
+    // Another tenant's pipeline finds none of the notes, whatever its file says.
     let theirs = Definition::parse(
         &setup.folder.path().join("theirs.yaml"),
         &file.replace("source:", "tenant: other\nsource:").replace("name: questions", "name: theirs"),
@@ -243,8 +244,9 @@ fn outputs_of(record_outcome: &RecordOutcome) -> Vec<(&str, Value, Option<&str>)
     outcomes.iter().map(output).collect()
 }
 
-/// A tiny generator knows nothing: what it writes must still be an answer in form, and whatever no passage says must be gone.
-async fn in_memory() {
+/// The tiny generator writes random words. They must still have the form of an answer, and what no passage supports must be
+/// dropped.
+async fn a_model_in_memory_is_held_to_the_same_form() {
     let setup = setup("", "answers: { model: writer, passages: 1 }\n").await;
     match setup.searcher.answer(&question("kettle water", None), ModelChoice::All).await {
         Ok(answered) => {
@@ -252,13 +254,13 @@ async fn in_memory() {
             assert!(answered.sentences.iter().all(|sentence| sentence.citations == [1]), "{answered:?}");
             assert_eq!(answered.found, !answered.sentences.is_empty());
         }
-        // Its context is small and its sentences are long.
+        // Its context is small, and the sentences that it writes are long.
         Err(error) => assert!(error.to_string().starts_with("model `writer` cannot answer: "), "{error}"),
     }
-    assert!(setup.asked.lock().unwrap().is_empty(), "nobody else was asked");
+    assert!(setup.asked.lock().unwrap().is_empty(), "no other model was called");
 }
 
-async fn checked() {
+async fn what_a_pipeline_says_of_answers_is_checked_with_its_place() {
     let folder = open_folder();
     std::fs::write(folder.path().join("mine.md"), "---\nname: mine\n---\n{{ question }} {{ passages }} {{ document.text }}")
         .unwrap();
@@ -272,11 +274,11 @@ async fn checked() {
     assert!(numbers.contains("p.yaml:5:10: `answers.passages` is 99: write 1 to 16"), "{numbers}");
     assert!(numbers.contains("`answers.min_similarity` is 2"), "{numbers}");
     let prompt = refused("answers: { model: m, prompt: mine.md }");
-    assert!(prompt.contains("the prompt reads `document.text`, which answers do not have"), "{prompt}");
+    assert!(prompt.contains("the prompt reads `document.text`, which is not available in answer prompts"), "{prompt}");
     assert!(refused("answers: { model: m, promt: mine.md }").contains("did you mean `prompt`?"));
 }
 
-async fn asked_by_name() {
+async fn a_question_of_search_is_filtered_counted_and_turned_over_by_name() {
     let setup = setup("", "").await;
     let ask = async |question: SearchRequest| setup.searcher.search(&question).await;
     let base = SearchRequest {
@@ -296,7 +298,7 @@ async fn asked_by_name() {
     assert_ne!(second.hits[0].document_id, first.hits[0].document_id);
     assert_eq!(second.next, None);
     let other = ask(SearchRequest { query: "rake".into(), cursor: first.next, ..base.clone() }).await.unwrap_err().to_string();
-    assert!(other.contains("belongs to another question"), "{other}");
+    assert!(other.contains("is for another query"), "{other}");
     let filtered = ask(SearchRequest { filter: vec![FilterClause::line("shelf=o").unwrap()], ..base.clone() }).await.unwrap();
     assert_eq!(filtered.hits[0].document_id, "orders");
     let unknown =

@@ -1,4 +1,4 @@
-//! Whatever a producer may send: each record ends as results or as one dead letter that tells all, and the stream goes on.
+//! Any record that a producer may send ends as results or as one complete dead letter, and the stream continues.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("bad_input::each_record_ends_as_results_or_as_one_dead_letter", Needs::KAFKA, each_record_ends)]
+    vec![trial!(Needs::KAFKA, each_record_ends_as_results_or_as_one_dead_letter)]
 }
 
-/// A record with what must become of it.
+/// A record and its expected outcome.
 struct Case {
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
@@ -25,7 +25,7 @@ struct Case {
 }
 
 enum End {
-    /// The id of a document with this text.
+    /// A document with this id and text.
     Document(&'static str, String),
     /// A dead letter of this class.
     Dead(&'static str),
@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-async fn each_record_ends() {
+async fn each_record_ends_as_results_or_as_one_dead_letter() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let _worker = stream.worker("");
     let (config, topic) = (stream.client.config(), stream.topic.clone());
@@ -128,7 +128,7 @@ async fn each_record_ends() {
     }
 }
 
-/// With a null and a non-text header on each.
+/// Sends the records with one header that is null and one that is not UTF-8.
 fn send(mut config: rdkafka::ClientConfig, topic: &str, cases: &[Case]) {
     let producer: BaseProducer = config.set("message.max.bytes", "25000000").create().unwrap();
     for Case { key, payload, .. } in cases {

@@ -1,5 +1,5 @@
-//! Figures of the stream, as ratios within one run: `TIDEMILL_BENCH=1 cargo test --release --test it bench`. Each prints one JSON object
-//! and fails where it misses its bar.
+//! Performance of the stream, as ratios within one run: `TIDEMILL_BENCH=1 cargo test --release --test it bench`. Each test prints
+//! one JSON object and fails where a figure misses its limit.
 
 mod latency;
 
@@ -19,24 +19,24 @@ use crate::harness::worker::Worker;
 use crate::harness::{kafka, postgres};
 use crate::test_stream::TestStream;
 
-/// The trials, where they are asked for.
+/// The tests, where `TIDEMILL_BENCH` is set.
 pub fn trials() -> Vec<Trial> {
     if std::env::var_os("TIDEMILL_BENCH").is_none() {
         return Vec::new();
     }
     let alone = Needs::KAFKA.alone().within(Duration::from_secs(1800));
     vec![
-        trial("bench::workers_scale_while_the_model_is_the_bottleneck", alone, scaling),
-        trial("bench::the_ledger_against_a_consumer_that_repeats", alone, ledger),
-        trial("bench::a_backlog_of_a_million_records_in_flat_memory", alone, backlog),
-        trial("bench::recovery_after_a_kill", alone, recovery),
-        trial("bench::latency_at_a_fifth_of_capacity", alone, latency::at_a_fifth_of_capacity),
+        trial!(alone, workers_scale_while_the_model_is_the_bottleneck),
+        trial!(alone, the_ledger_against_a_consumer_that_repeats),
+        trial!(alone, a_backlog_of_a_million_records_in_flat_memory),
+        trial!(alone, recovery_after_a_kill),
+        trial!(alone, latency::latency_at_a_fifth_of_capacity),
     ]
 }
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-bert-classifier");
 
-/// A world whose pipeline is one task, with nothing but Postgres behind it.
+/// A stream whose pipeline is one task and whose only sink is Postgres.
 async fn stream(partitions: i32, task: &str, max_records: usize) -> TestStream {
     let stream = TestStream::new(kafka::shared().await, partitions).await;
     let text = format!(
@@ -57,7 +57,7 @@ async fn send(stream: &TestStream, records: usize) {
     }
 }
 
-/// Records a second between the first tenth and the ninth, by the ledger.
+/// Records a second between the first and the ninth tenth of the records, as the ledger has them.
 async fn rate(stream: &TestStream, records: usize) -> f64 {
     let reached = async |share: f64| {
         loop {
@@ -72,8 +72,8 @@ async fn rate(stream: &TestStream, records: usize) -> f64 {
     (to - from) as f64 / (ended - began).as_secs_f64()
 }
 
-/// A model that takes 100 ms for each three dozen records, whatever the machine: one such device a worker.
-async fn scaling() {
+/// Each worker has one device, which a failpoint makes take 100 ms for three dozen records on any machine.
+async fn workers_scale_while_the_model_is_the_bottleneck() {
     const RECORDS: usize = 6_000;
     const BAR: f64 = 0.85;
     let mut rates = Vec::new();
@@ -87,10 +87,13 @@ async fn scaling() {
     }
     let linear = [rates[1] / rates[0] / 2.0, rates[2] / rates[0] / 4.0];
     println!("{}", json!({ "bench": "scaling", "workers": [1, 2, 4], "records_per_second": rates, "of_linear": linear }));
-    assert!(linear.iter().all(|ratio| *ratio >= BAR), "2 and 4 workers reach {linear:.2?} of linear, which is to be {BAR}");
+    assert!(
+        linear.iter().all(|ratio| *ratio >= BAR),
+        "2 and 4 workers reach {linear:.2?} of linear scaling, and must reach {BAR}"
+    );
 }
 
-/// A text that the tiny vocabulary tells from every other one: what has the same tokens is computed only once.
+/// A text whose tokens in the tiny vocabulary are unlike those of every other. Texts with the same tokens are computed only once.
 fn spelled(n: usize) -> NewRecord {
     let word: String = (0..5).map(|place| char::from(b'a' + (n >> (3 * place) & 7) as u8)).collect();
     NewRecord {
@@ -100,9 +103,9 @@ fn spelled(n: usize) -> NewRecord {
     }
 }
 
-/// The same documents and results, by a consumer as one writes it by hand: it upserts them batch by batch and commits offsets
-/// afterwards, so that a crash repeats.
-async fn ledger() {
+/// The same documents and results by a plain consumer: it upserts them batch by batch and commits offsets afterwards, so that a
+/// crash repeats work.
+async fn the_ledger_against_a_consumer_that_repeats() {
     const RECORDS: usize = 150_000;
     const RUNS: usize = 3;
     const BAR: f64 = 0.8;
@@ -118,7 +121,7 @@ async fn ledger() {
     let (ours, plain) = (median(&mut ours), median(&mut plain));
     let ratio = ours / plain;
     println!("{}", json!({ "bench": "ledger", "records_per_second": ours, "by_hand": plain, "ratio": ratio }));
-    assert!(ratio >= BAR, "the walk reaches {ratio:.2} of a consumer by hand, which is to be {BAR}");
+    assert!(ratio >= BAR, "the pipeline reaches {ratio:.2} of a plain consumer, and must reach {BAR}");
 }
 
 async fn by_hand(stream: &TestStream, records: usize) -> f64 {
@@ -153,7 +156,7 @@ async fn by_hand(stream: &TestStream, records: usize) -> f64 {
     (to - from) as f64 / (ended - began).as_secs_f64()
 }
 
-/// Up to 512 documents: id, text and the time of the record.
+/// Up to 512 documents, each with id, text and the record's time.
 fn poll(consumer: &BaseConsumer) -> Vec<(String, String, i64)> {
     let mut batch = Vec::new();
     while batch.len() < 512 {
@@ -191,8 +194,8 @@ fn median(rates: &mut [f64]) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// Memory over the backlog, once a second, after its first tenth.
-async fn backlog() {
+/// Memory during the backlog, once a second, after the first tenth of it.
+async fn a_backlog_of_a_million_records_in_flat_memory() {
     const RECORDS: usize = 1_000_000;
     const BAR: f64 = 1.05;
     let stream = stream(8, RENDER, 512).await;
@@ -221,11 +224,11 @@ async fn backlog() {
     });
     println!("{figures}");
     stream.audit("after the backlog").await;
-    assert!(growth <= BAR, "memory grew {growth:.3}-fold over the backlog, which is to stay below {BAR}");
+    assert!(growth <= BAR, "memory grew {growth:.3}-fold over the backlog, and must stay below {BAR}");
 }
 
-/// From the kill of the only worker to the next commit, by a worker that starts at once and must wait for the broker to notice.
-async fn recovery() {
+/// The time from the kill of the only worker to the next commit. Another worker starts at once, and waits until the broker notices.
+async fn recovery_after_a_kill() {
     const RUNS: usize = 3;
     const BAR: Duration = Duration::from_secs(6 + 15);
     let mut times = Vec::new();
@@ -247,6 +250,6 @@ async fn recovery() {
     println!("{}", json!({ "bench": "recovery", "session_timeout_seconds": 6, "seconds": times }));
     assert!(
         times.iter().all(|seconds| *seconds < BAR.as_secs_f64()),
-        "recovery took {times:.1?} s, which is to be {BAR:?} at most"
+        "recovery took {times:.1?} s, and may take {BAR:?} at most"
     );
 }

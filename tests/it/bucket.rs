@@ -1,4 +1,4 @@
-//! A dataset in a bucket: the part of S3's interface that reading one takes, served from memory on loopback.
+//! A dataset in an S3 bucket. A server in this process answers the requests that reading takes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,13 +24,13 @@ use crate::test_stream::PIPELINE;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(200));
-    vec![trial("bucket::a_backfill_reads_signed_and_conditionally_and_outlives_an_outage", needs, backfill)]
+    vec![trial!(needs, a_backfill_reads_signed_and_conditionally_and_outlives_an_outage)]
 }
 
-/// An object's bytes, and the tag that names them.
+/// An object's bytes and its entity tag.
 type Object = (Vec<u8>, String);
 
-/// Objects by key, and how often the next requests are refused.
+/// Objects by key, and how many of the next requests are refused.
 #[derive(Clone, Default)]
 struct Bucket {
     objects: Arc<Mutex<BTreeMap<String, Object>>>,
@@ -44,7 +44,7 @@ impl Bucket {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), (bytes, tag));
     }
 
-    /// Whether the request is to be turned away.
+    /// Whether to refuse this request; counts it.
     fn refuses(&self, headers: &HeaderMap) -> Option<Response> {
         let signed = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if !signed.is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 Credential=the-key/")) {
@@ -100,7 +100,7 @@ async fn object(State(bucket): State<Bucket>, Path(key): Path<String>, headers: 
     }
 }
 
-async fn backfill() {
+async fn a_backfill_reads_signed_and_conditionally_and_outlives_an_outage() {
     let bucket = Bucket::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

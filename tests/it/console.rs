@@ -1,4 +1,4 @@
-//! The console in a real browser, on what the demo leaves: every page, on a desk and on a phone, in both languages.
+//! The console in a real browser, on the data of the demo: every page, on a desktop and on a phone, in both languages.
 
 mod copy;
 
@@ -25,21 +25,21 @@ pub fn trials() -> Vec<Trial> {
     let alone =
         Needs::NOTHING.alone().within(Duration::from_secs(420)).using(|| chromium().map(drop)).using(|| driver().map(drop));
     vec![
-        trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
-        trial("console::pages_of_other_sites_read_and_change_nothing_in_a_real_browser", alone, strangers),
-        trial("console::copy_is_decided_on_by_keyboard", alone, copy::decided_by_keyboard),
-        trial("console::leads_show_score_evidence_and_drafts_in_a_real_browser", alone, leads),
-        trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
+        trial!(alone, every_page_shows_what_there_is_in_a_real_browser),
+        trial!(alone, pages_of_other_sites_read_and_change_nothing_in_a_real_browser),
+        trial!(alone, copy::copy_is_decided_on_by_keyboard),
+        trial!(alone, leads_show_score_evidence_and_drafts_in_a_real_browser),
+        trial!(Needs::NOTHING, every_word_is_said_in_both_languages),
     ]
 }
 
-/// What drives the browser: a package without dependencies, pinned by hash.
+/// The package that drives the browser. It has no dependencies and is pinned by hash.
 const DRIVER: &str = "playwright-core@1.65.1";
 const DRIVER_SHA256: &str = "6f5a60be62a4fddfbe7d10c448d8fbd54547da3358f2f8a04211440471ee863e";
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A demo that serves, for a browser to look at.
+/// A running demo for a browser to visit.
 struct Demo {
     process: Worker,
     folder: TempDir,
@@ -47,7 +47,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// Starts one with what `folder` holds, and waits until it serves.
+    /// Starts a demo on the contents of `folder`, and waits until it serves.
     async fn start(folder: TempDir, arguments: &[&str]) -> Self {
         let data = folder.path().join("data").display().to_string();
         let arguments = [&["demo", "--serve", "--json", "--data-dir", &data], arguments].concat();
@@ -63,7 +63,7 @@ impl Demo {
         Self { process, folder, address }
     }
 
-    /// Lets a browser go through the script, and stops.
+    /// Runs the script in a browser, then stops the demo.
     async fn shown_to(self, script: &'static str) {
         let Self { folder, mut process, address } = self;
         let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
@@ -75,20 +75,20 @@ impl Demo {
     }
 }
 
-async fn every_page() {
+async fn every_page_shows_what_there_is_in_a_real_browser() {
     let demo = Demo::start(open_folder(), &[]).await;
-    // Nobody works on jobs in the demo, so that it waits to be called off.
+    // The demo runs no jobs, so that this one stays queued until it is cancelled.
     let job = json!({ "version": 1, "id": "to-be-called-off", "kind": "rerun", "pipeline": "products" });
     let submitted = reqwest::Client::new().post(format!("{}/v1/jobs", demo.address)).json(&job).send().await.unwrap();
     assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());
     demo.shown_to("pages.mjs").await;
 }
 
-async fn strangers() {
+async fn pages_of_other_sites_read_and_change_nothing_in_a_real_browser() {
     Demo::start(open_folder(), &[]).await.shown_to("strangers.mjs").await;
 }
 
-async fn leads() {
+async fn leads_show_score_evidence_and_drafts_in_a_real_browser() {
     Demo::start(open_folder(), &["--pipeline", "pipelines/sales.yaml"]).await.shown_to("leads.mjs").await;
 }
 
@@ -130,9 +130,9 @@ fn fetch_driver(partial: &Path) -> Result<()> {
 }
 
 /// Both languages have the same words, and the pages use no others.
-async fn every_word() {
+async fn every_word_is_said_in_both_languages() {
     let folder = Path::new(SOURCE).join("src/server/console");
-    let words = std::fs::read_to_string(folder.join("words.js")).unwrap();
+    let words = std::fs::read_to_string(folder.join("translations.js")).unwrap();
     let (english, korean) = words.split_once("  ko: {").expect("the Korean words follow the English ones");
     let names = |text: &str| -> BTreeSet<String> {
         let lines = text.lines().filter(|line| line.starts_with("    ")).flat_map(|line| line.split("\", ").map(str::trim));
@@ -144,10 +144,10 @@ async fn every_word() {
     for file in std::fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML of text", path.display());
+        assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML from text", path.display());
         for (_, rest) in text.match_indices("say(\"").map(|(at, found)| text[at..].split_at(found.len())) {
             let word = rest.split('"').next().unwrap();
-            assert!(known.contains(word), "{} says `{word}`, which words.js has not", path.display());
+            assert!(known.contains(word), "{} says `{word}`, which translations.js lacks", path.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Copy of a catalogue, from Kafka record to approved page: reasons, decisions, versions, files, and who sees what.
+//! Copy, from Kafka record to approved page: reasons, decisions, versions, exports, and what tenants see.
 
 mod shop;
 mod tenants;
@@ -17,15 +17,15 @@ use crate::harness::trial::{Needs, trial};
 pub fn trials() -> Vec<Trial> {
     let patient = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("copy::it_waits_with_its_reasons_until_people_decide", patient, decided),
-        trial("copy::what_a_person_wrote_outlives_what_is_generated_again", patient, outlives),
-        trial("copy::of_one_title_committed_by_two_workers_at_once_exactly_one_is_published", patient, one_title),
-        trial("copy::more_pages_than_a_sitemap_holds_are_several_with_an_index", Needs::KAFKA, many_pages),
-        trial("copy::a_tenant_neither_sees_nor_touches_anothers", Needs::NOTHING, tenants::cannot_cross),
+        trial!(patient, it_waits_with_its_reasons_until_people_decide),
+        trial!(patient, what_a_person_wrote_outlives_what_is_generated_again),
+        trial!(patient, of_one_title_committed_by_two_workers_at_once_exactly_one_is_published),
+        trial!(Needs::KAFKA, more_pages_than_a_sitemap_holds_are_several_with_an_index),
+        trial!(Needs::NOTHING, tenants::a_tenant_neither_sees_nor_touches_anothers),
     ]
 }
 
-async fn decided() {
+async fn it_waits_with_its_reasons_until_people_decide() {
     let shop = Shop::open("review", 1).await;
     let (_worker, address) = shop.serve().await;
     shop.send(&[
@@ -61,7 +61,7 @@ async fn decided() {
     assert_eq!(said, expected.map(|reasons| reasons.iter().map(|reason| (*reason).to_owned()).collect::<Vec<_>>()));
     assert!(queue["copies"][3]["reasons"][0]["message"].as_str().unwrap().contains("`d1`"), "{queue}");
 
-    // Page by page it is the same list.
+    // The pages of the list together are the same list.
     let (mut paged, mut cursor) = (Vec::new(), String::new());
     loop {
         let (_, page) = shop.get(&address, &format!("/v1/copy?limit=4{cursor}")).await;
@@ -88,11 +88,11 @@ async fn decided() {
     assert_eq!(shop.urls(&address).await, ["https://shop.example/p/d1"]);
     for (id, body, says) in [
         ("d1", json!({"version": 1}), "it is approved"),
-        ("d2", json!({"version": 1}), "name `banned` under `despite`"),
-        ("d2", json!({"version": 1, "despite": ["grounded"]}), "name `banned` under `despite`"),
+        ("d2", json!({"version": 1}), "name `banned` in `despite`"),
+        ("d2", json!({"version": 1, "despite": ["grounded"]}), "name `banned` in `despite`"),
         ("d4", json!({"version": 1}), "the page of document `d1` has the same `title`"),
         ("d4", json!({"version": 1, "despite": ["unique"]}), "the page of document `d1` has the same `title`"),
-        ("d6", json!({"version": 1, "despite": ["schema"]}), "it cannot be published as it is"),
+        ("d6", json!({"version": 1, "despite": ["schema"]}), "this version cannot be published"),
     ] {
         let (status, refused) = approve(id, body.clone()).await;
         assert_eq!((status, &refused["code"]), (StatusCode::CONFLICT, &json!("conflict")), "{id} {body}: {refused}");
@@ -113,7 +113,7 @@ async fn decided() {
     assert_eq!((&overruled["state"], &overruled["note"]), (&json!("approved"), &json!("It is the name.")));
     assert_eq!(checks(&overruled), ["banned /body best"], "what was overruled stays on record");
 
-    // Two editors, one version: one of them is the second.
+    // Of two editors of one version, one comes second and is refused.
     let reject = json!({"version": 1, "note": "no"});
     let (one, other) = tokio::join!(
         approve("d5", json!({"version": 1})),
@@ -130,19 +130,19 @@ async fn decided() {
     assert_eq!(shop.post(&address, "/v1/copy/d3/reject", reject.clone()).await.1["state"], "rejected");
     assert_eq!(shop.post(&address, "/v1/copy/d3/reject", reject).await.0, StatusCode::CONFLICT);
     assert_eq!(approve("d3", json!({"version": 1, "despite": ["grounded"]})).await.0, StatusCode::CONFLICT);
-    // The edit lost, or it came after the approval and waits; either way what was approved or edited is approved now.
+    // Either the edit was refused, or it came after the approval and waits. What was edited or approved is approved now.
     let (_, five) = shop.get(&address, "/v1/copy/d5").await;
     if five["current"]["state"] == "review" {
         let version = five["current"]["version"].clone();
         assert_eq!(approve("d5", json!({"version": version})).await.0, StatusCode::OK);
     }
 
-    // An edit keeps to the schema, is checked like anything else, and takes the place of what waited.
+    // An edit must follow the schema, is checked like generated copy, and replaces the version that waited.
     let edit = async |body: Value| shop.post(&address, "/v1/copy/d4/edit", body).await;
     let content = |title: &str| json!({"title": title, "body": "Another one.", "slug": "d4"});
     let (status, refused) = edit(json!({"version": 1, "content": {"title": "x"}})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
-    assert!(refused["detail"].as_str().unwrap().contains("breaks the schema"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("violates the schema"), "{refused}");
     assert_eq!(
         edit(json!({"version": 1, "content": content("OAK  board")})).await.0,
         StatusCode::BAD_REQUEST,
@@ -156,7 +156,7 @@ async fn decided() {
     );
     assert_eq!(checks(&edited), ["banned /title best"]);
     let (status, late) = edit(json!({"version": 1, "content": content("Mine")})).await;
-    assert_eq!(status, StatusCode::CONFLICT, "the second editor is told: {late}");
+    assert_eq!(status, StatusCode::CONFLICT, "the second editor is refused: {late}");
     assert_eq!(approve("d4", json!({"version": 1})).await.0, StatusCode::CONFLICT);
     let (_, edited) = edit(json!({"version": 2, "content": content("Second oak board")})).await;
     assert_eq!((checks(&edited), approve("d4", json!({"version": 3})).await.0), (Vec::new(), StatusCode::OK));
@@ -168,23 +168,23 @@ async fn decided() {
     assert_eq!(published["copies"].as_array().map(Vec::len), Some(4), "{published}");
     for (path, says) in [
         ("/v1/copy?state=reviw", "did you mean `review`?"),
-        ("/v1/copy?cursor=zz", "none of this service's"),
+        ("/v1/copy?cursor=zz", "not from this service"),
         ("/v1/copy?limit=0", "1 to 500"),
         ("/v1/copy?pipeline=ecko", "did you mean `echo`?"),
-        ("/v1/exports/copy?format=xls", "no format of exports"),
+        ("/v1/exports/copy?format=xls", "is not an export format"),
         ("/v1/sitemap.xml?file=2", "there is no sitemap 2"),
     ] {
         let (status, refused) = shop.get(&address, path).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {refused}");
         assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains(says)), "expected `{says}` in {refused}");
     }
-    // A page that is taken down leaves every file.
+    // A page that is withdrawn disappears from every export.
     assert_eq!(shop.post(&address, "/v1/copy/d2/reject", json!({"version": 1})).await.0, StatusCode::OK);
     assert_eq!(shop.urls(&address).await, [urls[0].as_str(), &urls[2], &urls[3]]);
     shop.stream.audit("at the end").await;
 }
 
-async fn outlives() {
+async fn what_a_person_wrote_outlives_what_is_generated_again() {
     let shop = Shop::open("review", 1).await;
     let (_worker, address) = shop.serve().await;
     let send = async |body: &str| shop.send(&[Product::new("d1", "Oak board", body)]).await;
@@ -221,7 +221,7 @@ async fn outlives() {
     let table = shop.stream.command(&["copy", "show", "d1"]);
     assert!(table.contains("Oak board by hand") && table.contains("superseded"), "{table}");
 
-    // What was refused does not come back by being generated again; something else does.
+    // Copy that was refused does not come back when the same is generated again; other copy does.
     let (_, refused) = shop.post(&address, "/v1/copy/d1/reject", json!({"version": 4})).await;
     assert_eq!(refused["state"], "rejected");
     send("A third board, 7 kg.").await;
@@ -231,7 +231,7 @@ async fn outlives() {
     shop.committed(6).await;
     assert_eq!(versions().await[0], "5 generated review");
 
-    // A deleted document leaves every file, and one that comes back begins anew.
+    // A deleted document disappears from every export, and starts from the beginning when it comes back.
     shop.delete("d1").await;
     shop.committed(7).await;
     let states: Vec<String> = versions().await.into_iter().filter(|version| version.ends_with("withdrawn")).collect();
@@ -246,7 +246,7 @@ async fn outlives() {
     shop.stream.audit("at the end").await;
 }
 
-async fn one_title() {
+async fn of_one_title_committed_by_two_workers_at_once_exactly_one_is_published() {
     const PAIRS: usize = 25;
     let shop = Shop::open("automatic", 2).await;
     let (_one, address) = shop.serve().await;
@@ -278,7 +278,7 @@ async fn one_title() {
         );
     }
 
-    // A title that is free again lets go of whoever waits for it.
+    // When a title becomes free, the version that waits for it is published.
     let loser = waiting[0]["document_id"].as_str().unwrap().to_owned();
     let winner = format!("{}{}", if loser.starts_with('a') { "b" } else { "a" }, &loser[1..]);
     shop.delete(&winner).await;
@@ -290,7 +290,7 @@ async fn one_title() {
     let (_, shown) = shop.get(&address, &format!("/v1/copy/{loser}")).await;
     assert_eq!((&shown["published"]["version"], &shown["published"]["decided_by"]), (&json!(1), &Value::Null), "{shown}");
 
-    // What does not pass waits although the catalogue publishes by itself, and so does everything after a person's word.
+    // Copy that fails a check waits although the pipeline publishes by itself; so does every version after a person's decision.
     shop.send(&[Product::new("bad", "The best", "A board.")]).await;
     shop.committed(2 * PAIRS as i64 + 3).await;
     let (_, shown) = shop.get(&address, "/v1/copy/bad").await;
@@ -303,7 +303,7 @@ async fn one_title() {
     shop.stream.audit("at the end").await;
 }
 
-async fn many_pages() {
+async fn more_pages_than_a_sitemap_holds_are_several_with_an_index() {
     let shop = Shop::open("review", 1).await;
     shop.publish_many(20_001).await;
     let files = shop.stream.answer(&["copy", "sitemap", "--output", "map"]);

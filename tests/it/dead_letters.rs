@@ -1,4 +1,4 @@
-//! Dead letters go back to where their records came from: as they were, once, and not for ever.
+//! Replaying dead letters: each record goes back to its topic as it was, once, and not without end.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("dead_letters::a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended", long, replay),
-        trial("dead_letters::one_record_is_sent_once_for_all_its_letters", long, one_record_several_letters),
+        trial!(long, a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended),
+        trial!(long, one_record_is_sent_once_for_all_its_letters),
     ]
 }
 
 const TIMESTAMP: i64 = 1_700_000_000_000;
 
-/// No topic sinks: the relay must run all the same.
+/// A pipeline without topic sinks; the relay must run nevertheless.
 fn pipeline(topic: &str, text: &str) -> String {
     format!(
         "version: 1\nname: {PIPELINE}\nsource: {{ topic: {topic}, id: id, text: \"{{{{ {text} }}}}\" }}\n\
@@ -34,11 +34,11 @@ fn pipeline(topic: &str, text: &str) -> String {
     )
 }
 
-async fn letters(stream: &TestStream, condition: &str) -> i64 {
+async fn dead_letters(stream: &TestStream, condition: &str) -> i64 {
     postgres::count(&stream.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
 }
 
-async fn replay() {
+async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended() {
     let stream = TestStream::new(kafka::shared().await, 3).await;
     stream.write_pipeline(&pipeline(&stream.topic, "text"));
     let (config, topic) = (stream.client.config(), stream.topic.clone());
@@ -57,24 +57,28 @@ async fn replay() {
     let replay = |more: &[&str]| stream.answer(&[&["dead-letters", "replay", "--pipeline", PIPELINE], more].concat());
     let dry = replay(&["--dry-run"]);
     assert_eq!((&dry["records"], &dry["letters"]), (&json!(2), &json!(2)), "{dry}");
-    assert_eq!(letters(&stream, "replayed_at IS NULL").await, 2, "a dry run changed something");
+    assert_eq!(dead_letters(&stream, "replayed_at IS NULL").await, 2, "a dry run changed something");
     assert_eq!(replay(&[])["records"], 2);
     assert_eq!(replay(&[])["records"], 0, "a letter was replayed twice");
     stream.drained(4, Duration::from_secs(60)).await;
-    assert_eq!(letters(&stream, "replays = 1 AND replayed_at IS NULL").await, 2, "unmended, the records died again");
-    assert_eq!(letters(&stream, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
+    assert_eq!(
+        dead_letters(&stream, "replays = 1 AND replayed_at IS NULL").await,
+        2,
+        "without a fix the records became dead letters again"
+    );
+    assert_eq!(dead_letters(&stream, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
     let refused = replay(&["--max-replays", "1"]);
     assert_eq!((&refused["records"], &refused["exhausted"]), (&json!(0), &json!(2)), "{refused}");
 
     worker.kill();
     stream.write_pipeline(&pipeline(&stream.topic, "title"));
-    let _mended = stream.worker("");
+    let _fixed = stream.worker("");
     assert_eq!(replay(&[])["records"], 2);
     stream.drained(6, Duration::from_secs(60)).await;
     stream.audit("after two rounds").await;
-    assert_eq!(letters(&stream, "true").await, 4, "the mended pipeline refused a record");
+    assert_eq!(dead_letters(&stream, "true").await, 4, "the fixed pipeline refused a record");
     let results = "SELECT count(*) FROM results WHERE text = 'a title!'";
-    assert_eq!(postgres::count(&stream.database_url, results).await, 1, "the mended pipeline has no result");
+    assert_eq!(postgres::count(&stream.database_url, results).await, 1, "the fixed pipeline has no result");
     let version = "SELECT version FROM documents WHERE id = 'keyless'";
     assert_eq!(postgres::count(&stream.database_url, version).await, TIMESTAMP, "a replay is no newer version");
 
@@ -95,11 +99,11 @@ async fn replay() {
     assert_eq!(purge(&["--replayed", "--dry-run"]), 4);
     assert_eq!(purge(&["--class", "too_deep"]), 0);
     assert_eq!(purge(&["--replayed"]), 4);
-    assert_eq!(letters(&stream, "true").await, 0);
+    assert_eq!(dead_letters(&stream, "true").await, 0);
     stream.audit("after the purge").await;
 }
 
-async fn one_record_several_letters() {
+async fn one_record_is_sent_once_for_all_its_letters() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let tasks = |with: &str| {
         format!(
@@ -113,16 +117,16 @@ async fn one_record_several_letters() {
     let mut worker = stream.worker("");
     stream.send(0..3).await;
     stream.drained(3, Duration::from_secs(60)).await;
-    assert_eq!(letters(&stream, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
+    assert_eq!(dead_letters(&stream, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
     worker.kill();
     stream.write_pipeline(&tasks("{{ document.text }}"));
-    let _mended = stream.worker("");
+    let _fixed = stream.worker("");
     let replayed = stream.answer(&["dead-letters", "replay", "--task", "one"]);
     assert_eq!((&replayed["records"], &replayed["letters"]), (&json!(3), &json!(6)), "{replayed}");
     assert_eq!(stream.answer(&["dead-letters", "replay", "--all"])["records"], 0, "the other letters went with them");
     stream.drained(6, Duration::from_secs(60)).await;
     assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM results").await, 6, "both tasks have results now");
-    assert_eq!(letters(&stream, "true").await, 6, "something died again");
+    assert_eq!(dead_letters(&stream, "true").await, 6, "something died again");
     stream.audit("at the end").await;
 }
 
@@ -130,7 +134,7 @@ fn payload() -> &'static str {
     r#"{"id":"keyless","title":"a title"}"#
 }
 
-/// A record without a key, with headers that are no text; and one that deletes what it names.
+/// A record without a key and with headers that are not UTF-8, and one that is a delete.
 fn produce(config: ClientConfig, topic: &str) {
     let producer: BaseProducer = config.create().unwrap();
     let headers = OwnedHeaders::new()
@@ -145,7 +149,7 @@ fn produce(config: ClientConfig, topic: &str) {
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
-/// Reads the partition from its start to its end.
+/// All records of the partition.
 fn read(mut config: ClientConfig, topic: &str, partition: i32) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = config.set("group.id", "none").create().unwrap();
     let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).unwrap();

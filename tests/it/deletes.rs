@@ -1,4 +1,4 @@
-//! What is deleted stays deleted, whoever read it before and commits after.
+//! A deleted document stays deleted, even where a commit comes after the delete whose record was read before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use crate::harness::{eventually, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("deletes::only_a_later_record_brings_back_a_document_in_the_version_of_its_delete", Needs::NOTHING, ties),
-        trial("deletes::a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it", Needs::NOTHING, race),
+        trial!(Needs::NOTHING, only_a_later_record_brings_back_a_document_in_the_version_of_its_delete),
+        trial!(Needs::NOTHING, a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it),
     ]
 }
 
 const PIPELINE: &str = "notes";
 
-/// A document of that version and text; a delete where there is none.
+/// A document of that version and text; a delete where there is no text.
 fn document(version: Option<i64>, text: Option<&str>) -> DocumentRow {
     DocumentRow {
         id: "a".into(),
@@ -34,7 +34,7 @@ fn document(version: Option<i64>, text: Option<&str>) -> DocumentRow {
     }
 }
 
-/// Commits the document as the next batch of a partition of its own. Tells whether it was kept out.
+/// Commits the document as the next batch of a partition of its own, and returns whether it was left out.
 async fn commit(store: &Store, document: DocumentRow) -> bool {
     let partition = Partition { topic: Arc::from(Uuid::now_v7().to_string()), number: 0 };
     store.claim(PIPELINE, &partition, "test").await.unwrap();
@@ -64,7 +64,7 @@ async fn stored(url: &str) -> (i64, bool, String) {
     (row.get(0), row.get(1), row.get(2))
 }
 
-async fn ties() {
+async fn only_a_later_record_brings_back_a_document_in_the_version_of_its_delete() {
     let database = postgres::database().await;
     let (store, url) = (&database.store, &database.url);
     assert!(!commit(store, document(Some(5), Some("as it was"))).await);
@@ -78,16 +78,16 @@ async fn ties() {
     assert_eq!(stored(url).await, (5, false, "sent after the delete".to_owned()));
     assert!(!commit(store, document(Some(5), Some("run again"))).await, "what is not deleted can be run again");
     assert!(!commit(store, document(Some(5), None)).await, "a delete of that version ends it");
-    assert!(!commit(store, document(Some(6), Some("newer"))).await, "a newer version comes whoever brings it");
+    assert!(!commit(store, document(Some(6), Some("newer"))).await, "a newer version was left out");
     assert!(commit(store, document(Some(5), None)).await, "a delete of an older version is no delete of this one");
     assert_eq!(stored(url).await, (6, false, "newer".to_owned()));
 }
 
-async fn race() {
+async fn a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it() {
     let database = postgres::database().await;
     let (store, url) = (&database.store, &database.url);
     commit(store, document(Some(5), Some("as it was"))).await;
-    // Another commit has written a newer version and holds its row.
+    // Another transaction has written a newer version and holds the row's lock.
     let mut other = PgConnection::connect(url).await.unwrap();
     let mut transaction = other.begin().await.unwrap();
     sqlx::query("UPDATE documents SET version = 6, text = 'newer' WHERE id = 'a'").execute(&mut *transaction).await.unwrap();

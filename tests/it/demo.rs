@@ -1,4 +1,4 @@
-//! The demo as a user runs it: the built command, its output, its second run, and an input larger than its broker keeps.
+//! The demo as a user runs it: the built command, its output, a second run, and an input larger than its broker keeps.
 
 use std::future::ready;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::harness::{eventually, open_folder};
 pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
     vec![
-        trial("demo::a_second_run_reuses_every_result_and_serves_searches", alone, second_run),
-        trial("demo::an_input_that_can_be_none_is_refused_before_anything_starts", Needs::NOTHING, no_input),
-        trial("demo::a_pipeline_that_stops_ends_the_demo", alone, stopped),
-        trial("demo::an_input_far_larger_than_the_broker_keeps_loses_nothing", alone, large_input),
+        trial!(alone, a_second_run_reuses_every_result_and_serves_searches),
+        trial!(Needs::NOTHING, an_input_that_can_be_none_is_refused_before_anything_starts),
+        trial!(alone, a_pipeline_that_stops_ends_the_demo),
+        trial!(alone, an_input_far_larger_than_the_broker_keeps_loses_nothing),
     ]
 }
 
@@ -35,10 +35,10 @@ tasks:
 sinks: { parquet: { dataset: results } }
 "#;
 
-/// Good documents of the small input.
+/// How many valid documents the small input has.
 const NOTES: usize = 40;
 
-async fn second_run() {
+async fn a_second_run_reuses_every_result_and_serves_searches() {
     let folder = open_folder();
     let notes = (0..NOTES).map(|n| json!({"id": format!("n{n}"), "text": format!("note {n}: the kettle boils")}).to_string());
     let broken = ["{", r#"{"id":"no text"}"#, r#"{"id":"nul","text":"a\u0000b"}"#].map(str::to_owned);
@@ -78,8 +78,8 @@ async fn second_run() {
     assert!(status.success(), "told to stop, the demo ended with {status}");
 }
 
-/// The broker keeps about 5 MiB of a partition and drops older records without a word.
-async fn large_input() {
+/// The broker keeps about 5 MiB of a partition and drops older records silently.
+async fn an_input_far_larger_than_the_broker_keeps_loses_nothing() {
     const RECORDS: usize = 1200;
     const BYTES: usize = 60_000_000;
     let folder = open_folder();
@@ -97,8 +97,8 @@ async fn large_input() {
     assert_eq!(report["dead_letters"], 0, "{report}");
 }
 
-/// What is wrong with the input is the caller's fault: one sentence, exit code 2, and no database made for it.
-async fn no_input() {
+/// Invalid input is the caller's fault: one sentence, exit code 2, and no database is made.
+async fn an_input_that_can_be_none_is_refused_before_anything_starts() {
     let folder = open_folder();
     std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
     let utf16: Vec<u8> = "{\"id\": \"a\"}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -121,7 +121,7 @@ async fn no_input() {
     }
 }
 
-async fn stopped() {
+async fn a_pipeline_that_stops_ends_the_demo() {
     let folder = open_folder();
     std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
     std::fs::write(folder.path().join("notes.jsonl"), "{broken\n".repeat(20_000)).unwrap();
@@ -141,7 +141,7 @@ fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
     fixed.chain(files).chain(more.iter().map(|&flag| flag.to_owned())).collect()
 }
 
-/// Runs the demo to its end, which `timeout` enforces: a demo that hangs must not outlive its test.
+/// Runs the demo to its end. `timeout` kills one that hangs, which must not outlive its test.
 async fn run(arguments: Vec<String>) -> Output {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "240", env!("CARGO_BIN_EXE_tidemill")]).args(arguments);

@@ -1,5 +1,5 @@
-//! What `deploy/` promises, as far as it can be held to it without a container engine or a cluster: rules and dashboards name metrics
-//! that exist, alerts fire when they should, manifests are what Kubernetes takes, and all of it agrees with the code.
+//! `deploy/`, as far as it can be checked without a container engine or a cluster: rules and dashboards name metrics that exist,
+//! alerts fire when they should, Kubernetes accepts the manifests, and all of it agrees with the code.
 
 mod images;
 mod kustomize;
@@ -23,35 +23,27 @@ use crate::harness::trial::{Needs, trial};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // They download where nothing is cached yet.
+    // Download what they need on the first run.
     let fetching = Needs::NOTHING.within(Duration::from_secs(300));
     let promtool = fetching.using(|| tools::promtool().map(drop));
     let schemas = fetching.using(|| tools::schemas().map(drop));
     vec![
-        trial("deploy::promtool_accepts_rules_and_configuration", promtool, rules::promtool_accepts_them),
-        trial("deploy::every_alert_fires_when_it_should_and_not_before", promtool, rules::their_tests_pass),
-        trial(
-            "deploy::every_alert_has_a_test_and_a_section_of_the_runbook",
-            Needs::NOTHING,
-            rules::alerts_are_tested_and_explained,
-        ),
-        trial("deploy::the_queries_of_the_runbook_run", Needs::NOTHING, rules::queries_of_the_runbook_run),
-        trial("deploy::rules_and_dashboards_name_what_is_measured", Needs::NOTHING, metrics::all_that_is_named_exists),
-        trial("deploy::a_metric_or_label_that_does_not_exist_is_found", Needs::NOTHING, metrics::faults_are_found),
-        trial("deploy::a_tool_is_fetched_again_until_it_is_there", Needs::NOTHING, tools::an_empty_folder_is_no_tool),
-        trial("deploy::kubernetes_takes_the_manifests", schemas, manifests::kubernetes_takes_them),
-        trial("deploy::a_manifest_with_a_fault_is_found", schemas, manifests::faults_are_found),
-        trial("deploy::manifests_agree_with_the_code", Needs::NOTHING, manifests::they_agree_with_the_code),
-        trial(
-            "deploy::scaling_looks_at_the_topics_of_the_pipelines",
-            Needs::NOTHING,
-            manifests::scaling_agrees_with_the_pipelines,
-        ),
-        trial("deploy::a_worker_runs_among_the_variables_of_a_kubelet", Needs::KAFKA, pod::runs_among_a_kubelets_variables),
-        trial("deploy::the_image_is_built_from_what_is_there", fetching, images::dockerfile_replays),
-        trial("deploy::compose_agrees_with_the_image_and_the_pipelines", Needs::NOTHING, images::compose_agrees),
-        trial("deploy::secrets_are_made_once", Needs::NOTHING, images::secrets_are_made_once),
-        trial("deploy::a_process_that_loads_answers_and_can_be_stopped", Needs::NOTHING, loading::a_loading_process_answers),
+        trial!(promtool, rules::promtool_accepts_rules_and_configuration),
+        trial!(promtool, rules::every_alert_fires_when_it_should_and_not_before),
+        trial!(Needs::NOTHING, rules::every_alert_has_a_test_and_a_section_of_the_runbook),
+        trial!(Needs::NOTHING, rules::the_queries_of_the_runbook_run),
+        trial!(Needs::NOTHING, metrics::rules_and_dashboards_name_what_is_measured),
+        trial!(Needs::NOTHING, metrics::a_metric_or_label_that_does_not_exist_is_found),
+        trial!(Needs::NOTHING, tools::a_tool_is_fetched_again_until_it_is_there),
+        trial!(schemas, manifests::kubernetes_takes_the_manifests),
+        trial!(schemas, manifests::a_manifest_with_a_fault_is_found),
+        trial!(Needs::NOTHING, manifests::manifests_agree_with_the_code),
+        trial!(Needs::NOTHING, manifests::scaling_looks_at_the_topics_of_the_pipelines),
+        trial!(Needs::KAFKA, pod::a_worker_runs_among_the_variables_of_a_kubelet),
+        trial!(fetching, images::the_image_is_built_from_what_is_there),
+        trial!(Needs::NOTHING, images::compose_agrees_with_the_image_and_the_pipelines),
+        trial!(Needs::NOTHING, images::secrets_are_made_once),
+        trial!(Needs::NOTHING, loading::a_process_that_loads_answers_and_can_be_stopped),
     ]
 }
 
@@ -77,12 +69,12 @@ fn document(name: &str) -> Value {
     document
 }
 
-/// What stands at a place that must be there, as in `/spec/replicas`.
+/// The value at a JSON pointer, such as `/spec/replicas`, which must be there.
 fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or_else(|| panic!("there is no {pointer} in {value}"))
 }
 
-/// The entries of a list, or of none.
+/// The entries of a list; none where the value is no list.
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -91,8 +83,8 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// The configuration of a deployment as the process reads it, with `secrets` in the place of the mounted ones and the repository's
-/// pipelines in the place of the image's.
+/// The configuration of a deployment as the process reads it, with the files of `secrets` for the mounted ones and the repository's
+/// pipelines for the image's.
 fn configuration(toml: &str, secrets: &str) -> (Config, Vec<Definition>) {
     let folder = open_folder();
     let secrets_here = folder.path().join("secrets");

@@ -1,4 +1,4 @@
-//! The model host against numbers that other programs computed; the scripts that made them lie beside the fixtures.
+//! The model host against numbers that other programs computed. The scripts that computed them are next to the fixtures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("engine::sentence_encoder_equals_sentence_transformers", Needs::NOTHING, sentence_encoder),
-        trial("engine::sharded_xlm_roberta_equals_transformers", Needs::NOTHING, xlm_roberta),
-        trial("engine::bert_classifier_equals_transformers", Needs::NOTHING, || classifier("tiny-bert-classifier")),
-        trial("engine::xlm_roberta_classifier_equals_transformers", Needs::NOTHING, || classifier("tiny-xlm-roberta-classifier")),
+        trial!(Needs::NOTHING, sentence_encoder_equals_sentence_transformers),
+        trial!(Needs::NOTHING, sharded_xlm_roberta_equals_transformers),
+        trial!(Needs::NOTHING, bert_classifier_equals_transformers => classifier("tiny-bert-classifier")),
+        trial!(Needs::NOTHING, xlm_roberta_classifier_equals_transformers => classifier("tiny-xlm-roberta-classifier")),
     ]
 }
 
@@ -73,7 +73,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Vectors, counts of tokens and, where the golden file tells, places of all cases.
+/// Checks vectors, token counts and, where the golden file has them, spans of all cases.
 async fn assert_vectors(engine: &Engine, cases: &[VectorCase]) {
     let encode = |case: &VectorCase| Work::Encode {
         texts: vec![case.text.as_str().into()],
@@ -99,17 +99,17 @@ async fn assert_vectors(engine: &Engine, cases: &[VectorCase]) {
     }
 }
 
-async fn sentence_encoder() {
+async fn sentence_encoder_equals_sentence_transformers() {
     let golden: Golden = golden("minilm.json");
     let folder = download::sentence_encoder(&|message| eprintln!("{message}")).unwrap();
     let engine = start(folder);
     let model = engine.model(NAME).unwrap();
     assert_eq!((model.kind, model.dimension, model.max_tokens), (ModelKind::Encoder, 384, golden.max_tokens));
-    assert!(golden.cases.len() >= 10, "ten texts are the promise, {} are in the file", golden.cases.len());
+    assert!(golden.cases.len() >= 10, "the file must have at least ten texts, and has {}", golden.cases.len());
     assert_vectors(&engine, &golden.cases).await;
 }
 
-async fn xlm_roberta() {
+async fn sharded_xlm_roberta_equals_transformers() {
     let engine = start(fixtures().join("models/tiny-xlm-roberta"));
     assert_vectors(&engine, &cases("tiny-xlm-roberta")).await;
 }

@@ -1,4 +1,4 @@
-//! Where what is said of a document comes from, over HTTP and from the command line.
+//! Explanations of a document's outputs: the records and versions that they come from, over HTTP and on the command line.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("explain::every_output_names_its_record_and_history_goes_back_to_the_first_version", Needs::KAFKA, explained)]
+    vec![trial!(Needs::KAFKA, every_output_names_its_record_and_history_goes_back_to_the_first_version)]
 }
 
-async fn explained() {
+async fn every_output_names_its_record_and_history_goes_back_to_the_first_version() {
     let mut stream = TestStream::new(kafka::shared().await, 1).await;
     stream.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
     stream.configure(&stream.path("data"));
@@ -63,12 +63,12 @@ async fn explained() {
         client.get(format!("http://{address}/v1/pipelines")).send().await.is_ok_and(|answer| answer.status().is_success())
     })
     .await;
-    // Where the files lie is not for callers from elsewhere.
+    // Callers over HTTP do not learn the paths of files.
     let mut told = explained.clone();
     for past in told["history"]["outputs"].as_array_mut().unwrap() {
         past["file"] = past["file"].as_str().unwrap().rsplit('/').next().unwrap().into();
     }
-    assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, told), "both doors say the same");
+    assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, told), "HTTP and the command line say the same");
     let (status, refused) = get("/v1/documents/none?pipeline=echo").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
     let (status, refused) = get("/v1/documents/d1?pipeline=ecko").await;
@@ -91,13 +91,13 @@ async fn explained() {
     assert_eq!(rest["next"], Value::Null, "{rest}");
     let (status, refused) = post("/v1/answer", json!({"question": "what does it say?"})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
-    assert!(refused.to_string().contains("does not say who answers"), "{refused}");
+    assert!(refused.to_string().contains("has no model for answers"), "{refused}");
 
     std::fs::rename(stream.path("data"), stream.path("elsewhere")).unwrap();
     let explained = stream.answer(&["explain", "d1"]);
     assert_eq!((&explained["outputs"].as_array().unwrap().len(), &explained["outputs"][0]["record"]), (&2, &Value::Null));
     assert_eq!(explained["history"]["files_unreadable"], explained["history"]["files"]);
-    assert!(explained["history"]["unknown"].to_string().contains("cannot be read from here"), "{explained}");
+    assert!(explained["history"]["unknown"].to_string().contains("files cannot be read"), "{explained}");
     let told = stream.command(&["explain", "d1"]);
-    assert!(told.contains("one of the offsets") && told.contains("cannot be read from here"), "{told}");
+    assert!(told.contains("one of the offsets") && told.contains("files cannot be read"), "{told}");
 }

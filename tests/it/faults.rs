@@ -1,5 +1,6 @@
-//! What the world does to a stream: processes killed and frozen, the database, the broker, the model and the disk gone for a while,
-//! records gone for good. After each, the same books must balance ([`TestStream::assert_exactly_once`](crate::test_stream::TestStream)).
+//! Faults of the environment: processes are killed or frozen; the database, the broker, the model or the disk are unavailable for a
+//! while; records are lost. After each, the same counts must agree
+//! ([`TestStream::assert_exactly_once`](crate::test_stream::TestStream)).
 
 mod broker;
 mod database;
@@ -30,8 +31,8 @@ pub fn trials() -> Vec<Trial> {
     families.into_iter().flatten().collect()
 }
 
-/// Faults keep the whole machine busy, and some are about time.
+/// Faults keep the whole machine busy, and some tests measure time.
 const ALONE: Needs = Needs::KAFKA.alone().within(Duration::from_secs(300));
 
-/// Longer than any one retry waits, so that the stream must come back by itself.
+/// Longer than any single retry waits, so that the stream must recover by itself.
 const OUTAGE: Duration = Duration::from_secs(20);

@@ -1,18 +1,26 @@
-//! The house rules, read off the source: imports go down, libraries stay in their rooms, files stay short, packages need only those below.
+//! The rules of the source tree, read off the source: imports go down, modules of one folder form no circle, libraries are named
+//! only where they belong, files stay short, what is public says what it is, packages need only those below.
 //!
-//! A room is a folder of `src`, or a file beside its folder; those of the package `base` are rooms of their own, each other package is one.
-//! The first floor listed is the ground. Rooms on one floor do not know each other, save on the ground, which is one vocabulary,
-//! and under the roof, where everything is put together.
+//! A room is a folder of `src`, or a file beside its folder. The modules of the package `base` are rooms of their own; each other
+//! package is one room. The first floor listed is the lowest. Rooms on one floor do not import each other, except on the lowest,
+//! whose types everything shares, and on the top, where everything is put together.
+
+mod circles;
+mod docs;
+mod imports;
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use libtest_mimic::Trial;
+
+use imports::{Import, imports, module_of, tokens};
 
 /// The packages inside `src` and which others of ours each may need; the root package may need all.
 const PACKAGES: &[(&str, &[&str])] = &[("kernels", &[]), ("base", &[]), ("engine", &["base", "kernels"]), ("store", &["base"])];
 
-/// The rooms of each floor, the ground floor first.
+/// The rooms of each floor, the lowest first.
 const FLOORS: &[&[&str]] = &[
     &[
         "access",
@@ -32,6 +40,7 @@ const FLOORS: &[&[&str]] = &[
         "prompt",
         "record",
         "template",
+        "terminal",
         "yaml",
     ],
     &["broker", "engine", "store"],
@@ -46,17 +55,17 @@ const FLOORS: &[&[&str]] = &[
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("unsafe", &["kernels/"]),
     ("sqlx", &["store/"]),
-    ("axum", &["server/"]),
-    ("rdkafka", &["broker.rs", "source/kafka", "sink/topics", "demo/"]),
+    ("axum", &["server"]),
+    ("rdkafka", &["broker.rs", "source/kafka", "sink/topics", "demo"]),
     ("candle_core", &["engine/"]),
     ("candle_nn", &["engine/"]),
     ("candle_flash_attn", &["engine/gpu/flash"]),
     ("candle_transformers", &["engine/"]),
     ("object_store", &["source/archive"]),
-    ("cronexpr", &["jobs/"]),
-    ("hyper", &["server/"]),
-    ("hyper_util", &["server/"]),
-    ("tower_service", &["server/"]),
+    ("cronexpr", &["jobs"]),
+    ("hyper", &["server"]),
+    ("hyper_util", &["server"]),
+    ("tower_service", &["server"]),
 ];
 
 /// Beyond this a file has more than one job.
@@ -74,22 +83,48 @@ pub fn trials() -> Vec<Trial> {
     }
     vec![
         trial!(every_file_keeps_the_house_rules),
+        trial!(modules_of_one_folder_form_no_circle),
+        trial!(what_is_public_says_what_it_is_and_no_comment_only_repeats_a_name),
         trial!(an_import_that_climbs_is_found_however_it_is_written),
         trial!(an_import_that_goes_sideways_is_found),
         trial!(imports_that_go_down_or_stay_in_the_room_pass),
+        trial!(a_circle_of_siblings_is_found_also_through_their_parent),
+        trial!(parents_and_children_may_import_each_other),
         trial!(a_library_outside_its_room_is_found),
         trial!(a_file_without_a_floor_and_one_too_long_are_found),
+        trial!(an_item_without_a_comment_and_a_comment_of_three_words_are_found),
         trial!(packages_need_only_those_below),
     ]
 }
 
-fn every_file_keeps_the_house_rules() {
+/// Every source file: its path below `src`, and its text.
+static SOURCES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     collect(&source, &source, &mut files);
     assert!(files.iter().any(|(path, _)| path == "lib.rs"), "no sources were found under {}", source.display());
-    let found: Vec<String> = files.iter().flat_map(|(path, text)| faults(path, text)).collect();
-    assert!(found.is_empty(), "the house rules are broken:\n  {}", found.join("\n  "));
+    files
+});
+
+fn every_file_keeps_the_house_rules() {
+    assert_none(SOURCES.iter().flat_map(|(path, text)| faults(path, text)).collect());
+}
+
+fn modules_of_one_folder_form_no_circle() {
+    assert_none(circles::circles(&SOURCES, &packages()));
+}
+
+fn what_is_public_says_what_it_is_and_no_comment_only_repeats_a_name() {
+    assert_none(SOURCES.iter().flat_map(|(path, text)| docs::faults(path, text)).collect());
+}
+
+fn assert_none(faults: Vec<String>) {
+    assert!(faults.is_empty(), "{} rules of the source tree are broken:\n  {}", faults.len(), faults.join("\n  "));
+}
+
+/// The names of the packages inside `src`.
+fn packages() -> Vec<&'static str> {
+    PACKAGES.iter().map(|(name, _)| *name).collect()
 }
 
 fn an_import_that_climbs_is_found_however_it_is_written() {
@@ -123,10 +158,67 @@ fn imports_that_go_down_or_stay_in_the_room_pass() {
     let text = "//! See crate::server.\nuse crate::{engine::Engine, task::Task};\nuse super::Other; /* crate::cli */\n\
                 mod tests { use super::*; use super::super::labels; const TEXT: &str = \"use crate::cli;\"; }\npub(crate) fn f() {}";
     assert_eq!(faults("task/echo.rs", text), [""; 0]);
-    assert_eq!(faults("base/health.rs", "use crate::metrics::METRICS;"), [""; 0], "the ground floor is one vocabulary");
+    assert_eq!(
+        faults("base/health.rs", "use crate::metrics::METRICS;"),
+        [""; 0],
+        "everything shares the types of the lowest floor"
+    );
     assert_eq!(faults("store/jobs.rs", "use crate::pipeline::Row;\nuse super::super::search;"), [""; 0], "a package's own paths");
     assert_eq!(faults("engine/plan.rs", "use tidemill_base::failure::Failure;\nuse tidemill_kernels::Packed;"), [""; 0]);
-    assert_eq!(faults("demo.rs", "use crate::app;"), [""; 0], "everything meets under the roof");
+    assert_eq!(faults("demo.rs", "use crate::app;"), [""; 0], "everything is put together on the top floor");
+}
+
+/// What [`circles::circles`] says of files given by path and text.
+fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+    let files: Vec<_> = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+    circles::circles(&files, &packages())
+}
+
+fn a_circle_of_siblings_is_found_also_through_their_parent() {
+    let sentence = "the modules batch, plan of src/pipeline import each other in a circle; move what they share to a file of its own: \
+                    src/pipeline/batch.rs:1 imports `pipeline::plan::Plan`; src/pipeline/plan.rs:2 imports `pipeline::batch::Batch`";
+    let [folder, batch] = [("pipeline.rs", "mod batch;\nmod plan;"), ("pipeline/batch.rs", "use super::plan::Plan;")];
+    assert_eq!(
+        circles_of(&[folder, batch, ("pipeline/plan.rs", "\nuse crate::pipeline::batch::{Batch, self};")]),
+        [sentence.replace("::Batch`", "::Batch`; src/pipeline/plan.rs:2 imports `pipeline::batch`")]
+    );
+    assert_eq!(circles_of(&[folder, batch, ("pipeline/plan.rs", "\nfn f(batch: &super::batch::Batch) {}")]), [sentence]);
+
+    // The parent hands on what is a sibling's, under one name or from a folder below it.
+    let parent = ("pipeline.rs", "mod batch;\nmod plan;\npub use batch::Batch;\nuse self::plan::{Plan, steps::Step};");
+    let steps = ("pipeline/plan/steps.rs", "use crate::pipeline::Batch;");
+    let found = circles_of(&[parent, ("pipeline/plan.rs", ""), steps, ("pipeline/batch.rs", "use super::Step;")]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    for import in ["src/pipeline/plan/steps.rs:1 imports `pipeline::Batch`", "src/pipeline/batch.rs:1 imports `pipeline::Step`"] {
+        assert!(found[0].contains(import), "{found:?}");
+    }
+
+    // Three in a row, in a package of its own, one of them in its tests.
+    let found = circles_of(&[
+        ("engine/lib.rs", "mod a; mod b; mod c; pub use a::Tokens;"),
+        ("engine/a.rs", "use crate::b::B;"),
+        ("engine/b.rs", "mod tests {\n    use super::super::c;\n}"),
+        ("engine/c.rs", "use tidemill_base::record::Record;\nuse crate::Tokens;"),
+    ]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("the modules a, b, c of src/engine import each other in a circle"), "{found:?}");
+}
+
+fn parents_and_children_may_import_each_other() {
+    let nobody = [""; 0];
+    let parent = ("task/checks.rs", "use self::words::Word;\nuse crate::task::evidence::Evidence;\npub struct Check;");
+    let child = ("task/checks/words.rs", "use super::Check;\nuse super::super::evidence;\nmod tests { use super::*; }");
+    assert_eq!(
+        circles_of(&[parent, child, ("task/evidence.rs", "//! See [`super::checks`].\nuse super::Task;"), ("task.rs", "")]),
+        nobody
+    );
+    let siblings = [
+        ("task.rs", ""),
+        ("task/a.rs", "use super::b::B;"),
+        ("task/b.rs", "use super::c::C;"),
+        ("task/c.rs", "const A: &str = \"super::a\";"),
+    ];
+    assert_eq!(circles_of(&siblings), nobody, "one way only");
 }
 
 fn a_library_outside_its_room_is_found() {
@@ -148,6 +240,24 @@ fn a_file_without_a_floor_and_one_too_long_are_found() {
         faults("task/echo.rs", &"\n".repeat(451)),
         ["src/task/echo.rs has 451 lines; 450 are the most, so give a part its own file"]
     );
+}
+
+fn an_item_without_a_comment_and_a_comment_of_three_words_are_found() {
+    let found = docs::faults(
+        "task/echo.rs",
+        "//! What echoes.\n\n/// Repeats what it is given.\n#[derive(Debug)]\npub struct Echo {\n    /// Its text.\n    pub text: String,\n}\n\n\
+         impl Echo {\n    #[must_use]\n    pub async fn say(&self) {}\n    pub(super) fn hear(&self) {}\n}\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "src/task/echo.rs:6 says no more than `Its text.`: leave it out where the name says that, or write a sentence",
+            "src/task/echo.rs:12 has no doc comment, and `pub async fn say` is public",
+        ]
+    );
+    let help = "//! Flags.\n\n/// Flags.\n#[derive(Debug, Args)]\npub struct Flags {\n    /// As JSON\n    pub json: bool,\n}\n";
+    assert_eq!(docs::faults("cli/echo.rs", help), [""; 0], "a help text may be short");
+    assert_eq!(docs::faults("cli/echo.rs", "use super::Flags;\n").len(), 1, "a file says what it holds");
 }
 
 fn packages_need_only_those_below() {
@@ -182,15 +292,21 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
 
 /// What is wrong with the file at `path` below `src`, a sentence each.
 fn faults(path: &str, text: &str) -> Vec<String> {
-    let (package, within) = package_of(path);
-    let room = package.filter(|package| *package != "base").unwrap_or_else(|| within.split(['/', '.']).next().unwrap());
+    let (package, module) = module_of(path, &packages());
+    let room = match package {
+        "" | "base" => module.first().copied().unwrap_or("lib"),
+        package => package,
+    };
     let Some(floor) = floor_of(room) else {
         return vec![format!("src/{path}: room `{room}` is on no floor; give it one in tests/it/floors.rs")];
     };
     let mut found = Vec::new();
     let tokens = tokens(text);
-    for (line, other) in imports(path, &tokens) {
-        let place = format!("src/{path}:{line}");
+    let imports = imports(package, &module, &tokens);
+    // The packages that are one room have no rooms inside.
+    let outside = imports.iter().filter(|import| ["", "base"].contains(&package) || import.package != package);
+    for (import, other) in outside.filter_map(|import| Some((import, room_of(import)?))) {
+        let place = format!("src/{path}:{}", import.line);
         match floor_of(other) {
             _ if other == room => {}
             None => found.push(format!("{place} imports `{other}`, which is on no floor; give it one in tests/it/floors.rs")),
@@ -208,6 +324,8 @@ fn faults(path: &str, text: &str) -> Vec<String> {
             found.push(format!("src/{path}:{line} names `{library}`, which is kept in {}", rooms.join(", ")));
         }
     }
+    // A group of imports from one room is one fault.
+    found.dedup();
     let lines = text.lines().count();
     if lines > LINES {
         found.push(format!("src/{path} has {lines} lines; {LINES} are the most, so give a part its own file"));
@@ -215,125 +333,14 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// The package that the file at `path` below `src` belongs to, none for the root's, and the path within it.
-fn package_of(path: &str) -> (Option<&str>, &str) {
-    match path.split_once('/') {
-        Some((package, within)) if PACKAGES.iter().any(|(name, _)| *name == package) => (Some(package), within),
-        _ => (None, path),
-    }
-}
-
 fn floor_of(room: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.contains(&room))
 }
 
-/// The rooms that paths in the file lead to, with the line of each.
-fn imports<'a>(path: &str, tokens: &[(usize, &'a str)]) -> Vec<(usize, &'a str)> {
-    let (package, within) = package_of(path);
-    // What a path from the package's root leads to: a room, save in the packages that are one.
-    let is_one_room = package.is_some_and(|package| package != "base");
-    let stem = within.trim_end_matches(".rs").trim_end_matches("/mod");
-    let depth_of_file = if ["lib", "main"].contains(&stem) { 0 } else { stem.split('/').count() };
-    // One entry an open brace: whether it opens a module, which takes one more `super` to leave.
-    let mut braces: Vec<bool> = Vec::new();
-    let mut found = Vec::new();
-    let word = |at: usize| tokens.get(at).map_or("", |(_, token)| *token);
-    let mut at = 0;
-    while at < tokens.len() {
-        match word(at) {
-            "{" => braces.push(at >= 2 && word(at - 2) == "mod"),
-            "}" => drop(braces.pop()),
-            "crate" if word(at + 1) == "::" && !is_one_room => rooms_at_root(tokens, at + 2, &mut found),
-            "tidemill" | "tidemill_base" if word(at + 1) == "::" => rooms_at_root(tokens, at + 2, &mut found),
-            // Only the head of a path counts: `super` inside one was counted with it.
-            "super" if word(at + 1) == "::" && (at == 0 || word(at - 1) != "::") => {
-                let depth = depth_of_file + braces.iter().filter(|module| **module).count();
-                let supers = (0..).take_while(|n| word(at + 2 * n) == "super" && word(at + 2 * n + 1) == "::").count();
-                if supers == depth && !is_one_room {
-                    rooms_at_root(tokens, at + 2 * supers, &mut found);
-                }
-            }
-            name => {
-                found.extend(name.strip_prefix("tidemill_").filter(|_| word(at + 1) == "::").map(|room| (tokens[at].0, room)))
-            }
-        }
-        at += 1;
+/// The room that an import leads to, where it is one: the packages that are one room name their own modules.
+fn room_of(import: &Import) -> Option<&str> {
+    match import.package.as_str() {
+        "" | "base" => import.path.first().map(String::as_str),
+        package => Some(package),
     }
-    found
-}
-
-/// The rooms named where a path has reached the crate's root: one, or those of a group.
-fn rooms_at_root<'a>(tokens: &[(usize, &'a str)], start: usize, found: &mut Vec<(usize, &'a str)>) {
-    let Some((line, first)) = tokens.get(start) else { return };
-    if *first != "{" {
-        // A path may end at the root: `use super::*` in a file directly below it.
-        found.extend(first.starts_with(|c: char| c.is_alphabetic()).then_some((*line, *first)));
-        return;
-    }
-    let mut depth = 0;
-    for (index, (line, token)) in tokens.iter().enumerate().skip(start) {
-        match *token {
-            "{" => depth += 1,
-            "}" => depth -= 1,
-            name if depth == 1 && ["{", ","].contains(&tokens[index - 1].1) => found.push((*line, name)),
-            _ => {}
-        }
-        if depth == 0 {
-            return;
-        }
-    }
-}
-
-/// Words, `::` and single other characters, each with its line; comments and the insides of texts left out.
-fn tokens(text: &str) -> Vec<(usize, &str)> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    let line_of = |rest: &str| text[..text.len() - rest.len()].matches('\n').count() + 1;
-    while let Some(first) = rest.chars().next() {
-        let length = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(length) = literal(rest) {
-            length
-        } else if first.is_alphanumeric() || first == '_' {
-            let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            found.push((line_of(rest), &rest[..length]));
-            length
-        } else if first.is_whitespace() {
-            first.len_utf8()
-        } else {
-            let length = if rest.starts_with("::") { 2 } else { first.len_utf8() };
-            found.push((line_of(rest), &rest[..length]));
-            length
-        };
-        rest = &rest[length..];
-    }
-    found
-}
-
-/// The length of the text or character that `rest` begins with.
-fn literal(rest: &str) -> Option<usize> {
-    let raw = rest.trim_start_matches(['b', 'r']);
-    let hashes = raw.len() - raw.trim_start_matches('#').len();
-    if rest.len() - raw.len() <= 2 && rest[..rest.len() - raw.len()].ends_with('r') && raw[hashes..].starts_with('"') {
-        let end = format!("\"{}", "#".repeat(hashes));
-        let start = rest.len() - raw.len() + hashes + 1;
-        return Some(rest[start..].find(&end).map_or(rest.len(), |at| start + at + end.len()));
-    }
-    let quote = rest.chars().next().filter(|c| ['"', '\''].contains(c))?;
-    // A lifetime has no closing quote after one character.
-    if quote == '\'' && !rest[1..].starts_with('\\') && rest.chars().nth(2) != Some('\'') {
-        return Some(1);
-    }
-    let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return Some(at + 1),
-            _ => {}
-        }
-    }
-    Some(rest.len())
 }

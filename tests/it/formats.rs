@@ -1,4 +1,4 @@
-//! What records may be besides JSON: Avro with a registry of schemas, and batches that a producer compressed.
+//! Formats besides JSON: Avro with a schema registry, and batches that a producer compressed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,18 +26,18 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("formats::a_registry_that_is_gone_for_a_while_pauses_the_stream", Needs::KAFKA, registry_gone),
-        trial("formats::each_record_of_avro_ends_as_results_or_as_one_dead_letter", Needs::KAFKA, each_record_ends),
-        trial("formats::a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses", Needs::KAFKA, wrong_settings),
-        trial("formats::an_id_is_asked_for_once_and_again_only_where_nothing_was_known", Needs::NOTHING, asked_once),
-        trial("formats::batches_are_read_whatever_compressed_them", Needs::KAFKA, compressed),
+        trial!(Needs::KAFKA, a_registry_that_is_gone_for_a_while_pauses_the_stream),
+        trial!(Needs::KAFKA, each_record_of_avro_ends_as_results_or_as_one_dead_letter),
+        trial!(Needs::KAFKA, a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses),
+        trial!(Needs::NOTHING, an_id_is_asked_for_once_and_again_only_where_nothing_was_known),
+        trial!(Needs::KAFKA, batches_are_read_whatever_compressed_them),
     ]
 }
 
 /// The first schema of the topic.
 const PLAIN: &str = r#"{"type":"record","name":"Product","namespace":"shop","fields":[
     {"name":"id","type":"string"},{"name":"text","type":"string"}]}"#;
-/// A later one: it has a field in between that the first has not.
+/// A later schema, with a further field in between.
 const PRICED: &str = r#"{"type":"record","name":"Product","namespace":"shop","fields":[
     {"name":"id","type":"string"},{"name":"price","type":["null","double"],"default":null},{"name":"text","type":"string"}]}"#;
 
@@ -52,13 +52,13 @@ fn plain(id: &str, text: &str) -> AvroValue {
     AvroValue::Record(vec![("id".into(), string(id)), ("text".into(), string(text))])
 }
 
-/// One of many, each with a text of its own: an equal one would be answered from what is known.
+/// A product with a text of its own: the outputs of an equal one would be reused.
 fn numbered(n: usize) -> AvroValue {
     plain(&format!("d{n}"), &format!("rake {n}"))
 }
 
 fn priced(id: &str, text: &str, price: f64) -> AvroValue {
-    let AvroValue::Record(mut fields) = plain(id, text) else { unreachable!("it was just made a record") };
+    let AvroValue::Record(mut fields) = plain(id, text) else { unreachable!("the value is a record") };
     fields.insert(1, ("price".into(), AvroValue::Union(1, Box::new(AvroValue::Double(price)))));
     AvroValue::Record(fields)
 }
@@ -67,7 +67,7 @@ fn sent(payload: Vec<u8>) -> NewRecord {
     NewRecord { partition: Some(0), key: b"key".to_vec(), payload: Some(payload) }
 }
 
-/// A world whose pipeline reads Avro by the registry at `address`.
+/// A stream whose pipeline reads Avro with the schemas of the registry at `address`.
 async fn stream(address: &str, registry: &str) -> TestStream {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.amend("pipelines/echo.yaml", |text| text.replace("source: { ", "source: { format: avro, "));
@@ -81,18 +81,18 @@ async fn dead_letters(stream: &TestStream) -> i64 {
     postgres::count(&stream.database_url, "SELECT count(*) FROM dead_letters").await
 }
 
-async fn registry_gone() {
+async fn a_registry_that_is_gone_for_a_while_pauses_the_stream() {
     let (address, url) = (listen(), listen());
     let stream = stream(&address, "").await;
     let worker = stream.worker_at(&url, "");
     let first = (0..20).map(|n| sent(framed(1, PLAIN, numbered(n)))).collect();
     stream.client.send(&stream.topic, first).await;
-    let told = says(&url, &worker, "the schema registry cannot be asked").await;
+    let told = says(&url, &worker, "the schema registry cannot be reached").await;
     assert!(told.contains("\"registry\""), "/readyz says {told}");
     assert_eq!(
         (stream.committed().await.max(0), dead_letters(&stream).await),
         (0, 0),
-        "nothing comes of records without schemas"
+        "records without schemas are neither committed nor dead letters"
     );
 
     let registry = RegistryServer::new(None);
@@ -121,7 +121,7 @@ async fn registry_gone() {
         let answered = calls.iter().filter(|call| call.path == path && call.status == 200).count();
         assert_eq!(answered, 1, "{path} never changes and was asked for {answered} times: {calls:?}");
     }
-    assert!(calls.iter().all(|call| call.authorization.is_none()), "nobody is configured, and somebody was shown: {calls:?}");
+    assert!(calls.iter().all(|call| call.authorization.is_none()), "no user is configured, and credentials were sent: {calls:?}");
 }
 
 /// A record with the class of its dead letter, or the id and first result of its document.
@@ -131,7 +131,7 @@ enum End {
     Deleted,
 }
 
-async fn each_record_ends() {
+async fn each_record_of_avro_ends_as_results_or_as_one_dead_letter() {
     let address = listen();
     let registry = RegistryServer::new(None);
     registry.register(1, json!({"schema": PLAIN}));
@@ -204,9 +204,9 @@ async fn each_record_ends() {
     assert_eq!(letters.len(), expected, "dead letters: {letters:?}");
 }
 
-async fn wrong_settings() {
+async fn a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses() {
     let address = listen();
-    // Of the user and the password below, as RFC 7617 writes them.
+    // User and password of the configuration below, encoded as RFC 7617 says.
     let registry = RegistryServer::new(Some("Basic dGlkZW1pbGw6Y29ycmVjdC03Nzc3Nw=="));
     registry.register(1, json!({"schema": PLAIN}));
     registry.listen(&address).await;
@@ -227,9 +227,9 @@ async fn wrong_settings() {
     stream.amend("tidemill.toml", |text| text.replace(&right, &wrong));
     let url = listen();
     let mut worker = stream.worker_at(&url, "");
-    let told = says(&url, &worker, "does not know what a registry knows").await;
+    let told = says(&url, &worker, "does not answer like a schema registry").await;
     assert!(told.contains("`schema_registry.url`"), "/readyz says {told}");
-    assert_eq!(dead_letters(&stream).await, 0, "a wrong address is no fault of the records");
+    assert_eq!(dead_letters(&stream).await, 0, "a wrong address makes no dead letters");
     worker.kill();
 
     stream.amend("tidemill.toml", |text| text.replace(&wrong, &right));
@@ -238,7 +238,7 @@ async fn wrong_settings() {
     stream.assert_exactly_once(1, 0).await;
 }
 
-async fn asked_once() {
+async fn an_id_is_asked_for_once_and_again_only_where_nothing_was_known() {
     let address = listen();
     let server = RegistryServer::new(None);
     server.register(1, json!({"schema": PLAIN}));
@@ -255,12 +255,12 @@ async fn asked_once() {
     }
     assert_eq!((calls(1), calls(2)), (1, 1), "those who ask at the same time share an answer");
 
-    // Far more than are kept.
+    // Far more ids than the registry client keeps.
     let random: BTreeSet<u32> = (1_000..4_000).collect();
     let schemas = registry.schemas(&random).await.unwrap();
     assert!(random.iter().all(|id| fault(&schemas, *id) == Some(FailureClass::UnknownSchema)));
     registry.schemas(&ids).await.unwrap();
-    assert_eq!(calls(1), 1, "a schema was forgotten for ids that stand for nothing");
+    assert_eq!(calls(1), 1, "a known schema was dropped for unknown ids");
 
     server.register(2, json!({"schema": PLAIN}));
     let asked = calls(2);
@@ -269,7 +269,7 @@ async fn asked_once() {
     assert!(calls(2) <= asked + 2, "the registry was asked {} times for what it did not know", calls(2));
 }
 
-/// What is wrong with a record of the schema; none where it becomes a document.
+/// The class of the dead letter that a record with the schema becomes; none where it becomes a document.
 fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
     let partition = Partition { topic: "documents".into(), number: 0 };
     let payload = Some(framed(id, PLAIN, plain("d0", "rake")).into());
@@ -279,7 +279,7 @@ fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
     decoder.decode(&record, schemas).err().map(|poison| poison.class)
 }
 
-async fn compressed() {
+async fn batches_are_read_whatever_compressed_them() {
     const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
     const EACH: usize = 50;
     let stream = TestStream::new(kafka::shared().await, 1).await;
@@ -295,7 +295,7 @@ async fn compressed() {
     assert_eq!(
         codecs(&stream.client.segment(&stream.topic, 0)),
         BTreeSet::from([1, 2, 3, 4]),
-        "the broker does not hold batches of each of the four codecs and of no other"
+        "the broker does not hold batches of exactly the four codecs"
     );
     let _worker = stream.worker("");
     let all = CODECS.len() * EACH;
@@ -308,7 +308,7 @@ async fn compressed() {
     .await;
 }
 
-/// Which compressions the batches of a log segment have: the lowest three bits of the attributes, 21 bytes from each batch's start.
+/// The compression of each batch in a log segment: the lowest three bits of the attributes, 21 bytes after the batch's start.
 fn codecs(segment: &[u8]) -> BTreeSet<u8> {
     let mut found = BTreeSet::new();
     let mut rest = segment;

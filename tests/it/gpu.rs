@@ -1,5 +1,5 @@
-//! The script that measures a GPU, as far as it goes without one: its commands are those of the command line, the fixtures' values hold
-//! through it, and the walk without a ledger loses no row.
+//! The script that measures GPUs, as far as it can run without one: its commands exist on the command line, it computes the
+//! fixtures' values, and its backfill without a ledger loses no row.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,9 +24,9 @@ use crate::jobs::write_parquet;
 pub fn trials() -> Vec<Trial> {
     let long = Needs::NOTHING.within(Duration::from_secs(300));
     vec![
-        trial("gpu::every_command_of_the_script_is_one_of_the_command_line", Needs::NOTHING, commands),
-        trial("gpu::fixtures_hold_and_files_are_written_through_the_script", long, script),
-        trial("gpu::the_walk_without_a_ledger_writes_every_row_once", long, walk),
+        trial!(Needs::NOTHING, every_command_of_the_script_is_one_of_the_command_line),
+        trial!(long, fixtures_hold_and_files_are_written_through_the_script),
+        trial!(long, the_walk_without_a_ledger_writes_every_row_once),
     ]
 }
 
@@ -36,7 +36,7 @@ fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What the script prints as the last line of stdout.
+/// The last line of the script's stdout.
 async fn run_script(arguments: &[&str]) -> Value {
     let mut python = Command::new("python3");
     python.arg(in_repository("tests/bench/gpu.py")).args(["--binary", BINARY, "--device", "cpu"]).args(arguments);
@@ -46,7 +46,7 @@ async fn run_script(arguments: &[&str]) -> Value {
     serde_json::from_str(told.lines().last().expect("the script reports")).unwrap()
 }
 
-async fn commands() {
+async fn every_command_of_the_script_is_one_of_the_command_line() {
     let parts = run_script(&["--dry-run"]).await;
     let names: Vec<&str> = parts.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
@@ -65,10 +65,13 @@ async fn commands() {
             }
         }
     }
-    assert!(ours >= 13, "seven models' parity, three of encoders, two of generators and the walk are ours, {ours} are told");
+    assert!(
+        ours >= 13,
+        "the script has seven commands for parity, three for encoders, two for generators and one backfill of ours, and {ours} were found"
+    );
 }
 
-async fn script() {
+async fn fixtures_hold_and_files_are_written_through_the_script() {
     let fixtures = ["--only", "parity", "--only", "walk", "--no-peers", "--json", "--scale", "0.25"];
     let path = |path: &str| in_repository(path).display().to_string();
     let (encoder, generator) = (path("tests/fixtures/models/tiny-xlm-roberta"), path("tests/fixtures/generators/qwen2"));
@@ -90,7 +93,7 @@ const ECHO: &str = "version: 1\nname: echo\nsource: { topic: t, id: id, text: \"
      first: { render: { template: \"{{ document.text }}!\" } }\n  second: { render: { template: \"{{ first.text }}?\" } }\n\
      sinks:\n  parquet: { dataset: nowhere }\nbudget: { max_wait: 50ms, max_records: 50 }\n";
 
-async fn walk() {
+async fn the_walk_without_a_ledger_writes_every_row_once() {
     const ROWS: usize = 333;
     let folder = open_folder();
     let path = |name: &str| folder.path().join(name);
@@ -98,7 +101,7 @@ async fn walk() {
     std::fs::write(path("tidemill.toml"), "[jobs]\nunits_at_a_time = 3\n").unwrap();
     let text = |column: Vec<Option<String>>| Arc::new(StringArray::from(column)) as ArrayRef;
     let ids = (0..ROWS).map(|n| Some(format!("d-{n}"))).collect();
-    // One has no text, which is a dead letter.
+    // One row has no text and becomes a dead letter.
     let texts = (0..ROWS).map(|n| (n != 100).then(|| format!("text {n}"))).collect();
     write_parquet(path("in.parquet"), vec![("id", text(ids)), ("text", text(texts))]);
     let mut bench = Command::new(BINARY);

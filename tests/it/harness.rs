@@ -1,4 +1,4 @@
-//! What integration tests stand on: a broker, a database, worker processes, and trials that cannot hang.
+//! What integration tests share: a broker, a database, worker processes, and tests with a time limit.
 
 pub mod kafka;
 pub mod parent_process;
@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod readiness;
 pub mod registry;
 pub mod secured;
+pub mod tests;
 pub mod trial;
 pub mod worker;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Stops what the tests share. A process that is killed before it gets here has supervisors that do the same.
+/// Stops the shared servers. Where this process is killed before, their supervisors stop them.
 pub fn shut_down() {
     kafka::shut_down();
     postgres::shut_down();
@@ -30,13 +31,13 @@ pub fn open_folder() -> TempDir {
     tempfile::Builder::new().prefix("tidemill-it-").permissions(permissions).tempdir().expect("cannot make a temporary folder")
 }
 
-/// A port that nothing listens on. It lies below those that systems give out for outgoing connections, so that none of these takes it in
-/// the seconds that a server may need until it does.
+/// A port that nothing listens on. It is below the range for outgoing connections, so that none of these takes it before the
+/// server that it is for listens.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two runs at a time begin at different places.
+    // Two runs at the same time begin at different ports.
     let start = (std::process::id() % u32::from(COUNT)) as u16;
     let candidate = || FIRST + ((u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(COUNT)) as u16;
     std::iter::repeat_with(candidate)
@@ -45,7 +46,7 @@ pub fn free_port() -> u16 {
         .expect("no port is free between 15000 and 30000")
 }
 
-/// Waits for something to become true, and says what did not where it does not.
+/// Waits until `holds` is true, and fails with `what` where it is not within `limit`.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + limit;
     while !holds().await {

@@ -1,4 +1,4 @@
-//! The index of a vector space, which comes when it is large.
+//! The index of an embedding set, which is built once the set is large.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("indexes::a_vector_space_is_indexed_once_it_is_large", Needs::NOTHING, large_spaces_are_indexed),
-        trial("indexes::a_service_indexes_what_has_become_large", Needs::KAFKA, a_service_indexes),
+        trial!(Needs::NOTHING, a_vector_space_is_indexed_once_it_is_large),
+        trial!(Needs::KAFKA, a_service_indexes_what_has_become_large),
     ]
 }
 
@@ -29,7 +29,7 @@ async fn index_is_valid(connection: &mut PgConnection, set: i32) -> Option<bool>
         .unwrap()
 }
 
-async fn a_service_indexes() {
+async fn a_service_indexes_what_has_become_large() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
     let id = stream.store.embedding_set(&set).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_service_indexes() {
     .await;
 }
 
-async fn large_spaces_are_indexed() {
+async fn a_vector_space_is_indexed_once_it_is_large() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let store = &setup.store;
@@ -55,7 +55,7 @@ async fn large_spaces_are_indexed() {
     assert_eq!(index_is_valid(&mut connection, id).await, None, "a small space is compared whole and has no index");
 
     add_crowd(&database.url, id).await;
-    // As another process does while it builds.
+    // Another process holds this lock while it builds an index.
     let mut other = PgConnection::connect(&database.url).await.unwrap();
     sqlx::raw_sql("SELECT pg_advisory_lock(x'74696465696e6478'::bigint)").execute(&mut other).await.unwrap();
     assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "two build at a time");
@@ -73,13 +73,13 @@ async fn large_spaces_are_indexed() {
     })
     .await;
 
-    // What a builder leaves that was killed.
+    // A process that is killed while it builds leaves an invalid index.
     let killed = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('embeddings_set_' || $1)";
     sqlx::query(killed).bind(id).execute(&mut connection).await.unwrap();
     assert_eq!(store.index_embedding_sets().await.unwrap(), [id]);
     assert_eq!(index_is_valid(&mut connection, id).await, Some(true), "what was half built is built anew");
 
-    // pgvector indexes no vector of so many dimensions.
+    // pgvector cannot index vectors of so many dimensions.
     let wide = EmbeddingSet { model: "wide".into(), revision: "r".into(), dimension: 2_001 };
     let wide = store.embedding_set(&wide).await.unwrap();
     let moved = sqlx::query("UPDATE embeddings SET set_id = $1").bind(wide).execute(&mut connection).await.unwrap();

@@ -1,4 +1,4 @@
-//! Jobs over HTTP and from the command line, against a running fleet of one on real Kafka.
+//! Jobs over HTTP and on the command line, with a running worker on real Kafka.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -22,16 +22,12 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial(
-            "job_service::a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line",
-            long,
-            submitted_and_followed,
-        ),
-        trial("job_service::a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest", long, cancelled_and_tried_again),
+        trial!(long, a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line),
+        trial!(long, a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest),
     ]
 }
 
-/// A world with jobs and an archive of documents.
+/// A stream with jobs, a dataset of documents, and the address that its worker serves at.
 struct JobServer {
     stream: TestStream,
     address: String,
@@ -56,7 +52,7 @@ impl JobServer {
 
     async fn open(&self, failpoints: &str) -> Worker {
         let worker = self.stream.worker_at(&self.address, failpoints);
-        // Probes are answered while models are still being loaded; jobs are not.
+        // While models are still being loaded, the worker answers probes but no requests about jobs.
         let asked = || self.client.get(format!("http://{}/v1/jobs", self.address)).send();
         let is_up = || async { asked().await.is_ok_and(|answer| answer.status().is_success()) };
         eventually("the worker serves", Duration::from_secs(60), is_up).await;
@@ -108,15 +104,15 @@ fn job(id: &str) -> Value {
     json!({ "version": 1, "id": id, "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive" })
 }
 
-fn said(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn told(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-async fn submitted_and_followed() {
+async fn a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line() {
     let server = JobServer::new(300).await;
     let _worker = server.open("").await;
     let (status, queued) = server.post("/v1/jobs", &job("first")).await;
@@ -140,35 +136,35 @@ async fn submitted_and_followed() {
     let (status, refused) = server.post("/v1/jobs/first/retry", &json!({})).await;
     assert_eq!(status, StatusCode::CONFLICT, "{refused}");
 
-    // The command line speaks to the ledger, and the worker takes the job up.
+    // The command line writes to the ledger, and the worker takes the job from there.
     let flags = ["submit", "--pipeline", PIPELINE, "--dataset", "archive", "--id", "second", "--sample", "50", "--seed", "3"];
     let waited = server.command(&[&flags[..], &["--wait", "--json"]].concat()).await;
-    assert!(waited.status.success(), "{}", told(&waited));
-    let followed: Value = serde_json::from_str(said(&waited).lines().last().unwrap()).unwrap();
+    assert!(waited.status.success(), "{}", stderr(&waited));
+    let followed: Value = serde_json::from_str(stdout(&waited).lines().last().unwrap()).unwrap();
     assert_eq!((&followed["state"], &followed["progress"]["rows"]), (&json!("succeeded"), &json!(50)), "{followed}");
     let again = server.command(&flags).await;
-    assert_eq!((said(&again).as_str(), again.status.success()), ("second", true), "{}", told(&again));
-    assert!(told(&again).contains("job second is known already"), "{}", told(&again));
+    assert_eq!((stdout(&again).as_str(), again.status.success()), ("second", true), "{}", stderr(&again));
+    assert!(stderr(&again).contains("job second is known already"), "{}", stderr(&again));
     std::fs::write(server.stream.path("job.json"), other.to_string()).unwrap();
     let conflict = server.command(&["submit", "job.json"]).await;
-    assert_eq!(conflict.status.code(), Some(1), "{}", told(&conflict));
-    assert!(told(&conflict).contains("the id `first` stands for another job"), "{}", told(&conflict));
+    assert_eq!(conflict.status.code(), Some(1), "{}", stderr(&conflict));
+    assert!(stderr(&conflict).contains("the id `first` belongs to another job"), "{}", stderr(&conflict));
     let misspelt = server.command(&["submit", "--pipeline", "ecko", "--dataset", "archive"]).await;
-    assert_eq!(misspelt.status.code(), Some(2), "{}", told(&misspelt));
-    assert!(told(&misspelt).contains("did you mean `echo`?"), "{}", told(&misspelt));
+    assert_eq!(misspelt.status.code(), Some(2), "{}", stderr(&misspelt));
+    assert!(stderr(&misspelt).contains("did you mean `echo`?"), "{}", stderr(&misspelt));
 
     let listed = server.command(&["jobs", "list", "--json"]).await;
-    let listed: Value = serde_json::from_str(said(&listed).lines().last().unwrap()).unwrap();
+    let listed: Value = serde_json::from_str(stdout(&listed).lines().last().unwrap()).unwrap();
     let ids: Vec<&str> = listed["jobs"].as_array().unwrap().iter().filter_map(|job| job["id"].as_str()).collect();
     assert_eq!(ids, ["second", "first"], "the latest first");
-    assert!(said(&server.command(&["jobs", "list"]).await).contains("300 of 300"));
-    assert!(said(&server.command(&["jobs", "show", "first"]).await).contains("600 computed"));
+    assert!(stdout(&server.command(&["jobs", "list"]).await).contains("300 of 300"));
+    assert!(stdout(&server.command(&["jobs", "show", "first"]).await).contains("600 computed"));
     assert_eq!(server.command(&["jobs", "watch", "first"]).await.status.code(), Some(0));
     assert_eq!(server.command(&["jobs", "show", "third"]).await.status.code(), Some(1));
     server.stream.audit("after two jobs").await;
 }
 
-async fn cancelled_and_tried_again() {
+async fn a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest() {
     let server = JobServer::new(3_000).await;
     let mut slow = server.open("commit-before-stage=sleep(100)").await;
     assert_eq!(server.post("/v1/jobs", &job("long")).await.0, StatusCode::CREATED);
@@ -177,21 +173,21 @@ async fn cancelled_and_tried_again() {
     })
     .await;
     let running = server.get("/v1/jobs/long").await.1;
-    assert!(running["rows_per_second"].as_f64() > Some(0.0), "a job that runs has no pace: {running}");
+    assert!(running["rows_per_second"].as_f64() > Some(0.0), "a running job reports no rows per second: {running}");
     let (status, cancelled) = server.post("/v1/jobs/long/cancel", &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{cancelled}");
     let ended = server.becomes("long", "cancelled").await;
     let done = ended["progress"]["rows_done"].as_i64().unwrap();
-    assert!((1..3_000).contains(&done), "it was cancelled too late to show anything: {ended}");
-    assert_eq!(server.count("SELECT count(*) FROM documents").await, done, "what was finished stays, and nothing else is there");
+    assert!((1..3_000).contains(&done), "it was cancelled after it had finished: {ended}");
+    assert_eq!(server.count("SELECT count(*) FROM documents").await, done, "finished documents stay, and there are no others");
     let watched = server.command(&["jobs", "watch", "long"]).await;
-    assert_eq!(watched.status.code(), Some(1), "{}", told(&watched));
-    assert!(told(&watched).contains("job long ended as cancelled"), "{}", told(&watched));
+    assert_eq!(watched.status.code(), Some(1), "{}", stderr(&watched));
+    assert!(stderr(&watched).contains("job long ended as cancelled"), "{}", stderr(&watched));
 
     slow.kill();
     let _quick = server.open("").await;
     let retried = server.command(&["jobs", "retry", "long", "--json"]).await;
-    assert!(retried.status.success(), "{}", told(&retried));
+    assert!(retried.status.success(), "{}", stderr(&retried));
     let ended = server.becomes("long", "succeeded").await;
     assert_eq!((&ended["progress"]["rows_done"], &ended["progress"]["ok"]), (&json!(3_000), &json!(6_000)), "{ended}");
     assert_eq!(server.count("SELECT count(*) FROM documents").await, 3_000);

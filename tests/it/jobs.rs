@@ -1,4 +1,4 @@
-//! Jobs from the topic to their last unit: exactly once whoever dies, and every way a job can end.
+//! Jobs from the topic to their last unit: exactly once whichever process is killed, and every way in which a job can end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,27 +23,26 @@ use crate::test_stream::{PIPELINE, TASKS, TestStream, read_topic};
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("jobs::a_backfill_runs_exactly_once_over_workers_that_are_killed", needs.alone(), killed),
-        trial("jobs::every_file_at_fault_fails_alone_and_says_why", needs, faulty_files),
-        trial("jobs::a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried", needs, cancelled),
-        trial("jobs::a_job_stops_at_its_deadline_and_says_what_is_left", needs, deadline),
-        trial("jobs::a_backfill_never_overwrites_a_fresher_live_result", needs, fresher),
-        trial("jobs::what_asks_for_no_job_becomes_a_dead_letter", needs, refused),
-        trial("jobs::an_evaluation_counts_what_is_right_and_commits_nothing", needs, evaluated),
-        trial("jobs::a_rerun_takes_up_what_is_missing_and_a_delete_takes_all", needs, rerun_and_delete),
+        trial!(needs.alone(), a_backfill_runs_exactly_once_over_workers_that_are_killed),
+        trial!(needs, every_file_at_fault_fails_alone_and_says_why),
+        trial!(needs, a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried),
+        trial!(needs, a_job_stops_at_its_deadline_and_says_what_is_left),
+        trial!(needs, a_backfill_never_overwrites_a_fresher_live_result),
+        trial!(needs, what_asks_for_no_job_becomes_a_dead_letter),
+        trial!(needs, an_evaluation_counts_what_is_right_and_commits_nothing),
+        trial!(needs, a_rerun_takes_up_what_is_missing_and_a_delete_takes_all),
     ]
 }
 
-/// A world with topics for jobs and a dataset to read.
+/// A stream with topics for jobs and a dataset to read.
 pub struct JobSetup {
-    /// The world.
     pub stream: TestStream,
     jobs: String,
     events: String,
 }
 
 impl JobSetup {
-    /// A fresh one.
+    /// A stream with empty topics and an empty dataset.
     pub async fn new() -> Self {
         let stream = TestStream::new(kafka::shared().await, 2).await;
         let jobs = stream.client.topic("jobs", 1).await;
@@ -67,25 +66,25 @@ impl JobSetup {
         self.stream.path("archive").join(name)
     }
 
-    /// Writes documents `range` as a file of the dataset.
+    /// Writes the documents of the range as a file of the dataset.
     pub fn archive(&self, name: &str, range: std::ops::Range<usize>) {
         let ids = StringArray::from_iter_values(range.clone().map(|n| format!("d{n}")));
         let texts = StringArray::from_iter_values(range.map(|n| format!("text {n}")));
         write_parquet(self.file(name), vec![("id", Arc::new(ids)), ("text", Arc::new(texts))]);
     }
 
-    /// Sends something to the jobs topic.
+    /// Sends a record to the jobs topic.
     pub async fn ask(&self, job: impl ToString) {
         let payload = Some(job.to_string().into_bytes());
         self.stream.client.send(&self.jobs, vec![NewRecord { partition: None, key: Vec::new(), payload }]).await;
     }
 
-    /// The topic that tells of jobs.
+    /// The topic of events about jobs.
     pub fn events(&self) -> &str {
         &self.events
     }
 
-    /// Waits until the job is at its end.
+    /// Waits until the job has ended.
     pub async fn ended(&self, id: &str, worker: &Worker) -> JobRow {
         let what = format!("job {id} ends; the worker says:\n{}", worker.log());
         eventually(&what, Duration::from_secs(120), || async { self.job(id).await.is_some_and(|job| job.state.is_final()) })
@@ -101,7 +100,7 @@ impl JobSetup {
         postgres::count(&self.stream.database_url, query).await
     }
 
-    /// The books of documents that were computed once each.
+    /// Checks that `documents` documents were computed exactly once each.
     pub async fn assert_once(&self, documents: i64) {
         self.stream.audit("at the end").await;
         assert_eq!(self.count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
@@ -113,7 +112,7 @@ impl JobSetup {
     }
 }
 
-/// Writes a file of small row groups.
+/// Writes a Parquet file with small row groups.
 pub fn write_parquet(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(500)).build();
@@ -122,12 +121,12 @@ pub fn write_parquet(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     writer.close().unwrap();
 }
 
-/// A job that reads the whole dataset.
+/// A backfill of the whole dataset.
 pub fn backfill(id: &str) -> Value {
     json!({ "version": 1, "id": id, "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive" })
 }
 
-async fn killed() {
+async fn a_backfill_runs_exactly_once_over_workers_that_are_killed() {
     const FILES: usize = 4;
     const ROWS: usize = 3_000;
     let setup = JobSetup::new().await;
@@ -159,10 +158,10 @@ async fn killed() {
     .await;
     let events = read_topic(&setup.stream.client, &setup.events).await;
     let states: Vec<&str> = events.values().filter_map(|event| event["state"].as_str()).collect();
-    assert_eq!(states, ["queued", "planning", "running", "succeeded"], "asking twice is one job");
+    assert_eq!(states, ["queued", "planning", "running", "succeeded"], "the same request twice is one job");
 }
 
-async fn faulty_files() {
+async fn every_file_at_fault_fails_alone_and_says_why() {
     let setup = JobSetup::new().await;
     setup.archive("a-good.parquet", 0..700);
     fs::write(setup.file("b-noise.parquet"), vec![7; 5_000]).unwrap();
@@ -186,15 +185,15 @@ async fn faulty_files() {
         faults[1].3
     );
     setup.assert_once(900).await;
-    // A mended file is another version: the units of the old one say so, and a job of its own reads it.
+    // A repaired file is another version: units that were planned on the old one fail with that reason, and a new job reads it.
     setup.archive("c-retyped.parquet", 900..910);
-    setup.ask(json!({ "version": 1, "id": "mended", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
+    setup.ask(json!({ "version": 1, "id": "repaired", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
         .await;
-    assert_eq!(setup.ended("mended", &worker).await.state, JobState::Succeeded);
+    assert_eq!(setup.ended("repaired", &worker).await.state, JobState::Succeeded);
     setup.assert_once(910).await;
 }
 
-async fn cancelled() {
+async fn a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried() {
     let setup = JobSetup::new().await;
     for file in 0..3 {
         setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
@@ -207,7 +206,7 @@ async fn cancelled() {
     let job = setup.ended("long", &worker).await;
     assert_eq!(job.state, JobState::Cancelled);
     let kept = committed().await;
-    assert!((200..6_000).contains(&kept), "{kept} rows were committed of a job that was called off");
+    assert!((200..6_000).contains(&kept), "{kept} rows of a cancelled job were committed");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(committed().await, kept, "nothing goes on after the end");
     setup.stream.audit("after the cancellation").await;
@@ -221,7 +220,7 @@ async fn cancelled() {
     setup.assert_once(6_000).await;
 }
 
-async fn deadline() {
+async fn a_job_stops_at_its_deadline_and_says_what_is_left() {
     let setup = JobSetup::new().await;
     for file in 0..3 {
         setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
@@ -235,16 +234,16 @@ async fn deadline() {
     let done = committed().await;
     assert_eq!(job.state, JobState::Partial);
     let reason = job.reason.unwrap();
-    assert!(reason.starts_with("its deadline has come; ") && reason.contains("are left to do"), "{reason}");
+    assert!(reason.starts_with("its deadline has passed; ") && reason.contains("are left to do"), "{reason}");
     assert!((1..6_000).contains(&done), "{done} rows by the deadline; the worker says:\n{}", worker.log());
     assert!(reason.contains(&format!("about {} rows", 6_000 - done)), "{reason} after {done} rows");
     setup.stream.audit("after the deadline").await;
 }
 
-async fn fresher() {
+async fn a_backfill_never_overwrites_a_fresher_live_result() {
     let setup = JobSetup::new().await;
     setup.archive("old.parquet", 0..100);
-    // The file is older than what the stream brings: arrival is the version of this pipeline.
+    // The file is older than the stream's records, and in this pipeline the time of arrival is the version.
     let old = std::time::SystemTime::now() - Duration::from_secs(3_600);
     fs::File::options().write(true).open(setup.file("old.parquet")).unwrap().set_modified(old).unwrap();
     let live = (50..100).map(|n| NewRecord {
@@ -264,7 +263,7 @@ async fn fresher() {
     assert_eq!((live, old), (50, 50));
 }
 
-async fn refused() {
+async fn what_asks_for_no_job_becomes_a_dead_letter() {
     let setup = JobSetup::new().await;
     setup.archive("x.parquet", 0..10);
     let mut unknown_key = backfill("a");
@@ -289,14 +288,14 @@ async fn refused() {
     setup.assert_once(10).await;
 }
 
-async fn rerun_and_delete() {
+async fn a_rerun_takes_up_what_is_missing_and_a_delete_takes_all() {
     let setup = JobSetup::new().await;
     setup.archive("x.parquet", 0..1_200);
     let worker = setup.stream.worker("");
     setup.ask(backfill("first")).await;
     assert_eq!(setup.ended("first", &worker).await.state, JobState::Succeeded);
     drop(worker);
-    // A task that was not there: its outputs are missing, and only they are computed.
+    // A new task: only its outputs are missing, and only they are computed.
     let file = setup.stream.path("pipelines").join("echo.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let more = "sinks:\n  postgres: {}\n";
@@ -320,11 +319,11 @@ async fn rerun_and_delete() {
     assert_eq!(setup.count("SELECT count(*) FROM results").await, 1_500);
 }
 
-async fn evaluated() {
+async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     let setup = JobSetup::new().await;
     let ids = StringArray::from_iter_values((0..1_000).map(|n| format!("d{n}")));
     let texts = StringArray::from_iter_values((0..1_000).map(|n| format!("kind {}", n % 2)));
-    // Of those that are said to be 1, a tenth is not.
+    // A tenth of the rows with the label 1 are labelled wrongly.
     let said = (0..1_000).map(|n| match n % 20 {
         1 => None,
         3 => Some("kind 0!".to_owned()),
@@ -337,14 +336,14 @@ async fn evaluated() {
     let more = "sinks:\n  postgres: {}\n";
     fs::write(&file, text.replacen(more, "  worth: { score: { parts: { all: '80' } } }\nsinks:\n  postgres: {}\n", 1)).unwrap();
     let worker = setup.stream.worker("");
-    // What is no label and no text would be wrong in every row, and all of it paid for.
+    // A column with neither labels nor texts would be wrong in every row, after all of them were computed.
     let mut job = backfill("hopeless");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("worth"), json!("said"));
     setup.ask(job).await;
     let job = setup.ended("hopeless", &worker).await;
     let reason = job.reason.as_deref().unwrap_or_default();
     assert!(job.state == JobState::Failed && reason.contains("task `worth` makes (score) cannot be compared"), "{job:?}");
-    assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "something was worked off");
+    assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "some rows were processed");
     let mut job = backfill("measure");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));
     setup.ask(job).await;

@@ -1,4 +1,4 @@
-//! Leads: scores that add up, receivers that are told once, companies that follow their documents, and lists for people.
+//! Leads: scores, webhooks that are delivered once, companies that follow their documents, and lists for people.
 
 mod receiver;
 mod shipped;
@@ -20,25 +20,20 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("leads::a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do", Needs::KAFKA, told_once),
-        trial(
-            "leads::a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so",
-            Needs::KAFKA,
-            given_up,
-        ),
-        trial("leads::an_account_follows_its_documents_and_goes_with_the_last", Needs::KAFKA, accounts_follow),
-        trial(
-            "leads::a_server_behind_the_writers_name_extracts_drafts_and_sums_up",
+        trial!(Needs::KAFKA, a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do),
+        trial!(Needs::KAFKA, a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so),
+        trial!(Needs::KAFKA, an_account_follows_its_documents_and_goes_with_the_last),
+        trial!(
             Needs::NOTHING.within(Duration::from_secs(300)),
-            shipped::behind_a_server,
+            shipped::a_server_behind_the_writers_name_extracts_drafts_and_sums_up
         ),
-        trial("leads::lists_are_sorted_filtered_paged_and_exported", Needs::KAFKA, listed),
+        trial!(Needs::KAFKA, lists_are_sorted_filtered_paged_and_exported),
     ]
 }
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A world whose documents are leads.
+/// A stream whose documents are leads.
 struct LeadSetup {
     stream: TestStream,
     /// The topic of companies.
@@ -48,7 +43,7 @@ struct LeadSetup {
 }
 
 impl LeadSetup {
-    /// With further lines of the configuration, and of the section `leads`.
+    /// A stream with further lines of the configuration and of the section `leads`.
     async fn new(settings: &str, leads: &str) -> Self {
         let mut stream = TestStream::new(kafka::shared().await, 1).await;
         let accounts = stream.client.topic("accounts", 1).await;
@@ -143,12 +138,12 @@ fn webhook(receiver: &Receiver, more: &str) -> String {
     )
 }
 
-async fn told_once() {
+async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do() {
     let script = [Answer::Status(500), Answer::RetryAfter(1), Answer::Hang, Answer::Redirect];
     let receiver = Receiver::start(script).await;
     let setup = LeadSetup::new(&webhook(&receiver, ""), "  webhook: crm\n").await;
 
-    // It dies right after its first commit, which is whole: the batch is never done again.
+    // The worker is killed right after its first commit. The commit is complete, so that the batch is never repeated.
     let mut doomed = setup.stream.worker("commit-after-commit=return");
     setup
         .send(&[
@@ -159,7 +154,8 @@ async fn told_once() {
         ])
         .await;
     tokio::task::block_in_place(|| doomed.wait(LIMIT));
-    // It dies between the receiver's answer and its books, at the third call: what arrived is told again, under the id that it has.
+    // The worker is killed after the receiver's third answer and before it is recorded: the delivery is sent again with the same
+    // id.
     let mut doomed = setup.stream.worker("delivery-before-settle=2*off->return");
     tokio::task::block_in_place(|| doomed.wait(LIMIT));
     let _worker = setup.worker("").await;
@@ -169,12 +165,12 @@ async fn told_once() {
     let about = |id: &str| calls.iter().filter(|call| call.body["data"]["document_id"] == id).collect::<Vec<_>>();
     for id in ["hot", "even"] {
         let mut ids: Vec<&str> = about(id).iter().map(|call| call.id.as_str()).collect();
-        assert!(!ids.is_empty(), "{id} was told to nobody");
+        assert!(!ids.is_empty(), "{id} was delivered to nobody");
         ids.dedup();
-        assert_eq!(ids.len(), 1, "{id} was told under {ids:?}");
+        assert_eq!(ids.len(), 1, "{id} was delivered under {ids:?}");
     }
-    assert!(calls.len() >= 6, "four refusals and two that arrived make six calls at least: {}", calls.len());
-    assert!(about("cold").is_empty() && about("near").is_empty(), "below the threshold there is no news");
+    assert!(calls.len() >= 6, "four refusals and two deliveries make at least six calls: {}", calls.len());
+    assert!(about("cold").is_empty() && about("near").is_empty(), "a score below the threshold causes no delivery");
     assert!(calls.iter().all(|call| call.path == "/hook"), "a redirect was followed");
     for call in &calls {
         receiver::verify(call);
@@ -186,12 +182,12 @@ async fn told_once() {
     );
     assert_eq!(told["data"]["parts"], json!({ "base": 65.0, "urgent": 5.0 }), "the parts add up to the score");
 
-    // The same records again are no news; neither is a score that only moves above the threshold.
+    // The same records again cause no delivery; neither does a score that changes but stays above the threshold.
     let before = calls.len();
     setup.send(&[document("hot", 90, "call me"), document("even", 65, "now"), document("hot", 95, "call me")]).await;
     setup.stream.drained(7, LIMIT).await;
     assert_eq!(setup.count("SELECT count(*) FROM deliveries").await, 2);
-    // Falling is none, and rising once more is.
+    // A score that falls causes no delivery, and one that rises above the threshold again does.
     setup.send(&[document("hot", 5, "never mind")]).await;
     setup.stream.drained(8, LIMIT).await;
     setup.send(&[document("hot", 80, "call me after all")]).await;
@@ -199,7 +195,11 @@ async fn told_once() {
     let calls = receiver.calls();
     assert_eq!(calls.len(), before + 1, "one call more");
     let last = calls.last().unwrap();
-    assert_eq!((&last.body["data"]["crossing"], last.id == about_id(&calls, "hot")), (&json!(2), false), "it is news of its own");
+    assert_eq!(
+        (&last.body["data"]["crossing"], last.id == about_id(&calls, "hot")),
+        (&json!(2), false),
+        "it is a delivery of its own"
+    );
 
     let (_, lead) = setup.get("/v1/leads/hot").await;
     let deliveries: Vec<_> =
@@ -208,19 +208,19 @@ async fn told_once() {
     setup.stream.audit("after two workers died").await;
 }
 
-/// Under which id the lead was told of first.
+/// The id of the lead's first delivery.
 fn about_id(calls: &[receiver::Call], id: &str) -> String {
     calls.iter().find(|call| call.body["data"]["document_id"] == id).unwrap().id.clone()
 }
 
-async fn given_up() {
+async fn a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so() {
     let receiver = Receiver::start([Answer::Status(410)]).await;
     receiver.then(Answer::Status(503));
     let setup = LeadSetup::new(&webhook(&receiver, "attempts = 3\n"), "  webhook: crm\n").await;
     let _worker = setup.worker("").await;
     setup.send(&[document("gone", 80, "first")]).await;
     setup.settled("refused", 1).await;
-    assert_eq!(receiver.calls().len(), 1, "410 is believed at once");
+    assert_eq!(receiver.calls().len(), 1, "410 ends a delivery at once");
 
     setup.send(&[document("lost", 80, "second")]).await;
     setup.settled("given_up", 1).await;
@@ -241,22 +241,22 @@ async fn given_up() {
     setup.settled("delivered", 1).await;
     assert_eq!(receiver.calls().last().unwrap().id, id, "under the id that it had");
     let (again, said) = setup.stream.tidemill(&["leads", "deliveries", "--resend", &id]).await;
-    assert!(!again && said.contains("no delivery"), "{said}");
+    assert!(!again && said.contains("there is no refused or given up delivery"), "{said}");
 }
 
-async fn accounts_follow() {
+async fn an_account_follows_its_documents_and_goes_with_the_last() {
     let setup = LeadSetup::new("", "  accounts: { topic: ACCOUNTS, newest: 2, characters: 5 }\n").await.with_accounts();
     setup.stream.amend("pipelines/echo.yaml", |text| text.replace("ACCOUNTS", &setup.accounts));
     let _worker = setup.worker("").await;
     let summary =
         async |key: &str| setup.get(&format!("/v1/accounts/{key}?pipeline=echo")).await.1["summaries"][0]["text"].clone();
     let says = async |key: &str, text: &str| {
-        eventually(&format!("{key} is told as {text}"), LIMIT, || async { summary(key).await == text }).await;
+        eventually(&format!("the text of {key} is {text}"), LIMIT, || async { summary(key).await == text }).await;
     };
     setup.send(&[of("a1", "Acme Inc.", "first letter"), of("h1", "㈜한빛식품", "견적을 부탁드립니다")]).await;
     says("acme", "Acme Inc.: first;").await;
     says("한빛식품", "㈜한빛식품: 견적을 부;").await;
-    // Another way to write the name is the same company; of three documents the two newest are told.
+    // Another spelling of the name is the same company. Of three documents its text has the two newest.
     setup.send(&[of("a2", "ACME,  inc", "second")]).await;
     says("acme", "ACME, inc: secon;first;").await;
     setup.send(&[of("a3", "acme", "third")]).await;
@@ -270,25 +270,25 @@ async fn accounts_follow() {
     setup.delete("a3").await;
     says("acme", "ACME, inc: secon;first;").await;
     assert_eq!(setup.count(version).await, before + 1, "one change, one version");
-    // A document that turns out to be another company's leaves the first and joins the second.
+    // A document whose company changes leaves the first company and joins the second.
     setup.send(&[of("a2", "한빛식품 주식회사", "moved")]).await;
     says("acme", "Acme Inc.: first;").await;
     says("한빛식품", "한빛식품 주식회사: moved;견적을 부;").await;
     setup.delete("a1").await;
-    eventually("a company without documents is told to nobody", LIMIT, || async {
+    eventually("a company without documents is deleted", LIMIT, || async {
         setup.get("/v1/accounts/acme?pipeline=echo").await.0 == StatusCode::NOT_FOUND
     })
     .await;
     let deleted = "SELECT count(*) FROM documents WHERE pipeline = 'accounts' AND id = 'acme' AND deleted";
     eventually("its summary is gone, too", LIMIT, || async { setup.count(deleted).await == 1 }).await;
     assert_eq!(setup.count("SELECT count(*) FROM results WHERE pipeline = 'accounts' AND document_id = 'acme'").await, 0);
-    // It comes back with a version that is greater than all before.
+    // The company comes back with a version that is greater than all before.
     setup.send(&[of("a4", "Acme", "back")]).await;
     says("acme", "Acme: back;").await;
     setup.stream.audit("after documents moved").await;
 }
 
-async fn listed() {
+async fn lists_are_sorted_filtered_paged_and_exported() {
     let setup = LeadSetup::new("", "").await;
     let _worker = setup.worker("").await;
     let people = ["Ada", "=HYPERLINK(\"http://x\")", "한지우", "Lee, \"Jo\"", "Max"];
@@ -338,11 +338,11 @@ async fn listed() {
         ("sort=scor", "did you mean `score`?"),
         ("scor=1", "unknown parameter `scor`"),
         ("pipeline=ecko", "did you mean `echo`?"),
-        ("cursor=abc", "none of this service's"),
-        ("limit=0", "write 1 to 500"),
-        ("min_score=NaN", "no finite number"),
+        ("cursor=abc", "not from this service"),
+        ("limit=0", "give a number from 1 to 500"),
+        ("min_score=NaN", "give a number"),
         ("stage=%00", "U+0000"),
-        ("company=---", "names none"),
+        ("company=---", "no letter and no digit"),
     ] {
         let (status, refused) = ask(query).await;
         assert!(status == StatusCode::BAD_REQUEST && refused["detail"].as_str().unwrap().contains(says), "{query}: {refused}");
@@ -354,14 +354,14 @@ async fn listed() {
         (&json!("한지우"), &json!("now"), &json!("Dear 한지우"))
     );
     assert_eq!((&lead["about"]["key"], &lead["about"]["documents"]), (&json!("firm 1"), &json!(2)));
-    assert_eq!(lead, setup.stream.answer(&["leads", "show", "d2"]), "both doors say the same");
+    assert_eq!(lead, setup.stream.answer(&["leads", "show", "d2"]), "HTTP and the command line say the same");
     for path in ["/v1/leads/none", "/v1/leads/broken", "/v1/accounts/nobody", "/v1/leads/%00"] {
         assert_eq!(setup.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
     }
 
     let export = setup.client.get(format!("http://{}/v1/leads/export?sort=updated", setup.address)).send().await.unwrap();
     assert_eq!(export.headers()["content-type"], "text/csv; charset=utf-8");
-    // As bytes: the client's own reader of text takes the mark off.
+    // Read as bytes, because the client's text decoder removes the byte order mark.
     let text = String::from_utf8(export.bytes().await.unwrap().to_vec()).unwrap();
     assert!(text.starts_with('\u{feff}'), "a spreadsheet would take this for another encoding");
     let (found, said) = setup.stream.tidemill(&["leads", "export", "--sort", "updated", "--output", "leads.csv"]).await;

@@ -1,4 +1,4 @@
-//! Exactly once, one crash at a time.
+//! Exactly-once processing when a worker crashes at each step of a commit.
 
 use std::time::Duration;
 
@@ -10,32 +10,24 @@ use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, postgres};
 use crate::test_stream::{PIPELINE, TestStream};
 
-/// Each step of the commit, before and after.
-const CRASHES: &[(&str, &str)] = &[
-    ("crash_before_stage_leaves_no_trace", "commit-before-stage"),
-    ("crash_after_the_file_is_announced_leaves_no_rows", "commit-after-announce"),
-    ("crash_between_stage_and_publish_leaves_no_rows", "commit-after-stage"),
-    ("crash_after_the_position_moved_in_the_transaction_moves_nothing", "commit-after-position"),
-    ("crash_after_the_results_are_written_in_the_transaction_shows_none", "commit-after-results"),
-    ("crash_before_the_transaction_commits_leaves_no_rows", "commit-before-commit"),
-    ("crash_after_the_transaction_committed_repeats_nothing", "commit-after-commit"),
-    ("crash_before_the_hint_to_kafka_repeats_nothing", "commit-after-ledger"),
-    ("crash_before_events_are_struck_out_publishes_them_again_under_the_same_ids", "relay-before-delete"),
-];
-
-/// The tests, for main.
+/// The tests, for main. The first go through the steps of a commit, before and after each.
 pub fn trials() -> Vec<Trial> {
-    let crash =
-        |&(name, failpoint): &(&str, &'static str)| trial(&format!("ledger::{name}"), Needs::KAFKA, move || crash_at(failpoint));
-    let mut trials: Vec<Trial> = CRASHES.iter().map(crash).collect();
-    trials.extend([
-        trial("ledger::lost_commit_reply_is_resolved_by_the_batch_id", Needs::KAFKA, lost_commit_reply),
-        trial("ledger::stale_consumer_cannot_commit", Needs::KAFKA, stale_consumer_cannot_commit),
-        trial("ledger::sigterm_drains_commits_the_finished_prefix_and_exits_0", Needs::KAFKA, sigterm_drains),
-        trial("ledger::redelivered_documents_are_reused_and_change_nothing", Needs::KAFKA, redelivery_is_reused),
-        trial("ledger::files_that_never_went_live_are_swept", Needs::KAFKA, orphans_are_condemned),
-    ]);
-    trials
+    vec![
+        trial!(Needs::KAFKA, crash_before_stage_leaves_no_trace => crash_at("commit-before-stage")),
+        trial!(Needs::KAFKA, crash_after_the_file_is_announced_leaves_no_rows => crash_at("commit-after-announce")),
+        trial!(Needs::KAFKA, crash_between_stage_and_publish_leaves_no_rows => crash_at("commit-after-stage")),
+        trial!(Needs::KAFKA, crash_after_the_position_moved_in_the_transaction_moves_nothing => crash_at("commit-after-position")),
+        trial!(Needs::KAFKA, crash_after_the_results_are_written_in_the_transaction_shows_none => crash_at("commit-after-results")),
+        trial!(Needs::KAFKA, crash_before_the_transaction_commits_leaves_no_rows => crash_at("commit-before-commit")),
+        trial!(Needs::KAFKA, crash_after_the_transaction_committed_repeats_nothing => crash_at("commit-after-commit")),
+        trial!(Needs::KAFKA, crash_before_the_hint_to_kafka_repeats_nothing => crash_at("commit-after-ledger")),
+        trial!(Needs::KAFKA, crash_before_events_are_struck_out_publishes_them_again_under_the_same_ids => crash_at("relay-before-delete")),
+        trial!(Needs::KAFKA, lost_commit_reply_is_resolved_by_the_batch_id),
+        trial!(Needs::KAFKA, stale_consumer_cannot_commit),
+        trial!(Needs::KAFKA, sigterm_drains_commits_the_finished_prefix_and_exits_0),
+        trial!(Needs::KAFKA, redelivered_documents_are_reused_and_change_nothing),
+        trial!(Needs::KAFKA, files_that_never_went_live_are_swept),
+    ]
 }
 
 const DOCUMENTS: i64 = 120;
@@ -45,14 +37,14 @@ async fn crash_at(failpoint: &str) {
     stream.send(0..DOCUMENTS as usize).await;
     let mut doomed = stream.worker(&format!("{failpoint}=return"));
     let status = doomed.wait(Duration::from_secs(60));
-    assert!(!status.success(), "the worker was to abort at {failpoint}, but ended with {status}");
+    assert!(!status.success(), "the worker should have aborted at {failpoint}, but ended with {status}");
     stream.audit(&format!("after the crash at {failpoint}")).await;
     let _worker = stream.worker("");
     stream.drained(DOCUMENTS, Duration::from_secs(60)).await;
     stream.assert_exactly_once(DOCUMENTS, 0).await;
 }
 
-async fn lost_commit_reply() {
+async fn lost_commit_reply_is_resolved_by_the_batch_id() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.send(0..DOCUMENTS as usize).await;
     let _worker = stream.worker("commit-reply-lost=2*return");
@@ -71,7 +63,7 @@ async fn stale_consumer_cannot_commit() {
     assert_eq!((claim.epoch, claim.next_offset), (2, 10), "the new owner continues where the old one committed");
     stream.send(10..20).await;
     eventually("the old owner notices that it is fenced", Duration::from_secs(30), || async {
-        stale.log().contains("fenced: another worker owns the partition")
+        stale.log().contains("fenced: another process owns the partition")
     })
     .await;
     assert_eq!(stream.committed().await, 10, "a fenced worker moved the position");
@@ -85,7 +77,7 @@ async fn stale_consumer_cannot_commit() {
     stream.assert_exactly_once(20, 0).await;
 }
 
-async fn sigterm_drains() {
+async fn sigterm_drains_commits_the_finished_prefix_and_exits_0() {
     let stream = TestStream::new(kafka::shared().await, 2).await;
     stream.send(0..400).await;
     let mut worker = stream.worker("commit-before-stage=sleep(150)");
@@ -101,7 +93,7 @@ async fn sigterm_drains() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-async fn redelivery_is_reused() {
+async fn redelivered_documents_are_reused_and_change_nothing() {
     let stream = TestStream::new(kafka::shared().await, 2).await;
     let _worker = stream.worker("");
     stream.send(0..100).await;
@@ -110,10 +102,10 @@ async fn redelivery_is_reused() {
     stream.drained(200, Duration::from_secs(60)).await;
     stream.assert_exactly_once(100, 100).await;
     let reused = postgres::count(&stream.database_url, "SELECT sum(units_reused)::bigint FROM batches").await;
-    assert_eq!(reused, 200, "every unit of the second delivery is reused");
+    assert_eq!(reused, 200, "every output of the second delivery is reused");
 }
 
-async fn orphans_are_condemned() {
+async fn files_that_never_went_live_are_swept() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.send(0..10).await;
     let mut doomed = stream.worker("commit-after-stage=return");
@@ -125,5 +117,5 @@ async fn orphans_are_condemned() {
     stream.drained(10, Duration::from_secs(60)).await;
     stream.assert_exactly_once(10, 0).await;
     stream.store.forget_files(&orphans).await.unwrap();
-    assert!(stream.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was condemned");
+    assert!(stream.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was marked for deletion");
 }

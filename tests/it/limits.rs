@@ -1,4 +1,4 @@
-//! What holds a job back: live records that are late, and a budget that is spent.
+//! Limits of jobs: they pause while live records are late, and stop when their budget is spent.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
-        trial("limits::a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards", needs.alone(), yields),
-        trial("limits::a_job_stops_at_its_budget_and_a_retry_goes_on_with_another", needs, budget),
+        trial!(needs.alone(), a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards),
+        trial!(needs, a_job_stops_at_its_budget_and_a_retry_goes_on_with_another),
     ]
 }
 
@@ -29,11 +29,11 @@ async fn of_units(setup: &JobSetup) -> i64 {
     postgres::count(&setup.stream.database_url, rows).await
 }
 
-async fn yields() {
+async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards() {
     const LIMIT: i64 = 300;
     const ROWS: i64 = 8_000;
     const FLOOD: i64 = 12_000;
-    /// The end of the topic is told every second, looked at every half, and what is under way then is finished.
+    /// The topic's end is measured every second and checked every half second, and batches in progress are finished.
     const NOTICED: Duration = Duration::from_secs(4);
     let setup = JobSetup::new().await;
     let stream = &setup.stream;
@@ -46,10 +46,10 @@ async fn yields() {
     eventually("the backfill gets on", Duration::from_secs(90), || async { of_units(&setup).await >= 200 }).await;
     stream.send(0..FLOOD as usize).await;
 
-    // Rows of units and the lag at the same time, for as long as the lag is above the limit.
+    // Samples the committed rows of units while the lag is above the limit.
     let (flooded, mut noticed) = (Instant::now(), None);
     let (before, mut looks) = (of_units(&setup).await, 0);
-    assert!(before < ROWS / 2, "the backfill was too far to show anything: {before} of {ROWS}");
+    assert!(before < ROWS / 2, "the backfill had nearly finished: {before} of {ROWS}");
     loop {
         let rows = of_units(&setup).await;
         let lag = FLOOD - stream.committed().await;
@@ -69,10 +69,14 @@ async fn yields() {
         sleep(Duration::from_millis(50)).await;
     }
     let still = flooded.elapsed().saturating_sub(NOTICED);
-    assert!(looks >= 20 && still > Duration::from_secs(2), "the lag was above the limit too shortly: {looks} looks, {still:?}");
+    assert!(
+        looks >= 20 && still > Duration::from_secs(2),
+        "the lag was above the limit for too short a time: {looks} looks, {still:?}"
+    );
     let kept = noticed.unwrap_or_default();
     assert!(kept < ROWS, "the backfill ended before it could wait");
-    // What was read already is worked off: in each of two units the batches under way and the next one, and what came in between.
+    // Rows that were read already are still processed: in each of two units the batches in progress, the next one, and a few in
+    // between.
     assert!(kept - before < 3_000, "{} rows went on before live ones", kept - before);
 
     let job = setup.ended("old", &worker).await;
@@ -80,7 +84,7 @@ async fn yields() {
     setup.assert_once(ROWS + FLOOD).await;
 }
 
-async fn budget() {
+async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
     const ROWS: i64 = 6_000;
     const KNOWN: i64 = 600;
     let setup = JobSetup::new().await;
@@ -88,7 +92,7 @@ async fn budget() {
     stream.amend("tidemill.toml", |text| text + &format!("[models.tiny]\npath = \"{MODEL}\"\n"));
     stream.amend("pipelines/echo.yaml", |text| {
         let render = "render: { template: \"{{ first.text }}?\" }";
-        assert!(text.contains(render), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(render), "the stream's second task has changed:\n{text}");
         text.replace(render, "classify: { model: tiny }")
     });
     setup.archive("known.parquet", 50_000..50_000 + KNOWN as usize);
@@ -103,7 +107,7 @@ async fn budget() {
     let spent = stream.store.job_progress(&known).await.unwrap().work.device_micros;
     assert!(spent > 0, "the model took no time");
 
-    // A quarter of what the rest will take.
+    // A quarter of what the remaining rows cost.
     let allowed = spent * ROWS / KNOWN / 4;
     let flags = ["submit", "--pipeline", PIPELINE, "--dataset", "archive", "--prefix", "part-", "--id", "tight"];
     stream.command(&[&flags[..], &["--budget", &format!("{allowed}us")]].concat());
@@ -136,11 +140,11 @@ async fn budget() {
         .map(|event| (event["state"].as_str().unwrap(), event["stopping"] == true))
         .collect();
     let once = [("queued", false), ("planning", false), ("running", false), ("running", true), ("partial", true)];
-    assert_eq!(told, once, "each change is told once");
+    assert_eq!(told, once, "each change causes one event");
     assert_eq!(events.last().unwrap()["reason"], json!(expected), "the event says why, too");
     drop(slow);
 
-    // Each retry is granted the budget once more, and goes on where the one before stopped.
+    // Each retry gets the budget again and continues where the one before stopped.
     let quick = stream.worker("");
     let (mut retries, mut before) = (0, done);
     loop {
@@ -148,7 +152,7 @@ async fn budget() {
         let again = stream.answer(&["jobs", "retry", "tight"]);
         assert_eq!((&again["state"], &again["reason"]), (&json!("running"), &Value::Null), "{again}");
         let granted = again["budget_device_seconds"].as_f64().unwrap() - again["device_seconds"].as_f64().unwrap();
-        assert!((granted - allowed as f64 / 1e6).abs() < 1e-6, "it is granted {granted} s: {again}");
+        assert!((granted - allowed as f64 / 1e6).abs() < 1e-6, "its new budget is {granted} s: {again}");
         let job = setup.ended("tight", &quick).await;
         let shown = stream.answer(&["jobs", "show", "tight"]);
         if job.state == JobState::Succeeded {

@@ -1,8 +1,8 @@
-//! Integration tests, one binary: they share one Kafka and one Postgres, started when first needed and stopped at the end.
+//! Integration tests in one binary. They share one Kafka and one Postgres, which start when first needed and stop at the end.
 //!
-//! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
-//! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure;
-//! so does `TIDEMILL_REQUIRE_TOOLS=1` for those whose browser or other tool can neither be found nor fetched.
+//! `cargo test --test it` runs all tests, `cargo test --test it faults` those whose name contains the word. Names are behaviours.
+//! Where Java or Maven is missing, tests that need Kafka are reported as ignored; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
+//! `TIDEMILL_REQUIRE_TOOLS=1` does the same for tests whose browser or other tool can be neither found nor fetched.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,6 +27,7 @@ mod explain;
 mod faults;
 mod floors;
 mod formats;
+mod fuzz;
 mod gpu;
 mod harness;
 mod indexes;
@@ -51,7 +52,6 @@ mod schedules;
 mod search;
 mod search_quality;
 mod secured;
-mod smoke;
 mod stops;
 mod test_stream;
 mod words;
@@ -65,10 +65,10 @@ use libtest_mimic::Arguments;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    if let Some(code) = harness::parent_process::role() {
+    if let Some(code) = harness::parent_process::role().or_else(fuzz::role) {
         return code;
     }
-    // The HTTP client is built without a cryptographic library of its own; a second installation is refused and changes nothing.
+    // The HTTP client is built without a cryptographic library of its own. Installing one twice fails and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         floors::trials(),
         access::trials(),
         engine::trials(),
-        smoke::trials(),
+        harness::tests::trials(),
         leads::trials(),
         ledger::trials(),
         models::trials(),
@@ -113,6 +113,7 @@ fn main() -> ExitCode {
         readme::trials(),
         remote::trials(),
         formats::trials(),
+        fuzz::trials(),
         secured::trials(),
         queries::trials(),
         gpu::trials(),

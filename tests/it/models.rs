@@ -1,4 +1,4 @@
-//! Models brought, listed and verified by the command, from disk and from a server that plays the hub.
+//! The commands that pull, list and verify models, on local files and with a server in place of the hub.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +18,9 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("models::a_pulled_model_runs_and_is_told_from_a_damaged_one", Needs::NOTHING, pulled_and_damaged),
-        trial("models::a_hub_is_asked_for_what_is_used_and_nothing_else", Needs::NOTHING, from_a_hub),
-        trial("models::what_cannot_be_pulled_is_the_callers_fault_or_the_worlds", Needs::NOTHING, refused),
+        trial!(Needs::NOTHING, a_pulled_model_runs_and_is_told_from_a_damaged_one),
+        trial!(Needs::NOTHING, a_hub_is_asked_for_what_is_used_and_nothing_else),
+        trial!(Needs::NOTHING, what_cannot_be_pulled_is_the_callers_fault_or_the_worlds),
     ]
 }
 
@@ -31,11 +31,11 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(MODEL)
 }
 
-/// What the command ends with, says on the last line of stdout, and tells on stderr.
+/// A command's exit code, the last line of its stdout, and its stderr.
 struct CommandOutput {
     code: i32,
-    last: String,
-    told: String,
+    last_line: String,
+    stderr: String,
 }
 
 async fn tidemill(folder: &Path, arguments: &[&str]) -> CommandOutput {
@@ -45,39 +45,39 @@ async fn tidemill(folder: &Path, arguments: &[&str]) -> CommandOutput {
     let said = String::from_utf8_lossy(&output.stdout);
     CommandOutput {
         code: output.status.code().unwrap_or(-1),
-        last: said.lines().last().unwrap_or_default().to_owned(),
-        told: String::from_utf8_lossy(&output.stderr).into_owned(),
+        last_line: said.lines().last().unwrap_or_default().to_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-async fn told(folder: &Path, arguments: &[&str]) -> Value {
+async fn json_of(folder: &Path, arguments: &[&str]) -> Value {
     let ran = tidemill(folder, arguments).await;
-    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.told);
-    serde_json::from_str(&ran.last).unwrap_or_else(|e| panic!("{arguments:?} prints {:?}: {e}", ran.last))
+    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+    serde_json::from_str(&ran.last_line).unwrap_or_else(|e| panic!("{arguments:?} prints {:?}: {e}", ran.last_line))
 }
 
-async fn pulled_and_damaged() {
+async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     let folder = open_folder();
     let home = folder.path();
     let fixture = fixture();
     let from = fixture.to_str().unwrap();
-    let pulled = told(home, &["models", "pull", from, "--name", "encoder", "--json"]).await;
+    let pulled = json_of(home, &["models", "pull", from, "--name", "encoder", "--json"]).await;
     let setting = pulled["setting"].as_str().unwrap();
     let weights = home.join(".tidemill/models/encoder/model-00001-of-00002.safetensors");
     assert!(weights.exists(), "{pulled}");
 
-    // The built-in model is not fetched where one of its name is configured.
+    // The built-in model is not fetched where a model with its name is configured.
     let other = format!("[models.minilm]\npath = {from:?}\n");
     std::fs::write(home.join("tidemill.toml"), &other).unwrap();
-    let listed = told(home, &["models", "list", "--json"]).await;
+    let listed = json_of(home, &["models", "list", "--json"]).await;
     assert_eq!(listed["pulled"][0]["name"], "encoder", "{listed}");
     std::fs::write(home.join("tidemill.toml"), format!("{other}{setting}\n")).unwrap();
-    let listed = told(home, &["models", "list", "--json"]).await;
+    let listed = json_of(home, &["models", "list", "--json"]).await;
     let revisions: Vec<&Value> = listed["models"].as_array().unwrap().iter().map(|model| &model["revision"]).collect();
     assert_eq!((revisions.len(), listed["pulled"].as_array().unwrap().len()), (2, 0), "{listed}");
     assert_eq!(revisions[0], revisions[1], "the copy is the same model");
 
-    let verified = told(home, &["models", "verify", "--load", "--json"]).await;
+    let verified = json_of(home, &["models", "verify", "--load", "--json"]).await;
     let (minilm, encoder) = (&verified["models"][1], &verified["models"][0]);
     assert_eq!((&encoder["files"], &minilm["files"]), (&pulled["files"], &Value::Null), "{verified}");
 
@@ -85,14 +85,14 @@ async fn pulled_and_damaged() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
     let ran = tidemill(home, &["models", "verify", "encoder", "--json"]).await;
-    assert_eq!(ran.code, 1, "{}", ran.told);
-    let problem = "model-00001-of-00002.safetensors has another content than it had";
-    assert_eq!(serde_json::from_str::<Value>(&ran.last).unwrap()["models"][0]["problems"], json!([problem]));
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    let problem = "model-00001-of-00002.safetensors has other content than when it was pulled";
+    assert_eq!(serde_json::from_str::<Value>(&ran.last_line).unwrap()["models"][0]["problems"], json!([problem]));
     let ran = tidemill(home, &["models", "verify", "encode"]).await;
-    assert!(ran.code == 2 && ran.told.contains("did you mean `encoder`?"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("did you mean `encoder`?"), "{}", ran.stderr);
 }
 
-/// Plays the hub with the fixture as its only model.
+/// A server in place of the hub, with the fixture as its only model.
 async fn hub() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -113,29 +113,29 @@ async fn hub() -> String {
     address
 }
 
-async fn from_a_hub() {
+async fn a_hub_is_asked_for_what_is_used_and_nothing_else() {
     let folder = open_folder();
     let endpoint = hub().await;
     let arguments = ["models", "pull", "tiny/encoder@v1.0", "--to", "here", "--endpoint", &endpoint, "--json"];
-    let pulled = told(folder.path(), &arguments).await;
+    let pulled = json_of(folder.path(), &arguments).await;
     assert_eq!((&pulled["revision"], &pulled["files"], &pulled["name"]), (&json!(COMMIT), &json!(6), &json!("encoder")));
     let setting = pulled["setting"].as_str().unwrap();
     std::fs::write(folder.path().join("tidemill.toml"), setting).unwrap();
-    told(folder.path(), &["models", "verify", "encoder", "--load", "--json"]).await;
-    assert_eq!(told(folder.path(), &arguments).await["kept"], 6, "a second pull fetches nothing");
+    json_of(folder.path(), &["models", "verify", "encoder", "--load", "--json"]).await;
+    assert_eq!(json_of(folder.path(), &arguments).await["kept"], 6, "a second pull fetches nothing");
 }
 
-async fn refused() {
+async fn what_cannot_be_pulled_is_the_callers_fault_or_the_worlds() {
     let folder = open_folder();
     let ran = tidemill(folder.path(), &["models", "pull", "no-such-folder"]).await;
-    assert!(ran.code == 2 && ran.told.contains("neither a folder that is here nor a model of the hub"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("neither an existing folder nor a model of the hub"), "{}", ran.stderr);
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--name", "A b"]).await;
-    assert!(ran.code == 2 && ran.told.contains("write \"a-b\""), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("write \"a-b\""), "{}", ran.stderr);
     let endpoint = hub().await;
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--endpoint", &endpoint]).await;
-    assert!(ran.code == 1 && ran.told.contains("check the name and the revision"), "{}", ran.told);
+    assert!(ran.code == 1 && ran.stderr.contains("check the name and the revision"), "{}", ran.stderr);
     let text = "[models.writer]\nbase_url = \"http://127.0.0.1:9/v1\"\nserver_model = \"small\"\n";
     std::fs::write(folder.path().join("tidemill.toml"), text).unwrap();
     let ran = tidemill(folder.path(), &["models", "verify"]).await;
-    assert!(ran.code == 2 && ran.told.contains("`models.writer.context` is missing"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("`models.writer.context` is missing"), "{}", ran.stderr);
 }

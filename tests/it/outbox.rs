@@ -1,4 +1,4 @@
-//! What a topic cannot take holds up nothing: neither other topics, nor other keys, nor what comes later.
+//! An event that a topic refuses delays no other: not those of other topics or keys, nor later ones.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::harness::kafka::{self, Client, NewRecord};
 use crate::harness::readiness::{assert_ready, listen, readiness, says};
 use crate::harness::trial::{Needs, trial};
+use crate::harness::worker::Worker;
 use crate::harness::{eventually, postgres};
 use crate::test_stream::{PIPELINE, TestStream};
 
@@ -20,17 +21,17 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("outbox::an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up", long, too_large),
-        trial("outbox::a_dead_letter_too_large_for_its_topic_goes_without_its_payload", long, large_letter),
-        trial("outbox::a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while", long, missing_topic),
-        trial("outbox::an_event_refused_with_its_neighbours_takes_none_of_them_along", long, neighbours),
+        trial!(long, an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up),
+        trial!(long, a_dead_letter_too_large_for_its_topic_goes_without_its_payload),
+        trial!(long, a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while),
+        trial!(long, an_event_refused_with_its_neighbours_takes_none_of_them_along),
     ]
 }
 
-/// What the narrow topics take.
+/// The largest batch that the limited topics take, in bytes.
 const LIMIT: usize = 65_536;
 
-/// A text that does not become smaller by much.
+/// A text that hardly compresses.
 fn noise(seed: &str, bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 64);
     for n in 0.. {
@@ -100,20 +101,37 @@ async fn metrics(listen: &str) -> String {
     reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap()
 }
 
-async fn too_large() {
+/// A running worker with two pipelines: one whose events go to the test's topic, and one that works.
+struct PairOfPipelines {
+    /// The stream of the first pipeline.
+    stream: TestStream,
+    /// The topic that the second reads.
+    documents: String,
+    /// The topic that the second publishes to.
+    wide: String,
+    listen: String,
+    worker: Worker,
+}
+
+impl PairOfPipelines {
+    async fn start(name: &str, results: &str) -> Self {
+        let client = kafka::shared().await;
+        let stream = TestStream::new(client.clone(), 1).await;
+        let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
+        stream.write_pipeline(&pipeline(name, &stream.topic, &format!("topic: {{ name: {results} }}")));
+        let other = pipeline("other", &documents, &format!("topic: {{ name: {wide} }}"));
+        std::fs::write(stream.path("pipelines").join("other.yaml"), other).unwrap();
+        let listen = listen();
+        let worker = stream.worker_at(&listen, "");
+        assert_ready(&listen, &worker).await;
+        Self { stream, documents, wide, listen, worker }
+    }
+}
+
+async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
     let client = kafka::shared().await;
-    let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", LIMIT).await;
-    let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
-    stream.write_pipeline(&pipeline("large", &stream.topic, &format!("topic: {{ name: {narrow} }}")));
-    std::fs::write(
-        stream.path("pipelines").join("other.yaml"),
-        pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
-    )
-    .unwrap();
-    let listen = listen();
-    let worker = stream.worker_at(&listen, "");
-    assert_ready(&listen, &worker).await;
+    let PairOfPipelines { stream, documents, wide, listen, worker: _worker } = PairOfPipelines::start("large", &narrow).await;
 
     let large = noise("large", 200_000);
     let small = [("before", "small"), ("large", "small"), ("after", "small")];
@@ -137,14 +155,14 @@ async fn too_large() {
     let told: Value = reqwest::get(format!("http://{listen}/v1/parked-events")).await.unwrap().json().await.unwrap();
     assert_eq!((&told["events"][0]["id"], &told["events"][0]["overtaken"]), (&event["id"], &json!(false)), "{told}");
     let gauge = format!("tidemill_outbox_parked_rows{{topic=\"{narrow}\"}} 1");
-    eventually("the metric tells of it", Duration::from_secs(10), || async { metrics(&listen).await.contains(&gauge) }).await;
+    eventually("the metric reports it", Duration::from_secs(10), || async { metrics(&listen).await.contains(&gauge) }).await;
     for _ in 0..20 {
         let (status, said) = readiness(&listen).await.unwrap();
-        assert_eq!(status, 200, "one parked event is no reason to send the process no traffic: {said}");
+        assert_eq!(status, 200, "one parked event must not make the process unready: {said}");
         sleep(Duration::from_millis(100)).await;
     }
 
-    // A topic that takes it gets it, under the id that it had.
+    // Once the topic takes it, the event is sent with the id that it had.
     let id = event["id"].as_i64().unwrap().to_string();
     client.allow(&narrow, 10_000_000).await;
     assert_eq!(stream.answer(&["outbox", "resend", &id]), json!({ "events": 1, "overtaken": 0 }));
@@ -155,7 +173,7 @@ async fn too_large() {
     })
     .await;
 
-    // Behind a later one of its key it would be taken for the newer.
+    // An event that is sent after a later one of its key would look like the newer.
     client.allow(&narrow, LIMIT).await;
     send(&client, &stream.topic, &[("late", &noise("late", 200_000))]).await;
     eventually("the next is parked", Duration::from_secs(30), || async { parked(&stream, "NOT overtaken").await == 1 }).await;
@@ -174,7 +192,7 @@ async fn too_large() {
     stream.audit("at the end").await;
 }
 
-async fn large_letter() {
+async fn a_dead_letter_too_large_for_its_topic_goes_without_its_payload() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let letters = client.topic_with_limit("dead-letters", LIMIT).await;
@@ -187,7 +205,7 @@ async fn large_letter() {
     };
     let large = noise("letter", 200_000);
     client.send(&stream.topic, vec![dead("a", "small"), dead("b", &large), dead("c", "small")]).await;
-    let what = "all three letters are on their topic";
+    let what = "all three dead letters are on their topic";
     eventually(what, Duration::from_secs(60), || async { read(&client, &letters).await.len() == 3 }).await;
     let records = read(&client, &letters).await;
     let bare = records.iter().find(|record| record.key() == Some(b"b")).unwrap();
@@ -208,23 +226,13 @@ async fn large_letter() {
     stream.drained(3, Duration::from_secs(30)).await;
 }
 
-async fn missing_topic() {
+async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     let client = kafka::shared().await;
-    let stream = TestStream::new(client.clone(), 1).await;
-    let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
     let missing = Client::name("results");
-    stream.write_pipeline(&pipeline("lost", &stream.topic, &format!("topic: {{ name: {missing} }}")));
-    std::fs::write(
-        stream.path("pipelines").join("other.yaml"),
-        pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
-    )
-    .unwrap();
-    let listen = listen();
-    let worker = stream.worker_at(&listen, "");
-    assert_ready(&listen, &worker).await;
+    let PairOfPipelines { stream, documents, wide, listen, worker } = PairOfPipelines::start("lost", &missing).await;
     for (waiting, (id, text)) in (1..).zip([("a", "one"), ("b", "one"), ("a", "two")]) {
         send(&client, &stream.topic, &[(id, text)]).await;
-        eventually("its result is committed", Duration::from_secs(30), || async {
+        eventually("the result is committed", Duration::from_secs(30), || async {
             postgres::count(&stream.database_url, "SELECT count(*) FROM outbox").await == waiting
         })
         .await;
@@ -232,7 +240,7 @@ async fn missing_topic() {
     send(&client, &documents, &[("x", "one")]).await;
     eventually_results(&client, &wide, &[("x", "one")]).await;
     says(&listen, &worker, &format!("topic {missing}")).await;
-    // The consumers' broker is well, and other topics take events.
+    // The broker works, and other topics take events.
     for n in 0..30 {
         if n % 5 == 0 {
             send(&client, &documents, &[("y", &n.to_string())]).await;
@@ -242,8 +250,8 @@ async fn missing_topic() {
         sleep(Duration::from_millis(200)).await;
     }
     let blocked = format!("tidemill_topic_blocked{{topic=\"{missing}\"}} 1");
-    assert!(metrics(&listen).await.contains(&blocked), "no metric tells of the topic");
-    assert_eq!(parked(&stream, "true").await, 0, "nothing is wrong with the events");
+    assert!(metrics(&listen).await.contains(&blocked), "no metric reports the topic");
+    assert_eq!(parked(&stream, "true").await, 0, "no event is parked");
     client.topic_named(&missing).await;
     assert_ready(&listen, &worker).await;
     let found = results(&client, &missing).await;
@@ -255,13 +263,14 @@ async fn missing_topic() {
     assert!(!metrics(&listen).await.contains("tidemill_topic_blocked{"), "the metric stays");
 }
 
-/// All are small, and the topic takes few bytes: what the client library puts into one batch is refused together.
-async fn neighbours() {
+/// Every event is small enough for the topic, but the batches that the client library makes of them are not, and are refused as a
+/// whole.
+async fn an_event_refused_with_its_neighbours_takes_none_of_them_along() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", 4_000).await;
     let text = pipeline(PIPELINE, &stream.topic, &format!("topic: {{ name: {narrow} }}"));
-    // Each document comes in two batches, so that two events of its key may wait at a time.
+    // Each document comes in two batches, so that two events of its key may wait at the same time.
     stream.write_pipeline(&text.replace("max_records: 50", "max_records: 20"));
     let documents: Vec<(String, String)> = (0..40).map(|n| (format!("d{}", n % 20), noise(&n.to_string(), 1_500))).collect();
     let documents: Vec<(&str, &str)> = documents.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();

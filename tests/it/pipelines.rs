@@ -1,4 +1,4 @@
-//! Pipelines on real models: the shipped ones on the sentence encoder, and every kind of task on tiny checkpoints.
+//! Pipelines with real models: the shipped pipelines with the sentence encoder, and every kind of task with tiny checkpoints.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,18 +22,18 @@ use tokio::sync::OnceCell;
 
 use crate::harness::trial::{Needs, trial};
 
-/// A busy machine may have to fetch the encoder first.
+/// The encoder may have to be fetched first, on a busy machine.
 const WITH_ENCODER: Needs = Needs::NOTHING.within(Duration::from_secs(300));
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("pipelines::every_kind_of_task_works_on_one_document", Needs::NOTHING, every_kind_of_task),
-        trial("pipelines::a_model_that_does_not_fit_its_task_is_refused_at_start", Needs::NOTHING, misfits),
-        trial("pipelines::each_sample_record_becomes_what_its_truth_says", Needs::NOTHING, samples),
-        trial("pipelines::the_examples_of_shipped_pipelines_come_true", WITH_ENCODER, shipped_examples),
-        trial("pipelines::an_example_that_does_not_come_true_is_named", WITH_ENCODER, false_example),
-        trial("pipelines::products_are_classified_by_descriptions_and_by_a_trained_head", WITH_ENCODER, classified_products),
+        trial!(Needs::NOTHING, every_kind_of_task_works_on_one_document),
+        trial!(Needs::NOTHING, a_model_that_does_not_fit_its_task_is_refused_at_start),
+        trial!(Needs::NOTHING, each_sample_record_becomes_what_its_truth_says),
+        trial!(WITH_ENCODER, the_examples_of_shipped_pipelines_come_true),
+        trial!(WITH_ENCODER, an_example_that_does_not_come_true_is_named),
+        trial!(WITH_ENCODER, products_are_classified_by_descriptions_and_by_a_trained_head),
     ]
 }
 
@@ -84,7 +84,7 @@ fn product(outcome: &Outcome) -> &ComputedOutput {
     }
 }
 
-async fn every_kind_of_task() {
+async fn every_kind_of_task_works_on_one_document() {
     let definition = definition(
         "  about:  { classify: { model: encoder, labels: { mill: a mill by the water, sea: a ship at sea } } }
   some:   { classify: { model: encoder, multi: true, labels: { mill: [a mill, a wheel], sea: a ship } } }
@@ -126,13 +126,13 @@ async fn every_kind_of_task() {
     assert_eq!(line, format!("{mood}/{}/{}", summary.text, embedding.chunks.len()));
 }
 
-async fn misfits() {
+async fn a_model_that_does_not_fit_its_task_is_refused_at_start() {
     let engine = tiny();
     for (task, says) in [
         ("{ embed: { model: classifier } }", "model `classifier` is a classifier, but `embed` needs a sentence encoder"),
         ("{ summarize: { model: classifier } }", "`summarize` needs a sentence encoder"),
-        ("{ classify: { model: encoder } }", "has no labels, and model `encoder` is an encoder, which brings none"),
-        ("{ classify: { model: classifier, head: h.safetensors } }", "a classifier with labels of its own: leave out `head`"),
+        ("{ classify: { model: encoder } }", "has no labels, and model `encoder` is an encoder, which defines none"),
+        ("{ classify: { model: classifier, head: h.safetensors } }", "a classifier with its own labels: remove `head`"),
         ("{ classify: { model: encoder, head: nowhere/h.safetensors } }", "train it with `tidemill train-head`"),
         ("{ classify: { model: classifier, labels: { a: x, b: y } } }", "has no class `a`; its classes are calm, lively, stormy"),
         ("{ embed: { model: encoder, chunk: { tokens: 100000 } } }", "make `chunk.tokens` smaller"),
@@ -157,7 +157,7 @@ fn sample_lines() -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-async fn samples() {
+async fn each_sample_record_becomes_what_its_truth_says() {
     let (definition, truth) = (shipped("products.yaml"), truth());
     let lines = sample_lines();
     assert_eq!(json!(lines.len()), truth["records"]);
@@ -170,7 +170,7 @@ async fn samples() {
     assert_eq!(json!(dead), truth["dead_letters"]);
 }
 
-async fn shipped_examples() {
+async fn the_examples_of_shipped_pipelines_come_true() {
     let engine = encoder().await;
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(root().join("pipelines")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -184,7 +184,7 @@ async fn shipped_examples() {
     }
 }
 
-async fn false_example() {
+async fn an_example_that_does_not_come_true_is_named() {
     let text = std::fs::read_to_string(root().join("pipelines/news.yaml")).unwrap();
     let wrong = text.replace("label: Sports, min_confidence: 0.7", "label: Business, min_confidence: 0.7");
     assert_ne!(wrong, text, "the example about sports is gone from news.yaml");
@@ -195,7 +195,7 @@ async fn false_example() {
     assert!(sentence.contains("example `a match report`: task `topic`: expected label `Business`, found `Sports`"), "{sentence}");
 }
 
-async fn classified_products() {
+async fn products_are_classified_by_descriptions_and_by_a_trained_head() {
     let engine = encoder().await;
     let lines = sample_lines();
     let plain = shipped("products.yaml");
@@ -235,7 +235,7 @@ async fn classified_products() {
     assert!(by_head * 10 >= documents.len() * 9, "by the trained head {by_head} of {} are right", documents.len());
 }
 
-/// The department of each English sample.
+/// The expected department of each English sample.
 fn english(truth: &Value) -> BTreeMap<String, String> {
     let categories = truth["categories"].as_object().unwrap();
     let skus = |languages: &Value| -> Vec<String> { serde_json::from_value(languages["en"].clone()).unwrap() };

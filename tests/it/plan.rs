@@ -1,4 +1,4 @@
-//! Plans: what a job is said to take, against what there is.
+//! Plans of jobs: the estimated rows, time and cost against what the data really holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::harness::trial::{Needs, trial};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::NOTHING.within(Duration::from_secs(300));
     vec![
-        trial("plan::what_is_predicted_is_what_there_is", long, predictions),
-        trial("plan::a_budget_says_what_it_leaves_undone", long, budget),
-        trial("plan::a_rerun_counts_what_is_outdated_and_takes_over_the_rest", long, rerun),
-        trial("plan::an_evaluation_takes_nothing_over", long, evaluation),
+        trial!(long, what_is_predicted_is_what_there_is),
+        trial!(long, a_budget_says_what_it_leaves_undone),
+        trial!(long, a_rerun_counts_what_is_outdated_and_takes_over_the_rest),
+        trial!(long, an_evaluation_takes_nothing_over),
     ]
 }
 
-/// What a plan of the job says.
+/// The plan of a job, as JSON.
 async fn plan(setup: &BackfillSetup, job: &Value, arguments: &[&str]) -> Value {
     std::fs::write(setup.path("job.json"), job.to_string()).unwrap();
     let output = setup.run(&[&["plan", "--job", "job.json", "--json"], arguments].concat()).await;
@@ -34,12 +34,12 @@ fn assert_holds(plan: &Value, name: &str, truth: f64) {
     assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{name} is {truth}, not within {low}..{high}: {plan}");
 }
 
-/// Rows of everything that a job could leave behind.
+/// The number of rows in every table that a job could write to.
 const KEPT: &str = "SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM results) + (SELECT count(*) FROM batches)
     + (SELECT count(*) FROM positions) + (SELECT count(*) FROM jobs) + (SELECT count(*) FROM units)
     + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM parquet_files) + (SELECT count(*) FROM dead_letters)";
 
-/// A dataset of known make-up: of 3,000 rows, 105 have no text, and 900 repeat what one of 300 others says, three each.
+/// A dataset with known contents: of 3,000 rows 105 have no text, and 900 repeat the text of 300 others, three of each.
 fn known_rows() -> Vec<(String, String)> {
     let text = |n: usize| if n % 20 == 7 { String::new() } else { format!("text {n}") };
     let mut rows: Vec<(String, String)> = (0..2_100).map(|n| (format!("d{n}"), text(n))).collect();
@@ -50,7 +50,7 @@ fn known_rows() -> Vec<(String, String)> {
     rows
 }
 
-async fn predictions() {
+async fn what_is_predicted_is_what_there_is() {
     const SEEDS: usize = 10;
     let setup = BackfillSetup::new().await;
     let rows = known_rows();
@@ -79,7 +79,7 @@ async fn predictions() {
             }
         }
     }
-    // Of ten intervals of 95 %, one may well miss, and three or more do in one of a hundred cases.
+    // Of ten intervals of 95 % one may well miss. Three or more miss in one of a hundred cases.
     for misses in misses.values() {
         assert!(misses.len() <= 2, "{} of {SEEDS} intervals miss:\n{}", misses.len(), misses.join("\n"));
     }
@@ -89,10 +89,10 @@ async fn predictions() {
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&report["rows_done"], &report["dead"]), (&json!(3_000), &json!(2 * dead)), "{report}");
     let plan = last_line(&setup.run(&["plan", "--job", "job.json", "--json"]).await);
-    assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has it all now: {plan}");
+    assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has all outputs now: {plan}");
 }
 
-async fn budget() {
+async fn a_budget_says_what_it_leaves_undone() {
     let setup = BackfillSetup::new().await;
     let rows: Vec<(String, String)> =
         (0..400).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();
@@ -114,7 +114,7 @@ async fn budget() {
     assert_eq!(tight["documents"], ample["documents"], "the same seed chooses the same rows");
 }
 
-async fn rerun() {
+async fn a_rerun_counts_what_is_outdated_and_takes_over_the_rest() {
     const DOCUMENTS: usize = 900;
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..DOCUMENTS), 300);
@@ -131,7 +131,7 @@ async fn rerun() {
         assert_eq!(idle[figure], json!({ "expected": 0.0, "low": 0.0, "high": 0.0 }), "{figure} of nothing: {idle}");
     }
 
-    // A task that was not there: its outputs are missing, and those of the two others are taken over.
+    // A new task: its outputs are missing, and those of the two others are reused.
     let file = setup.path("pipelines/echo.yaml");
     let third = "  third: { render: { template: \"{{ document.id }}\" } }\nsinks:\n";
     let text = std::fs::read_to_string(&file).unwrap().replacen("sinks:\n", third, 1);
@@ -147,7 +147,7 @@ async fn rerun() {
     let one = plan(&setup, &job(json!(["first"])), &[]).await;
     assert_eq!(one["rows"], 0, "of the first task nothing is outdated: {one}");
 
-    // Of a third of the documents the second output is gone.
+    // A third of the documents lack the second output.
     let mut connection = PgConnection::connect(setup.database_url()).await.unwrap();
     let gone = "DELETE FROM results WHERE task = 'second' AND document_id IN (SELECT id FROM documents ORDER BY id LIMIT 300)";
     assert_eq!(sqlx::query(gone).execute(&mut connection).await.unwrap().rows_affected(), 300);
@@ -163,7 +163,7 @@ async fn rerun() {
     assert!(told.contains("pipeline `echo` has no task `fourth`"), "{told}");
 }
 
-async fn evaluation() {
+async fn an_evaluation_takes_nothing_over() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..500), 300);
     let (code, _, told) = setup.backfill("echo").await;
@@ -174,7 +174,7 @@ async fn evaluation() {
     let measured = plan(&setup, &evaluate, &[]).await;
     assert_eq!((&measured["rows"], &measured["sampled"]), (&json!(500), &json!(200)), "{measured}");
     assert_holds(&measured, "documents", 500.0);
-    assert_eq!(measured["reused_share"]["expected"], 0.0, "it measures what the tasks say now, not what they said: {measured}");
+    assert_eq!(measured["reused_share"]["expected"], 0.0, "it measures the tasks as they are now: {measured}");
     evaluate["expected"] = json!("txt");
     std::fs::write(setup.path("job.json"), evaluate.to_string()).unwrap();
     let refused = setup.run(&["plan", "--job", "job.json"]).await;

@@ -1,4 +1,4 @@
-//! Positions over a whole run: none may ever fall, and how long they stood still can be asked for.
+//! Reads all positions during a test: none may ever fall. It also measures how long they did not move.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use tidemill::store::{PositionRow, Store};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How often positions are looked at.
+/// How often positions are read.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Looks at positions until it is dropped.
+/// Reads positions until it is dropped.
 pub struct PositionWatcher {
     seen: Arc<Mutex<Seen>>,
     looking: JoinHandle<()>,
@@ -22,19 +22,19 @@ struct Seen {
     /// Next offset and epoch.
     last: HashMap<(String, String, i32), (i64, i64)>,
     falls: Vec<String>,
-    /// When positions were seen to have moved.
+    /// When a position was seen to have moved.
     moves: Vec<Instant>,
 }
 
 impl PositionWatcher {
-    /// Looks at every position of the ledger from now on.
+    /// Starts to read every position of the ledger.
     pub fn start(store: Store) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let looking = tokio::spawn({
             let seen = seen.clone();
             async move {
                 loop {
-                    // A ledger that is away for the moment has nothing to say.
+                    // Some tests make the ledger unavailable for a while.
                     if let Ok(Ok(rows)) = timeout(Duration::from_secs(2), store.list_positions(None)).await {
                         lock(&seen).look(rows);
                     }

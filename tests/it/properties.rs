@@ -1,4 +1,5 @@
-//! Whatever the world sends, and whatever an operator writes, is taken or refused with a reason: nothing panics, nothing runs on.
+//! Any record from a stream and any text from an operator is accepted or refused with a reason, without a panic and in bounded
+//! time.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,10 +23,10 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("properties::any_record_becomes_a_document_or_a_dead_letter", Needs::NOTHING, records),
-        trial("properties::a_damaged_pipeline_file_is_read_or_refused_with_its_line", Needs::NOTHING, pipeline_files),
-        trial("properties::any_template_ends_within_its_fuel", Needs::NOTHING, templates),
-        trial("properties::any_job_is_taken_and_written_alike_or_refused", Needs::NOTHING, jobs),
+        trial!(Needs::NOTHING, any_record_becomes_a_document_or_a_dead_letter),
+        trial!(Needs::NOTHING, a_damaged_pipeline_file_is_read_or_refused_with_its_line),
+        trial!(Needs::NOTHING, any_template_ends_within_its_fuel),
+        trial!(Needs::NOTHING, any_job_is_taken_and_written_alike_or_refused),
     ]
 }
 
@@ -36,7 +37,7 @@ fn check<S: Strategy>(strategy: S, property: impl Fn(S::Value) -> Result<(), Tes
     TestRunner::new(config).run(&strategy, property).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Values as JSON has them, with the keys that a pipeline reads among others.
+/// Any JSON value; some objects have the keys that a pipeline reads.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -55,11 +56,11 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-async fn records() {
+async fn any_record_becomes_a_document_or_a_dead_letter() {
     let payload = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
         any_json().prop_map(|value| value.to_string().into_bytes()),
-        // JSON that was cut off, or has a wrong byte.
+        // JSON that is cut off, or has one wrong byte.
         (any_json(), any::<Index>(), any::<u8>()).prop_map(|(value, index, byte)| {
             let mut bytes = value.to_string().into_bytes();
             let at = index.index(bytes.len());
@@ -159,7 +160,7 @@ impl Damage {
     }
 }
 
-async fn pipeline_files() {
+async fn a_damaged_pipeline_file_is_read_or_refused_with_its_line() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let shipped: Vec<(PathBuf, String)> = ["accounts.yaml", "news.yaml", "products.yaml", "sales.yaml", "tickets.yaml"]
         .map(|name| (folder.join(name), std::fs::read_to_string(folder.join(name)).unwrap()))
@@ -179,9 +180,9 @@ async fn pipeline_files() {
     });
 }
 
-/// Most of it is nothing that compiles; what does runs over whatever is there.
-async fn templates() {
-    /// Far more than the fuel of one template takes on a machine that is busy with other things.
+/// Most of these templates do not compile. Those that do are rendered.
+async fn any_template_ends_within_its_fuel() {
+    /// Far more than the fuel of one template takes on a busy machine.
     const LIMIT: Duration = Duration::from_secs(5);
     let part = prop_oneof![
         Just("{{ document.text }}"),
@@ -231,7 +232,7 @@ async fn templates() {
     });
 }
 
-async fn jobs() {
+async fn any_job_is_taken_and_written_alike_or_refused() {
     let good = prop::sample::select(vec![
         json!({"version": 1, "id": "a", "kind": "backfill", "pipeline": "news", "dataset": "archive", "prefix": "2025/",
                "since": "2025-03-01", "until": "2025-04-01", "sample": 10, "seed": 7, "priority": 3,
@@ -242,7 +243,7 @@ async fn jobs() {
                "expected": "label"}),
         json!({"version": 1, "id": "e", "kind": "delete", "pipeline": "news", "documents": ["x", "y"]}),
     ]);
-    // A good job with some of its keys changed or gone, or with one more.
+    // A valid job with some keys changed or removed, or with one more.
     let changed = (good, prop::collection::vec((any::<Index>(), prop::option::of(any_json())), 0..3), prop::option::of(".{1,6}"));
     let changed = changed.prop_map(|(mut job, changes, more)| {
         let keys = job.as_object_mut().unwrap();

@@ -1,4 +1,4 @@
-//! The committed query cache, by which builds without a database check their SQL, against the schema as it is.
+//! The committed query cache agrees with the migrations. Builds without a database check their SQL by it.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::harness::trial::{Needs, trial};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("queries::the_committed_cache_agrees_with_the_migrations", Needs::NOTHING, cache_agrees)]
+    vec![trial!(Needs::NOTHING, the_committed_cache_agrees_with_the_migrations)]
 }
 
-async fn cache_agrees() {
+async fn the_committed_cache_agrees_with_the_migrations() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");

@@ -1,4 +1,4 @@
-//! Recommendations: events that count once, documents near others, and what people come to next.
+//! Recommendations: interactions that count once, documents near others, and documents that people use next.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,11 +24,11 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(420));
     vec![
-        trial("recommend::events_count_once_through_crashes_and_repeats_until_they_are_withdrawn", Needs::KAFKA, counted_once),
-        trial("recommend::documents_are_chosen_by_likeness_taste_and_difference_with_reasons", Needs::NOTHING, chosen),
-        trial("recommend::a_crowd_of_documents_hides_none_that_is_near", Needs::NOTHING, crowded),
-        trial("recommend::no_question_about_interactions_reads_them_all", Needs::NOTHING, planned),
-        trial("recommend::what_people_came_to_next_is_foretold_better_than_by_popularity", alone, foretold),
+        trial!(Needs::KAFKA, events_count_once_through_crashes_and_repeats_until_they_are_withdrawn),
+        trial!(Needs::NOTHING, documents_are_chosen_by_likeness_taste_and_difference_with_reasons),
+        trial!(Needs::NOTHING, a_crowd_of_documents_hides_none_that_is_near),
+        trial!(Needs::NOTHING, no_question_about_interactions_reads_them_all),
+        trial!(alone, what_people_came_to_next_is_foretold_better_than_by_popularity),
     ]
 }
 
@@ -48,21 +48,21 @@ fn event(user: usize, item: usize) -> NewRecord {
     event_of(user, item, item)
 }
 
-/// The event by which a user came to the first document, which says that it was the second.
+/// An interaction of the user with the document `item`, whose id names the document `named`.
 fn event_of(user: usize, named: usize, item: usize) -> NewRecord {
     let id = format!("e-{user}-{named}");
     let payload = json!({"event": id, "user": format!("u{user}"), "item": format!("d{item}"), "at": "2026-03-01T12:00:00Z"});
     NewRecord { partition: None, key: id.into_bytes(), payload: Some(payload.to_string().into_bytes()) }
 }
 
-async fn counted_once() {
+async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn() {
     const PEOPLE: usize = 20;
     const ITEMS: usize = 10;
     let stream = TestStream::new(kafka::shared().await, 2).await;
     let topic = stream.client.topic("interactions", 2).await;
     std::fs::write(stream.path("pipelines").join("clicks.yaml"), clicks(&topic)).unwrap();
     stream.send(0..ITEMS).await;
-    // The document `d<n>` is seen by all but `2n` people.
+    // All people but `2n` have seen the document `d<n>`.
     let pairs: Vec<(usize, usize)> = (0..PEOPLE)
         .flat_map(|user| (0..ITEMS).map(move |item| (user, item)))
         .filter(|(user, item)| user + 2 * item < PEOPLE)
@@ -105,7 +105,11 @@ async fn counted_once() {
     assert_eq!(ids(&popular), (0..ITEMS).map(|item| format!("d{item}")).collect::<Vec<_>>(), "the most popular first");
     assert_eq!(popular["hits"][1]["reasons"], json!([{"kind": "popular", "people": PEOPLE - 2}]));
     assert_eq!(ids(&get("pipeline=echo&user=u3").await.1), ["d9"], "what they have seen is left out");
-    assert_eq!(stream.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]), popular, "both doors say the same");
+    assert_eq!(
+        stream.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]),
+        popular,
+        "HTTP and the command line say the same"
+    );
     assert_eq!(ids(&get("pipeline=echo&limit=2&filter=document.id+in+d4,d7").await.1), ["d4", "d7"]);
     for (query, says) in [
         ("pipeline=echo&document=d1", "makes no vectors"),
@@ -117,7 +121,7 @@ async fn counted_once() {
         assert!(status == StatusCode::BAD_REQUEST && refused["detail"].as_str().unwrap().contains(says), "{query}: {refused}");
     }
 
-    // One person takes everything back, and one event is told anew.
+    // One person withdraws all interactions, and one interaction is replaced.
     let withdrawn = (0..ITEMS).map(|item| NewRecord { payload: None, ..event(0, item) });
     let changes: Vec<NewRecord> = withdrawn.chain([event_of(1, 0, 9)]).collect();
     records += changes.len() as i64;
@@ -130,13 +134,13 @@ async fn counted_once() {
     stream.audit("after the withdrawal").await;
 }
 
-/// Documents in three departments, whose vectors lie along three axes, and people who did something with them.
+/// Documents in three departments, whose vectors lie along three axes, and interactions with them.
 struct RecommendSetup {
     store: Store,
     url: String,
 }
 
-/// Name and vector of each document.
+/// Id, department and vector of each document.
 fn places() -> impl Iterator<Item = (String, &'static str, [f32; 3])> {
     (0..6).flat_map(|n| {
         let off = 0.1 * n as f32;
@@ -174,7 +178,7 @@ impl RecommendSetup {
         postgres::execute(&self.url, statements).await;
     }
 
-    /// Somebody did something with a document so many hours ago.
+    /// Inserts an interaction with a document so many hours ago.
     async fn deed(&self, user: &str, item: &str, (kind, value): (&str, Option<f64>), hours: i32) {
         let value = value.map_or_else(|| "NULL".to_owned(), |value| value.to_string());
         self.run(&format!(
@@ -214,7 +218,7 @@ fn ids(hits: &[Recommendation]) -> Vec<&str> {
     hits.iter().map(|hit| hit.document_id.as_str()).collect()
 }
 
-async fn chosen() {
+async fn documents_are_chosen_by_likeness_taste_and_difference_with_reasons() {
     let setup = RecommendSetup::new().await;
     let alike = setup.recommender(0.0);
 
@@ -251,7 +255,7 @@ async fn chosen() {
         "without what they have seen"
     );
 
-    // Weeks later another taste has taken the place of the first.
+    // Weeks later newer interactions outweigh the first.
     setup.deed("changed", "g0", ("purchase", None), 24 * 200).await;
     setup.deed("changed", "t0", ("purchase", None), 1).await;
     assert_eq!(ids(&hits(&alike, &of("changed")).await)[0], "t1");
@@ -276,8 +280,8 @@ async fn chosen() {
     }
 }
 
-/// More documents than are compared one by one: the index is read, past what is seen and what the filter keeps out.
-async fn crowded() {
+/// With this many documents the index is read, and it must be read past documents that are seen or filtered out.
+async fn a_crowd_of_documents_hides_none_that_is_near() {
     let setup = RecommendSetup::new().await;
     let set = setup.store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
     setup
@@ -307,8 +311,8 @@ async fn crowded() {
     assert!(taste.len() == 8 && taste.iter().all(|hit| hit.score > 0.9), "{taste:?}");
 }
 
-/// A shop has millions of them.
-async fn planned() {
+/// A shop has millions of interactions.
+async fn no_question_about_interactions_reads_them_all() {
     let setup = RecommendSetup::new().await;
     setup
         .run(&format!(
@@ -338,7 +342,7 @@ async fn planned() {
     assert_eq!(checked, 2, "of one person, and of all");
 }
 
-/// The shipped pipeline with the tasks alone that recommendations look at: labels and vectors.
+/// The shipped pipeline with only the tasks that recommendations use: labels and vectors.
 fn without_writing(shipped: &str) -> String {
     let (labels, rest) = shipped.split_once("  summary:\n").expect("the shipped pipeline summarizes after it labels");
     let (_, sinks) = rest.split_once("\nsinks:\n").expect("tasks end where sinks begin");
@@ -347,8 +351,8 @@ fn without_writing(shipped: &str) -> String {
     format!("{labels}  vector:\n    embed: {{ model: minilm }}\nsinks:\n{sinks}\n")
 }
 
-/// The shipped sample, by the shipped encoder.
-async fn foretold() {
+/// The shipped sample with the shipped encoder.
+async fn what_people_came_to_next_is_foretold_better_than_by_popularity() {
     let folder = open_folder();
     let pipelines = folder.path().join("pipelines");
     std::fs::create_dir_all(pipelines.join("samples")).unwrap();

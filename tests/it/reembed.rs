@@ -1,4 +1,4 @@
-//! Vectors of another model, from the plan to the last document: what search answers meanwhile.
+//! Re-embedding with another model, from the plan to the last document, and the answers of search meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,10 +24,10 @@ const DOCUMENTS: usize = 400;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(300));
-    vec![trial("reembed::search_finds_every_document_while_vectors_move_and_compares_none_of_two_models", needs, half_way)]
+    vec![trial!(needs, search_finds_every_document_while_vectors_move_and_compares_none_of_two_models)]
 }
 
-/// An office whose pipeline makes vectors, of a model that can be changed.
+/// A stream with jobs whose pipeline makes vectors with a model that can be changed.
 async fn setup() -> JobSetup {
     let setup = JobSetup::new().await;
     let stream = &setup.stream;
@@ -40,7 +40,7 @@ async fn setup() -> JobSetup {
     stream.amend("tidemill.toml", |text| text + &format!("[models.minilm]\npath = \"{}\"\n", model.display()));
     stream.amend("pipelines/echo.yaml", |text| {
         let second = "second: { render: { template: \"{{ first.text }}?\" } }";
-        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(second), "the stream's second task has changed:\n{text}");
         text.replace(second, "second: { embed: { model: minilm } }")
     });
     let ids = StringArray::from_iter_values((0..DOCUMENTS).map(|n| format!("d{n}")));
@@ -49,7 +49,7 @@ async fn setup() -> JobSetup {
     setup
 }
 
-/// A text that no other document has, neither to the model, which does not know every digit, nor in words.
+/// A text unlike every other, both in words and in the tokens of the model, which does not know every digit.
 fn text(number: usize) -> String {
     const WORDS: [&str; 8] = ["mill", "water", "bread", "honey", "clock", "rain", "model", "table"];
     let [first, second, third] = [number / 64, number / 8, number].map(|at| WORDS[at % 8]);
@@ -60,7 +60,7 @@ fn text_of(document: &str) -> String {
     text(document[1..].parse().unwrap())
 }
 
-/// What search answers: document and place in each list, the best first.
+/// Hits of a search, the best first: the document, and its rank in each list.
 async fn search(address: &str, query: &str, mode: &str) -> Vec<Value> {
     let question = json!({ "query": query, "pipeline": PIPELINE, "mode": mode, "limit": 100 });
     let answer = reqwest::Client::new().post(format!("http://{address}/v1/search")).json(&question).send().await.unwrap();
@@ -72,16 +72,16 @@ fn found<'a>(hits: &'a [Value], document: &str) -> Option<&'a Value> {
     hits.iter().find(|hit| hit["document_id"] == document)
 }
 
-/// The space of each document's vectors.
+/// The embedding set of each document's vectors.
 async fn spaces(setup: &JobSetup) -> BTreeMap<String, i32> {
     let mut connection = PgConnection::connect(&setup.stream.database_url).await.unwrap();
     let rows = sqlx::query("SELECT DISTINCT document_id, set_id FROM embeddings").fetch_all(&mut connection).await.unwrap();
     let spaces: BTreeMap<String, i32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors of two spaces, or none");
+    assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors in two embedding sets, or in none");
     spaces
 }
 
-/// Hits by vector are of the space alone; nothing else stands among the vectors.
+/// Checks that a search by vector finds documents of the given set only.
 fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
     for hit in hits {
         let is_of_it = spaces[hit["document_id"].as_str().unwrap()] == space;
@@ -89,7 +89,7 @@ fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
     }
 }
 
-async fn half_way() {
+async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two_models() {
     let setup = setup().await;
     let stream = &setup.stream;
     let address = listen();
@@ -100,10 +100,10 @@ async fn half_way() {
     let old = *spaces(&setup).await.values().next().unwrap();
     let hits = search(&address, &text(7), "vector").await;
     assert_eq!(hits.len(), 100);
-    assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "one space, and words are asked for: {hits:?}");
+    assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "a search in one embedding set by words: {hits:?}");
     drop(worker);
 
-    // Another model under the same name, before anything is moved.
+    // Another model has the same name, and no document is re-embedded yet.
     stream.amend(&format!("model/{POOLING}"), |text| {
         text.replace("\"pooling_mode_cls_token\": false", "\"pooling_mode_cls_token\": true")
             .replace("\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false")
@@ -125,7 +125,7 @@ async fn half_way() {
         assert_eq!(hits[0]["chunk"]["text"], json!(text(17)), "{mode}: {hits:?}");
     }
 
-    // Half-way, where it is held.
+    // The job is held half-way.
     setup.ask(job).await;
     eventually("some have moved", Duration::from_secs(60), || async { spaces(&setup).await.values().any(|space| *space != old) })
         .await;
@@ -154,7 +154,7 @@ async fn half_way() {
     }
     drop(worker);
 
-    // At its end there is one space again, and it took what the plan said.
+    // At the end there is one embedding set again, and the job cost what the plan said.
     let worker = stream.worker_at(&address, "");
     assert_ready(&address, &worker).await;
     stream.command(&["jobs", "retry", "move"]);
@@ -170,11 +170,11 @@ async fn half_way() {
     assert_eq!(
         (progress.rows_done, progress.work.ok, progress.work.reused),
         (rows, rows, rows),
-        "only vectors are made anew: {progress:?}"
+        "only vectors are recomputed: {progress:?}"
     );
     let holds = |figure: &str, truth: f64| {
         let (low, high) = (plan[figure]["low"].as_f64().unwrap(), plan[figure]["high"].as_f64().unwrap());
-        assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and said to be {low} to {high}: {plan}");
+        assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and planned as {low} to {high}: {plan}");
     };
     holds("tokens", progress.work.tokens as f64);
     holds("documents", rows as f64);

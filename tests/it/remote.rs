@@ -1,4 +1,4 @@
-//! A model behind a server, asked through the same door as models in memory.
+//! A model behind a server, used through the same interface as models in memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,21 +33,21 @@ use crate::harness::{eventually, open_folder, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("remote::a_server_answers_beside_a_model_on_disk", Needs::NOTHING, beside_a_model),
-        trial("remote::a_document_at_fault_does_not_hold_up_the_others", Needs::NOTHING, one_at_fault),
-        trial("remote::a_server_out_of_order_ends_the_call_at_once", Needs::NOTHING, out_of_order),
-        trial("remote::a_server_that_hangs_ends_the_call_in_time", Needs::NOTHING, hanging),
-        trial("remote::neighbours_of_a_document_that_a_server_fails_at_are_asked_once", Needs::NOTHING, neighbours),
-        trial("remote::a_pipeline_starts_while_its_server_is_down", Needs::NOTHING, down_at_start),
-        trial("remote::a_stopped_backfill_ends_though_its_server_never_answers", Needs::NOTHING, stopped_while_down),
-        trial("remote::tasks_of_a_pipeline_do_not_see_that_a_server_answers", Needs::NOTHING, behind_a_pipeline),
+        trial!(Needs::NOTHING, a_server_answers_beside_a_model_on_disk),
+        trial!(Needs::NOTHING, a_document_at_fault_does_not_hold_up_the_others),
+        trial!(Needs::NOTHING, a_server_out_of_order_ends_the_call_at_once),
+        trial!(Needs::NOTHING, a_server_that_hangs_ends_the_call_in_time),
+        trial!(Needs::NOTHING, neighbours_of_a_document_that_a_server_fails_at_are_asked_once),
+        trial!(Needs::NOTHING, a_pipeline_starts_while_its_server_is_down),
+        trial!(Needs::NOTHING, a_stopped_backfill_ends_though_its_server_never_answers),
+        trial!(Needs::NOTHING, tasks_of_a_pipeline_do_not_see_that_a_server_answers),
     ]
 }
 
-/// Calls at the same time.
+/// How many calls run at the same time.
 const CONCURRENCY: usize = 4;
 
-/// A server that answers with what `play` makes of the body, and how often it was asked.
+/// A server that answers with the result of `play` on the body, and the number of its calls.
 async fn server(play: impl Fn(Value) -> Response + Clone + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -93,7 +93,7 @@ fn generate(text: &str, schema: Option<Value>) -> Request {
     Request { model: "clerk".into(), work: Work::Generate(generate) }
 }
 
-async fn beside_a_model() {
+async fn a_server_answers_beside_a_model_on_disk() {
     let (address, _) = server(|body| match body["response_format"].is_null() {
         true => said(&format!("about {}", body["messages"][0]["content"].as_str().unwrap())),
         false => said("{\"label\": \"garden\"}"),
@@ -122,7 +122,7 @@ async fn beside_a_model() {
     assert_eq!(engine.count_tokens("clerk", vec!["eight by".into()]).await.unwrap(), [2]);
 }
 
-async fn one_at_fault() {
+async fn a_document_at_fault_does_not_hold_up_the_others() {
     let (address, _) = server(|body| match body["messages"][0]["content"].as_str().unwrap() {
         "refused" => (StatusCode::BAD_REQUEST, Json(json!({"error": {"message": "no"}}))).into_response(),
         "lied about" => said("Here is your object: {"),
@@ -143,27 +143,27 @@ async fn one_at_fault() {
     assert_eq!(classes, [None, Some(FailureClass::Model), Some(FailureClass::Schema), None]);
 }
 
-async fn out_of_order() {
+async fn a_server_out_of_order_ends_the_call_at_once() {
     let (address, calls) = server(|_| StatusCode::UNAUTHORIZED.into_response()).await;
     let requests = (0..200).map(|n| generate(&format!("document {n}"), None)).collect();
     let failure = engine(address).run(requests).await.unwrap_err();
     assert_eq!(failure.component, Component::Model);
     assert!(failure.reason.contains("`models.clerk.api_key_env`"), "{}", failure.reason);
     let calls = calls.load(Ordering::SeqCst);
-    assert!(calls <= 2 * CONCURRENCY, "{calls} of 200 documents were asked about though the first answer says it all");
+    assert!(calls <= 2 * CONCURRENCY, "{calls} of 200 documents were asked about though the first answer applies to all");
 }
 
-async fn hanging() {
+async fn a_server_that_hangs_ends_the_call_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let engine = engine(format!("http://{}/v1", listener.local_addr().unwrap()));
     let start = Instant::now();
     let failure = engine.run((0..50).map(|n| generate(&format!("document {n}"), None)).collect()).await.unwrap_err();
     assert!(failure.reason.contains("no answer in time"), "{}", failure.reason);
-    // A call gives up after some 13 seconds; fifty documents that each waited for that would take minutes.
+    // A call fails after some 13 seconds. Fifty documents that each waited for that would take minutes.
     assert!(start.elapsed() < Duration::from_secs(45), "it took {:?}", start.elapsed());
 }
 
-async fn neighbours() {
+async fn neighbours_of_a_document_that_a_server_fails_at_are_asked_once() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = asked.clone();
     let (address, _) = server(move |body| {
@@ -183,12 +183,12 @@ async fn neighbours() {
     assert!(matches!(&answers[2], Err(Failure::Poison(poison)) if poison.reason.contains("502")), "{answers:?}");
     assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
     let times = |text: &str| asked.lock().unwrap().iter().filter(|asked| *asked == text).count();
-    assert_eq!((times("one"), times("two")), (1, 1), "what was answered is not paid for again");
+    assert_eq!((times("one"), times("two")), (1, 1), "an answer is kept and not requested again");
     engine.run(requests()[..1].to_vec()).await.unwrap();
     assert_eq!(times("one"), 2, "a call that ended well leaves nothing behind");
 }
 
-async fn down_at_start() {
+async fn a_pipeline_starts_while_its_server_is_down() {
     let is_up = Arc::new(AtomicBool::new(false));
     let up = is_up.clone();
     let (address, calls) = server(move |body| match up.load(Ordering::SeqCst) {
@@ -228,10 +228,10 @@ tasks:
         })
         .collect();
     assert_eq!(labels, ["garden", "kitchen", "garden"], "a choice without alternatives is what the server chose");
-    assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the document that says nothing is asked about once");
+    assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the empty document is sent once");
 }
 
-async fn stopped_while_down() {
+async fn a_stopped_backfill_ends_though_its_server_never_answers() {
     let (address, calls) = server(|_| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
     let database = postgres::database().await;
     let folder = open_folder();
@@ -252,11 +252,11 @@ async fn stopped_while_down() {
     eventually("the server is asked", Duration::from_secs(60), async || calls.load(Ordering::SeqCst) > 0).await;
     worker.signal(Signal::SIGTERM);
     let (status, log) = spawn_blocking(move || (worker.wait(Duration::from_secs(30)), worker.log())).await.unwrap();
-    assert_eq!(status.code(), Some(1), "it ends, and says that it is not done:\n{log}");
+    assert_eq!(status.code(), Some(1), "it ends and reports that it is not done:\n{log}");
     assert!(log.contains("run the same command again to go on"), "{log}");
 }
 
-async fn behind_a_pipeline() {
+async fn tasks_of_a_pipeline_do_not_see_that_a_server_answers() {
     let (address, _) = server(|body| {
         let asked = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
         match (body["response_format"].is_null(), asked.contains("liar")) {
@@ -288,7 +288,7 @@ tasks:
     let Output::Extraction(extraction) = &facts.output else { panic!("{facts:?}") };
     let grounded: Vec<Option<bool>> = extraction.leaves.iter().map(|leaf| leaf.grounded).collect();
     assert_eq!(grounded, [Some(true), Some(true), Some(false)], "{extraction:?}");
-    assert!(extraction.leaves.iter().all(|leaf| leaf.confidence.is_none()), "this server tells no probabilities");
+    assert!(extraction.leaves.iter().all(|leaf| leaf.confidence.is_none()), "this server returns no probabilities");
     assert_eq!(copy.output.text(), Some("Buy it: kettle for 49.5"));
     assert_eq!((facts.cost.tokens, facts.cost.generated), (5, 2));
     let [Outcome::Dead(poison), Outcome::Skipped(_)] = outcomes[1].as_slice() else { panic!("{:?}", outcomes[1]) };

@@ -1,4 +1,4 @@
-//! Schedules: each time is decided once, whoever looks and whoever dies.
+//! Schedules: each scheduled time is decided exactly once, with several processes and after crashes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,19 +28,19 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let minutes = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
-        trial("schedules::of_two_foremen_at_once_one_fires", Needs::NOTHING, one_of_two_fires),
-        trial("schedules::a_time_beside_an_open_job_becomes_what_the_policy_says", Needs::NOTHING, policies),
-        trial("schedules::after_a_pause_only_the_latest_time_is_caught_up", Needs::NOTHING, a_pause_is_caught_up),
-        trial("schedules::one_that_is_refused_stands_in_the_way_of_no_other", Needs::NOTHING, refused_and_others),
-        trial("schedules::a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other", Needs::NOTHING, refused_by_the_ledger),
-        trial("schedules::its_commands_tell_and_ask", Needs::NOTHING, commands),
-        trial("schedules::each_time_has_one_job_whichever_process_dies", minutes, whoever_dies),
+        trial!(Needs::NOTHING, of_two_foremen_at_once_one_fires),
+        trial!(Needs::NOTHING, a_time_beside_an_open_job_becomes_what_the_policy_says),
+        trial!(Needs::NOTHING, after_a_pause_only_the_latest_time_is_caught_up),
+        trial!(Needs::NOTHING, one_that_is_refused_stands_in_the_way_of_no_other),
+        trial!(Needs::NOTHING, a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other),
+        trial!(Needs::NOTHING, its_commands_tell_and_ask),
+        trial!(minutes, each_time_has_one_job_whichever_process_dies),
     ]
 }
 
 const PIPELINE: &str = "version: 1\nname: echo\nsource: { topic: none }\ntasks:\n  first: { render: { template: x } }\n";
 
-/// A foreman without a Kafka, of a pipeline with these schedules. `jobs_at_a_time` of 0 leaves every job in the queue.
+/// A job coordinator without Kafka for a pipeline with these schedules. With `jobs_at_a_time` of 0 every job stays queued.
 async fn coordinator(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &str) -> JobCoordinator {
     let definition = Definition::parse(Path::new("p.yaml"), &format!("{PIPELINE}schedules:\n{schedules}")).unwrap();
     let datasets: BTreeMap<_, _> = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
@@ -58,7 +58,8 @@ async fn coordinator(store: &Store, owner: &str, jobs_at_a_time: usize, schedule
         owner: owner.to_owned(),
         in_flight_bytes: 1 << 20,
     };
-    let topics = JobTopics { worker, places: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
+    let topics =
+        JobTopics { worker, unit_permits: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
     let config = JobsConfig { jobs_at_a_time, events_topic: topics.events_topic.clone(), ..JobsConfig::default() };
     JobCoordinator { topics: Arc::new(topics), config, publishes_units: false, schedules }
 }
@@ -67,7 +68,7 @@ fn minute(number: i64) -> Timestamp {
     "2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(number)
 }
 
-/// What became of each time, in order: `schedule time outcome job reason`.
+/// The decision on each scheduled time, in order: `schedule time outcome job reason`.
 async fn firings(database: &Database) -> Vec<String> {
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let query = "SELECT concat_ws(' ', schedule, to_char(fire_at AT TIME ZONE 'UTC', 'HH24:MI'), outcome, job_id, reason)
@@ -79,7 +80,7 @@ async fn state(store: &Store, job: &str) -> JobState {
     store.job(job).await.unwrap().unwrap_or_else(|| panic!("there is no job {job}")).state
 }
 
-async fn one_of_two_fires() {
+async fn of_two_foremen_at_once_one_fires() {
     let database = postgres::database().await;
     let text = "  often: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
     let (first, second) =
@@ -102,7 +103,7 @@ async fn one_of_two_fires() {
     assert_eq!(events, 12, "each is announced once");
 }
 
-async fn policies() {
+async fn a_time_beside_an_open_job_becomes_what_the_policy_says() {
     let database = postgres::database().await;
     let text = "  skips: { cron: '* * * * *', overlap: skip, job: { kind: rerun } }
   queues: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }
@@ -121,7 +122,7 @@ async fn policies() {
     ];
     assert_eq!(firings(&database).await, expected);
     let store = &database.store;
-    assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelling, "the earlier one is called off");
+    assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelling, "the earlier job is cancelled");
     assert_eq!(state(store, "echo.cancels@20261121T100200Z").await, JobState::Queued);
 
     let busy = coordinator(store, "busy", 9, text).await;
@@ -140,7 +141,7 @@ async fn policies() {
     assert_eq!(last, "echo.skips 10:03 fired echo.skips@20261121T100300Z", "nothing is open any more");
 }
 
-async fn a_pause_is_caught_up() {
+async fn after_a_pause_only_the_latest_time_is_caught_up() {
     let database = postgres::database().await;
     let text = "  often: { cron: '*/10 * * * *', job: { kind: rerun } }
   seldom: { cron: '5 10 * * *', catch_up: 20m, job: { kind: rerun } }\n";
@@ -150,10 +151,10 @@ async fn a_pause_is_caught_up() {
     let after = coordinator(&database.store, "after", 4, text).await;
     after.run_once_at(minute(33)).await.unwrap();
     let expected = [
-        "echo.often 10:10 missed nobody was there to fire it before the next one, at 2026-11-21T10:20:00Z",
-        "echo.often 10:20 missed nobody was there to fire it before the next one, at 2026-11-21T10:30:00Z",
+        "echo.often 10:10 missed no coordinator was running to fire it before the next time, 2026-11-21T10:20:00Z",
+        "echo.often 10:20 missed no coordinator was running to fire it before the next time, 2026-11-21T10:30:00Z",
         "echo.often 10:30 fired echo.often@20261121T103000Z",
-        "echo.seldom 10:05 missed nobody was there to fire it within 20m of its start",
+        "echo.seldom 10:05 missed no coordinator was running to fire it within 20m of its start",
     ];
     assert_eq!(firings(&database).await, expected);
     after.run_once_at(minute(34)).await.unwrap();
@@ -167,7 +168,7 @@ async fn a_pause_is_caught_up() {
     assert_eq!(firings(&database).await[3], "echo.often 10:48 fired echo.often@20261121T104800Z");
 }
 
-async fn refused_and_others() {
+async fn one_that_is_refused_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
     let text = "  broken: { cron: '* * * * *', job: { kind: backfill, dataset: archive, prefix: '{date}/' } }
   sound: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
@@ -176,11 +177,11 @@ async fn refused_and_others() {
     Arc::get_mut(&mut coordinator.topics).unwrap().worker.datasets.clear();
     coordinator.run_once_at(minute(1)).await.unwrap();
     let expected = [
-        "echo.broken 10:01 refused the configuration names no dataset `archive`; there are none",
+        "echo.broken 10:01 refused dataset `archive` is not configured; there are none",
         "echo.sound 10:01 fired echo.sound@20261121T100100Z",
     ];
     assert_eq!(firings(&database).await, expected);
-    // Its id stands for another job.
+    // Another job has its id.
     postgres::execute(
         &database.url,
         "INSERT INTO jobs (id, kind, pipeline, spec, state) VALUES ('echo.sound@20261121T100200Z', 'delete', 'echo', '{}', 'failed')",
@@ -188,10 +189,10 @@ async fn refused_and_others() {
     .await;
     coordinator.run_once_at(minute(2)).await.unwrap();
     let found = firings(&database).await;
-    assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` stands for another job", "{found:?}");
+    assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` belongs to another job", "{found:?}");
 }
 
-async fn refused_by_the_ledger() {
+async fn a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
     let coordinator = coordinator(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
     for (id, tasks) in [("first", r#"["\u0000"]"#), ("second", r#"["first"]"#)] {
@@ -202,8 +203,8 @@ async fn refused_by_the_ledger() {
         )
         .await;
     }
-    coordinator.look().await.unwrap();
-    coordinator.look().await.unwrap();
+    coordinator.run_once().await.unwrap();
+    coordinator.run_once().await.unwrap();
     let state = async |id: &str| postgres::count(&database.url, &format!("SELECT count(*) FROM jobs WHERE id = '{id}'")).await;
     assert_eq!((state("first' AND state = 'failed").await, state("second' AND state = 'succeeded").await), (1, 1));
     let asked = ["a\0".to_owned()];
@@ -211,7 +212,7 @@ async fn refused_by_the_ledger() {
     assert!(refused.is_refusal, "what is at fault is the value, not the database: {refused}");
 }
 
-async fn commands() {
+async fn its_commands_tell_and_ask() {
     let database = postgres::database().await;
     let folder = crate::harness::open_folder();
     std::fs::create_dir(folder.path().join("pipelines")).unwrap();
@@ -266,7 +267,7 @@ async fn commands() {
     assert!(told.contains("configuration: `schedules.weekly`: `cron` is `0 3 * * MOON`: "), "{told}");
 }
 
-async fn whoever_dies() {
+async fn each_time_has_one_job_whichever_process_dies() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let (jobs, units, events) =
         (stream.client.topic("jobs", 1).await, stream.client.topic("units", 2).await, stream.client.topic("job-events", 1).await);
@@ -281,7 +282,7 @@ async fn whoever_dies() {
     let mut workers = [stream.worker(""), stream.worker("")];
     eventually("the schedule is known", Duration::from_secs(90), || async { count("SELECT count(*) FROM schedules").await == 1 })
         .await;
-    // As if nobody had been there for a while.
+    // Moves the schedule back, as if no process had run for a while.
     postgres::execute(&stream.database_url, "UPDATE schedules SET decided_to = decided_to - interval '5 minutes'").await;
     eventually("the latest time is caught up", Duration::from_secs(60), || async {
         count("SELECT count(*) FROM firings WHERE outcome = 'fired'").await > 0

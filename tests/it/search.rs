@@ -1,4 +1,4 @@
-//! Search against a real Postgres with pgvector.
+//! Search on a real Postgres with pgvector.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,11 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("search::finds_what_was_asked_for_and_nothing_else", Needs::NOTHING, finds_what_was_asked_for),
-        trial("search::korean_is_found_beside_english_whatever_particle_follows", Needs::NOTHING, korean_is_found),
-        trial("search::filters_compare_numbers_texts_and_times", Needs::NOTHING, filters_compare),
-        trial("search::a_selective_filter_starves_no_vector_search", Needs::NOTHING, selective_filters_starve_nothing),
-        trial("search::pages_tile_the_answer_and_facets_count_all_of_it", Needs::NOTHING, pages_tile_the_answer),
+        trial!(Needs::NOTHING, finds_what_was_asked_for_and_nothing_else),
+        trial!(Needs::NOTHING, korean_is_found_beside_english_whatever_particle_follows),
+        trial!(Needs::NOTHING, filters_compare_numbers_texts_and_times),
+        trial!(Needs::NOTHING, a_selective_filter_starves_no_vector_search),
+        trial!(Needs::NOTHING, pages_tile_the_answer_and_facets_count_all_of_it),
     ]
 }
 
@@ -32,7 +32,7 @@ pub struct SearchSetup {
     pub set: EmbeddingSet,
 }
 
-/// Fills the empty database at `url`.
+/// Inserts these notes into the empty database at `url`.
 pub async fn setup(url: &str) -> SearchSetup {
     let store = Store::connect(&DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() }).unwrap();
     store.migrate().await.unwrap();
@@ -81,14 +81,14 @@ pub async fn setup(url: &str) -> SearchSetup {
     SearchSetup { store, set }
 }
 
-/// Adds a crowd of notes that lies nearer to `[1, 0, 0]` than any other, large enough that the space is indexed.
+/// Adds a crowd of notes nearer to `[1, 0, 0]` than all others, large enough that the embedding set is indexed.
 async fn crowd(url: &str, setup: &SearchSetup) {
     let id = setup.store.embedding_set(&setup.set).await.unwrap();
     add_crowd(url, id).await;
     assert_eq!(setup.store.index_embedding_sets().await.unwrap(), [id]);
 }
 
-/// Twelve thousand documents with a vector each.
+/// Inserts twelve thousand documents with a vector each.
 pub async fn add_crowd(url: &str, id: i32) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
@@ -105,7 +105,7 @@ pub async fn add_crowd(url: &str, id: i32) {
     connection.close().await.unwrap();
 }
 
-/// A document with one chunk a sentence; the vector is given to all of them.
+/// Inserts a document with one chunk for each sentence, all with the same vector.
 async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &str, text: &str) {
     sqlx::query("INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id) VALUES ($1, $2, 1, false, $3, '{}', gen_random_uuid())")
         .bind(pipeline)
@@ -132,7 +132,7 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
 }
 
 impl SearchSetup {
-    /// A question of the notes.
+    /// A query of the notes.
     pub fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
         let (set, task) = (self.set.clone(), "vector".to_owned());
         let vector = vector.map(|v| QueryVector { set, task, vector: v.to_vec(), words: String::new() });
@@ -149,7 +149,7 @@ impl SearchSetup {
         }
     }
 
-    /// Its answer.
+    /// The page that answers the query.
     pub async fn page(&self, query: &SearchQuery) -> SearchPage {
         self.store.search(query.clone()).await.unwrap()
     }
@@ -179,8 +179,8 @@ fn metadata(path: &[&str], test: FilterTest) -> SearchFilter {
     only(FilterPlace::Metadata(path.iter().map(|step| (*step).to_owned()).collect()), test)
 }
 
-/// Everything about search that needs a database; one library serves all.
-async fn finds_what_was_asked_for() {
+/// Everything about search that needs a database; the same notes serve all of it.
+async fn finds_what_was_asked_for_and_nothing_else() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
 
@@ -191,8 +191,8 @@ async fn finds_what_was_asked_for() {
     assert_eq!(kettle.chunk.text, "A kettle boils water in two minutes.");
 
     assert_eq!(setup.by_words("watering").await, ["kettle", "tomato"].map(String::from), "words are stemmed");
-    assert_eq!(setup.by_words("how do I prune a tomato plant").await, ["tomato"], "a question is not AND-ed to nothing");
-    assert_eq!(setup.by_words("water -kettle").await, ["tomato"], "an operator is meant");
+    assert_eq!(setup.by_words("how do I prune a tomato plant").await, ["tomato"], "a question need not match every word");
+    assert_eq!(setup.by_words("water -kettle").await, ["tomato"], "the operator works");
     assert_eq!(setup.by_words("토마토").await, ["korean"], "a word is found that goes on with a particle");
     for nonsense in ["'; DROP TABLE documents; --", "\\' :* & | ! ( ) <->", "the of and", "%s {{ 7*7 }} $1"] {
         setup.by_words(nonsense).await;
@@ -223,7 +223,7 @@ async fn finds_what_was_asked_for() {
     assert_eq!(fused[0].document_id, "kettle");
     let (vector, text) = (fused[0].explanation.vector.as_ref().unwrap(), fused[0].explanation.text.as_ref().unwrap());
     assert_eq!((vector.rank, text.rank, text.all_words), (1, 1, Some(true)));
-    assert!((vector.score - 1.0).abs() < 1e-6, "the similarity is told: {vector:?}");
+    assert!((vector.score - 1.0).abs() < 1e-6, "the score is not the similarity: {vector:?}");
     assert!((fused[0].score - 1.0).abs() < 1e-9, "the best of both lists: {}", fused[0].score);
     assert!((vector.adds + text.adds - fused[0].score).abs() < 1e-9, "the explanation adds up");
     let marked = |hit: &SearchHit| -> Vec<String> {
@@ -232,9 +232,9 @@ async fn finds_what_was_asked_for() {
     };
     assert_eq!(marked(&fused[0]), ["boils", "water"], "words are marked by their stems");
 
-    // A graph index may lose a vector that lies far from all others, so only what lies in the crowd is asserted without a filter.
+    // A graph index may miss a vector far from all others. Without a filter only documents in the crowd are checked.
     crowd(&database.url, &setup).await;
-    // 12,000 documents lie between the query and the few that pass the filter.
+    // 12,000 documents are nearer to the query than the few that pass the filter.
     let hits = setup.hits(None, Some([1.0, 0.0, 0.0]), labelled("garden"), 3).await;
     assert_eq!(ids(&hits), ["rake", "tomato", "korean"].map(String::from), "a narrow filter starves the vector search");
     let unfiltered = setup.hits(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10).await;
@@ -242,7 +242,7 @@ async fn finds_what_was_asked_for() {
     assert!(unfiltered.iter().all(|hit| hit.document_id.starts_with("crowd-") && hit.score > 0.99), "{unfiltered:?}");
 }
 
-async fn korean_is_found() {
+async fn korean_is_found_beside_english_whatever_particle_follows() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
@@ -284,13 +284,13 @@ async fn korean_is_found() {
     assert_eq!(found("물은").await, ["다"]);
     assert_eq!(found("한글").await, ["라"], "decomposed characters are the same");
     assert_eq!(found("東京").await, ["마"]);
-    assert_eq!(found("토마토 -방울").await, ["korean"], "an operator is meant");
+    assert_eq!(found("토마토 -방울").await, ["korean"], "the operator works");
     assert_eq!(found("\"햇빛이 필요하다\"").await, ["korean"], "a phrase across words");
     assert_eq!(found("\"필요하다 햇빛이\"").await, [""; 0]);
     assert_eq!(found("고구마").await, [""; 0]);
 }
 
-async fn filters_compare() {
+async fn filters_compare_numbers_texts_and_times() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
@@ -333,7 +333,7 @@ async fn filters_compare() {
         (fact("parts", FilterTest::OneOf(texts(&["lid"]))), vec!["kettle", "tomato"]),
         (fact("made", time(Less, "2025-03-01")), vec!["kettle", "tomato"]),
         (fact("made", time(AtLeast, "2025-02-28T20:00:00+01:00")), vec!["tomato"]),
-        // A text where a number is wanted, or a date, is neither smaller nor larger.
+        // A text is neither smaller nor larger than a number or a date.
         (metadata(&["price"], number(AtLeast, 0.0)), vec!["tomato"]),
         (metadata(&["shelf"], time(AtLeast, "1970-01-01")), vec![]),
         (metadata(&["shelf"], FilterTest::Compared(Greater, json!("a"))), vec!["tomato"]),
@@ -358,8 +358,8 @@ async fn filters_compare() {
     }
 }
 
-/// One document in a hundred passes, and those lie anywhere: what an index reads first is nearly all of the others.
-async fn selective_filters_starve_nothing() {
+/// One document in a hundred passes the filter, so that nearly all that an index reads first do not.
+async fn a_selective_filter_starves_no_vector_search() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     crowd(&database.url, &setup).await;
@@ -383,7 +383,7 @@ async fn selective_filters_starve_nothing() {
     }
 }
 
-/// The ten nearest by comparing all.
+/// The ten nearest documents, found by comparing all.
 async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let sign = if equal { "=" } else { "<=" };
@@ -394,7 +394,7 @@ async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<S
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap()
 }
 
-async fn pages_tile_the_answer() {
+async fn pages_tile_the_answer_and_facets_count_all_of_it() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     crowd(&database.url, &setup).await;
@@ -415,7 +415,7 @@ async fn pages_tile_the_answer() {
         seen.extend(ids(&answer.hits));
         assert_eq!(setup.page(&query).await, answer, "the same page again is the same");
         let labels: Vec<_> = answer.facets[0].values.iter().map(|value| (value.value.as_str(), value.documents)).collect();
-        // Among the vectors every document has a place.
+        // Every document has a rank in the list by vector.
         assert_eq!(labels, [("garden", 3), ("kitchen", 1)], "of all that can be found, whichever page is shown");
         assert_eq!(
             (answer.facets[0].more, answer.facets[0].without),

@@ -1,6 +1,6 @@
-//! Figures of search: `TIDEMILL_BENCH=1 TIDEMILL_DATA=folder cargo test --test it figures`. Each prints one JSON object and fails where
-//! it misses its bar. The folder holds `ag_news.jsonl` (`id`, `title`, `text`) and `grimm_tales.jsonl` (`id`, `abstract`, `text`),
-//! which are no part of the repository.
+//! The quality of search: `TIDEMILL_BENCH=1 TIDEMILL_DATA=folder cargo test --test it search_quality`. Each prints one JSON object
+//! and fails where a figure misses its limit. The folder holds `ag_news.jsonl` (`id`, `title`, `text`) and `grimm_tales.jsonl`
+//! (`id`, `abstract`, `text`), which are not part of the repository.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,20 +24,20 @@ use tidemill::store::{Fusion, QueryVector, SearchFilter, SearchQuery, Store};
 use crate::harness::postgres;
 use crate::harness::trial::{Needs, trial};
 
-/// The trials, where they are asked for.
+/// The tests, where `TIDEMILL_BENCH` is set.
 pub fn trials() -> Vec<Trial> {
     if std::env::var_os("TIDEMILL_BENCH").is_none() {
         return Vec::new();
     }
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(1800));
     vec![
-        trial("search_quality::a_title_finds_its_article", alone, news),
-        trial("search_quality::an_abstract_finds_its_tale", alone, tales),
-        trial("search_quality::an_index_of_a_hundred_thousand_vectors", alone, index),
+        trial!(alone, a_title_finds_its_article),
+        trial!(alone, an_abstract_finds_its_tale),
+        trial!(alone, an_index_of_a_hundred_thousand_vectors),
     ]
 }
 
-/// Rows of a file of the folder that `TIDEMILL_DATA` names.
+/// Rows of a file in the folder that `TIDEMILL_DATA` names.
 fn rows(name: &str) -> Vec<Value> {
     let folder: PathBuf =
         std::env::var_os("TIDEMILL_DATA").expect("TIDEMILL_DATA names no folder; set it to one that holds the data").into();
@@ -51,7 +51,7 @@ fn text<'a>(row: &'a Value, field: &str) -> &'a str {
     row[field].as_str().unwrap_or_else(|| panic!("{row} has no `{field}`"))
 }
 
-/// Documents of one pipeline, found by the shipped way of searching.
+/// Documents of one pipeline, and the service's own search over them.
 struct SearchSetup {
     searcher: Searcher,
     _database: postgres::Database,
@@ -107,7 +107,7 @@ async fn insert(connection: &mut PgConnection, set: i32, (id, text): &(String, S
 }
 
 impl SearchSetup {
-    /// The places at which the questions find their documents among the first `limit`, of those that do.
+    /// The ranks of the queries' documents, for those that are among the first `limit` hits.
     async fn places(&self, questions: &[(String, String)], mode: Mode, limit: usize) -> Vec<usize> {
         let found = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
@@ -124,9 +124,10 @@ impl SearchSetup {
     }
 }
 
-/// Each title against the texts of all: without the titles, and with them, as `pipelines/news.yaml` has them.
-/// Without, some titles share neither words nor meaning with their texts: the first tens of both lists together hold 0.90 of them.
-async fn news() {
+/// Searches for each title among the texts of all articles, without and with titles; `pipelines/news.yaml` has them with titles.
+/// Some titles share neither words nor meaning with their texts: without titles, the first ten of both lists together hold 0.90 of
+/// the articles.
+async fn a_title_finds_its_article() {
     let articles = rows("ag_news.jsonl");
     let questions: Vec<_> = articles.iter().map(|row| (text(row, "id").to_owned(), text(row, "title").to_owned())).collect();
     let id = |row: &Value| text(row, "id").to_owned();
@@ -141,16 +142,16 @@ async fn news() {
         json!({ "figure": "news", "articles": articles.len(), "questions": questions.len(), "recall_at_10": recall,
                             "mean_reciprocal_rank_of_texts": means })
     );
-    assert!(alone["vector"] >= 0.85, "vectors find {:.3} of the articles, which is to be 0.85", alone["vector"]);
-    assert!(alone["text"] >= 0.78, "words find {:.3} of the articles, which is to be 0.78", alone["text"]);
+    assert!(alone["vector"] >= 0.85, "vectors find {:.3} of the articles, and must find 0.85", alone["vector"]);
+    assert!(alone["text"] >= 0.78, "words find {:.3} of the articles, and must find 0.78", alone["text"]);
     assert!(means["hybrid"] >= means["vector"] + 0.03, "both lists rank no better than vectors alone: {means:?}");
     assert!(alone["hybrid"] >= alone["vector"], "both lists find fewer than vectors alone: {alone:?}");
-    assert!(titled["hybrid"] >= 0.93, "both lists find {:.3} of the articles, which is to be 0.93", titled["hybrid"]);
+    assert!(titled["hybrid"] >= 0.93, "both lists find {:.3} of the articles, and must find 0.93", titled["hybrid"]);
 }
 
 type Figures = BTreeMap<&'static str, f64>;
 
-/// The share of the questions that find their document among the first ten, and the mean of the reciprocals of its places there.
+/// The share of the queries that find their document among the first ten, and the mean reciprocal rank there.
 async fn recall_of_news(questions: &[(String, String)], documents: &[(String, String)]) -> (Figures, Figures) {
     let setup = setup(documents).await;
     let (mut recall, mut means) = (Figures::new(), Figures::new());
@@ -162,27 +163,27 @@ async fn recall_of_news(questions: &[(String, String)], documents: &[(String, St
     (recall, means)
 }
 
-async fn tales() {
+async fn an_abstract_finds_its_tale() {
     let tales = rows("grimm_tales.jsonl");
     let documents: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "text").to_owned())).collect();
     let questions: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "abstract").to_owned())).collect();
     let setup = setup(&documents).await;
     let found = setup.places(&questions, Mode::Hybrid, 3).await.len();
     println!("{}", json!({ "figure": "tales", "tales": tales.len(), "found_in_first_3": found }));
-    assert!(found * 27 >= 24 * tales.len(), "{found} of {} tales are found, which is to be 24 of 27", tales.len());
+    assert!(found * 27 >= 24 * tales.len(), "{found} of {} tales are found, and must be 24 of 27", tales.len());
 }
 
 const VECTORS: usize = 100_000;
 const DIMENSION: usize = 384;
 const CLIENTS: usize = 8;
 
-/// Vectors as documents have them: in heaps of all sizes, not spread evenly, which no data is.
-struct Heaps {
+/// Random vectors in clusters of all sizes, as those of documents are.
+struct VectorClusters {
     centres: Vec<Vec<f32>>,
     random: StdRng,
 }
 
-impl Heaps {
+impl VectorClusters {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(7);
         let centres = (0..500).map(|_| (0..DIMENSION).map(|_| random.random::<f32>() - 0.5).collect()).collect();
@@ -218,17 +219,17 @@ async fn store(connection: &mut PgConnection, set: i32, prefix: &str, vectors: &
     .unwrap();
 }
 
-async fn index() {
+async fn an_index_of_a_hundred_thousand_vectors() {
     let database = postgres::database().await;
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: DIMENSION };
     let id = database.store.embedding_set(&set).await.unwrap();
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    let mut heaps = Heaps::new(1);
+    let mut clusters = VectorClusters::new(1);
     for part in 0..VECTORS / 1_000 {
-        let vectors: Vec<String> = (0..1_000).map(|_| spelled(&heaps.vector())).collect();
+        let vectors: Vec<String> = (0..1_000).map(|_| spelled(&clusters.vector())).collect();
         store(&mut connection, id, &format!("v{part}"), &vectors).await;
     }
-    // The default is too little to build so large an index in memory. Connections from now on have enough.
+    // The default is too small to build so large an index in memory. New connections have enough.
     let memory =
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET maintenance_work_mem = ''512MB''', current_database()); END $$";
     postgres::execute(&database.url, memory).await;
@@ -236,8 +237,8 @@ async fn index() {
     assert_eq!(builder.index_embedding_sets().await.unwrap(), [id]);
     postgres::execute(&database.url, "ANALYZE").await;
 
-    let mut heaps = Heaps::new(2);
-    let questions: Vec<Vec<f32>> = (0..200).map(|_| heaps.vector()).collect();
+    let mut clusters = VectorClusters::new(2);
+    let questions: Vec<Vec<f32>> = (0..200).map(|_| clusters.vector()).collect();
     let recall = recall(&mut connection, &database.store, &set, &questions).await;
     let (latencies, written) = race(&database, &set, id, &questions).await;
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
@@ -247,8 +248,8 @@ async fn index() {
         json!({ "figure": "index", "vectors": VECTORS, "recall_at_10": recall, "clients": CLIENTS, "searches": latencies.len(),
                 "p50_ms": median, "p99_ms": late, "documents_written_meanwhile": written })
     );
-    assert!(recall >= 0.98, "the index finds {recall:.3} of what an exact search does, which is to be 0.98");
-    assert!(late < 50.0, "p99 is {late:.1} ms, which is to be below 50");
+    assert!(recall >= 0.98, "the index finds {recall:.3} of what an exact search does, and must find 0.98");
+    assert!(late < 50.0, "p99 is {late:.1} ms, and must be below 50");
 }
 
 fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {
@@ -266,7 +267,7 @@ fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {
     }
 }
 
-/// Of the ten nearest by comparing all, the share that a search finds.
+/// The share of the ten truly nearest documents that a search finds.
 async fn recall(connection: &mut PgConnection, store: &Store, set: &EmbeddingSet, questions: &[Vec<f32>]) -> f64 {
     let mut found = 0;
     for vector in questions {
@@ -282,16 +283,16 @@ async fn recall(connection: &mut PgConnection, store: &Store, set: &EmbeddingSet
     found as f64 / (questions.len() * 10) as f64
 }
 
-/// How long searches take, sorted, while documents are written; and how many were.
+/// The durations of searches while documents are written, sorted, and the number of documents that were written.
 async fn race(database: &postgres::Database, set: &EmbeddingSet, id: i32, questions: &[Vec<f32>]) -> (Vec<Duration>, usize) {
     let over = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn({
         let (url, over) = (database.url.clone(), over.clone());
         async move {
             let mut connection = PgConnection::connect(&url).await.unwrap();
-            let (mut heaps, mut written) = (Heaps::new(3), 0);
+            let (mut clusters, mut written) = (VectorClusters::new(3), 0);
             while !over.load(Ordering::Relaxed) {
-                let vectors: Vec<String> = (0..10).map(|_| spelled(&heaps.vector())).collect();
+                let vectors: Vec<String> = (0..10).map(|_| spelled(&clusters.vector())).collect();
                 store(&mut connection, id, &format!("w{written}"), &vectors).await;
                 written += vectors.len();
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -306,7 +307,7 @@ async fn race(database: &postgres::Database, set: &EmbeddingSet, id: i32, questi
             let page = database.store.search(query(set, &questions[(number * 31 + turn) % questions.len()])).await.unwrap();
             taken.push(began.elapsed());
             assert_eq!(page.hits.len(), 10);
-            // People read what they find, and not all for the same time.
+            // People read what they find, for different times.
             tokio::time::sleep(Duration::from_millis(random.random_range(50..150))).await;
         }
         taken

@@ -1,4 +1,4 @@
-//! A Kafka that asks who is there: the walk over passwords and TLS, and the sentence where it is refused.
+//! Kafka with authentication: streams over passwords and TLS, and the error messages where the broker refuses them.
 
 use std::time::Duration;
 
@@ -14,24 +14,20 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let limit = Duration::from_secs(300);
     vec![
-        trial("secured::a_password_in_plain_text_needs_no_tls_in_the_build", Needs::KAFKA.within(limit), without_tls),
-        trial(
-            "secured::the_walk_needs_the_password_and_the_authority_and_nothing_else",
-            Needs::KAFKA_TLS.within(limit),
-            with_tls,
-        ),
+        trial!(Needs::KAFKA.within(limit), a_password_in_plain_text_needs_no_tls_in_the_build),
+        trial!(Needs::KAFKA_TLS.within(limit), the_walk_needs_the_password_and_the_authority_and_nothing_else),
     ]
 }
 
-async fn without_tls() {
+async fn a_password_in_plain_text_needs_no_tls_in_the_build() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "plain").await;
     wrong_password(&broker, "plain").await;
     no_rights(&broker, "plain").await;
 }
 
-/// One broker serves all of it: starting one is most of the work.
-async fn with_tls() {
+/// One broker serves all cases, because starting one takes most of the time.
+async fn the_walk_needs_the_password_and_the_authority_and_nothing_else() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "scram-sha-256").await;
     walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-256").await;
@@ -42,7 +38,7 @@ async fn with_tls() {
     no_rights(&broker, "scram-sha-256").await;
 }
 
-/// A world whose workers enter by the listener at `address`; the test itself uses the open one.
+/// A stream whose workers use the listener at `address`. The test itself uses the listener without authentication.
 async fn stream(broker: &SecuredBroker, address: &str, security: &str) -> TestStream {
     let stream = TestStream::new(broker.client.clone(), 1).await;
     std::fs::write(stream.path("password"), format!("{PASSWORD}\n")).unwrap();
@@ -76,7 +72,7 @@ async fn wrong_password(broker: &SecuredBroker, mechanism: &str) {
     stream.send(0..5).await;
     let told = says(&url, &worker, "authentication failed").await;
     assert!(told.contains("broker") && told.contains("`kafka.security.username`"), "/readyz says {told}");
-    assert!(worker.ended().is_none(), "a password may be mended while the process waits:\n{}", worker.log());
+    assert!(worker.ended().is_none(), "the process did not wait for another password:\n{}", worker.log());
     let log = worker.log();
     assert!(log.contains("authentication failed"), "the log does not say why:\n{log}");
     assert!(!log.contains("88888"), "the log shows the password:\n{log}");

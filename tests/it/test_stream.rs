@@ -1,4 +1,5 @@
-//! A small world to break: a topic, a database, a folder of configuration and worker processes, and the books that must balance.
+//! A stream to break: a topic, a database, a folder of configuration and worker processes, and the counts that must agree at the
+//! end.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -19,43 +20,41 @@ use crate::harness::worker::{TEST_VARIABLES, Worker};
 use crate::harness::{eventually, open_folder, postgres};
 use crate::position_watcher::PositionWatcher;
 
-/// The pipeline that the worlds run: two tasks without a model, the second on the first.
+/// The pipeline that streams run: two tasks without a model, the second on the output of the first.
 pub const PIPELINE: &str = "echo";
 
-/// Tasks of the pipeline.
+/// How many tasks the pipeline has.
 pub const TASKS: i64 = 2;
 
-/// A topic, a ledger and the workers' folder.
+/// A topic, a ledger, and the folder that workers run in.
 pub struct TestStream {
-    /// The broker.
     pub client: Client,
     /// The topic of documents.
     pub topic: String,
     /// The topic of results.
     pub results: String,
-    /// The ledger.
     pub store: Store,
-    /// Where it is.
+    /// The ledger's address.
     pub database_url: String,
-    /// What the workers are told of it: another address where a proxy stands between.
+    /// The ledger's address for workers: that of a proxy where one is in between.
     pub route_to_database: String,
-    /// What the workers are told of the broker.
+    /// The broker's address for workers.
     pub route_to_broker: String,
-    /// Further lines of the configuration, sections and all.
+    /// Further sections of the configuration.
     pub settings: String,
-    /// Positions, looked at again and again.
+    /// Reads the positions all the time.
     pub positions: PositionWatcher,
     folder: TempDir,
 }
 
 impl TestStream {
-    /// A world on the shared Postgres.
+    /// A stream on the shared Postgres.
     pub async fn new(client: Client, partitions: i32) -> Self {
         let database = postgres::database().await;
         Self::on(client, partitions, (database.store, database.url)).await
     }
 
-    /// A world on another Postgres.
+    /// A stream on another Postgres.
     pub async fn on(client: Client, partitions: i32, (store, database_url): (Store, String)) -> Self {
         let topic = client.topic("documents", partitions).await;
         let results = client.topic("results", 1).await;
@@ -91,12 +90,12 @@ impl TestStream {
         )
     }
 
-    /// Puts another pipeline file into the place of the first.
+    /// Replaces the pipeline file.
     pub fn write_pipeline(&self, text: &str) {
         std::fs::write(self.path("pipelines").join("echo.yaml"), text).unwrap();
     }
 
-    /// What another command says on stdout.
+    /// Runs another command, which must succeed, and returns its stdout.
     pub fn command(&self, arguments: &[&str]) -> String {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         program.args(arguments).args(["--config", "tidemill.toml"]).current_dir(self.folder.path());
@@ -106,7 +105,7 @@ impl TestStream {
         said.into_owned()
     }
 
-    /// The JSON object at the end of what another command says.
+    /// Runs another command with `--json`, and returns the JSON object on its last line.
     pub fn answer(&self, arguments: &[&str]) -> Value {
         let said = self.command(&[arguments, &["--json"]].concat());
         serde_json::from_str(said.lines().last().unwrap()).unwrap_or_else(|e| panic!("{said} is no JSON: {e}"))
@@ -125,7 +124,7 @@ impl TestStream {
         std::fs::write(self.path("tidemill.toml"), config).unwrap();
     }
 
-    /// Changes a file in the workers' folder.
+    /// Rewrites a file of the workers' folder.
     pub fn amend(&self, name: &str, change: impl FnOnce(String) -> String) {
         let path = self.path(name);
         std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
@@ -146,13 +145,13 @@ impl TestStream {
         self.worker_with(listen, &[("FAILPOINTS", failpoints)])
     }
 
-    /// Starts a worker with these variables besides.
+    /// Starts a worker with further environment variables.
     pub fn worker_with(&self, listen: &str, variables: &[(&str, &str)]) -> Worker {
         let environment = [&[("TIDEMILL_DATABASE__URL", self.route_to_database.as_str())], variables].concat();
         Worker::start(self.folder.path(), &["run", "--config", "tidemill.toml", "--listen", listen], &environment)
     }
 
-    /// Sends documents `range`, one version each.
+    /// Sends the documents of the range, one version of each.
     pub async fn send(&self, range: std::ops::Range<usize>) {
         let record = |n: usize| NewRecord {
             partition: None,
@@ -162,17 +161,17 @@ impl TestStream {
         self.client.send(&self.topic, range.map(record).collect()).await;
     }
 
-    /// Records that the ledger has committed.
+    /// How many records the ledger has committed.
     pub async fn committed(&self) -> i64 {
         self.store.positions(PIPELINE, &self.topic).await.map(|p| p.iter().map(|(_, next)| next).sum()).unwrap_or(-1)
     }
 
-    /// Claims on partitions, of all workers so far.
+    /// How often workers have claimed a partition so far.
     pub async fn claims(&self) -> i64 {
         postgres::count(&self.database_url, "SELECT coalesce(sum(epoch), 0)::bigint FROM positions").await
     }
 
-    /// Runs `tidemill` with the arguments to its end: whether it succeeded, and what it said.
+    /// Runs `tidemill` with the arguments: whether it succeeded, and its stderr and stdout.
     pub async fn tidemill(&self, arguments: &[&str]) -> (bool, String) {
         let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidemill"));
         program.args(arguments).args(["--config", "tidemill.toml"]).current_dir(self.folder.path());
@@ -184,7 +183,7 @@ impl TestStream {
         (output.status.success(), said)
     }
 
-    /// Waits until the ledger has committed `records` and published its events.
+    /// Waits until the ledger has committed `records` records and published all events.
     pub async fn drained(&self, records: i64, limit: Duration) {
         eventually(&format!("{records} records are committed"), limit, || async { self.committed().await == records }).await;
         eventually("the outbox is empty", Duration::from_secs(30), || async {
@@ -193,18 +192,18 @@ impl TestStream {
         .await;
     }
 
-    /// Checks that the books balance whatever happened: the ledger's invariants hold, and nothing half done is visible.
+    /// Checks that the ledger's invariants hold: its counts agree, and nothing unfinished is visible.
     pub async fn audit(&self, when: &str) {
         let violations = self.store.audit().await.unwrap();
         assert!(violations.is_empty(), "{when}: {}", violations.join("; "));
     }
 
-    /// Checks that `documents` sent once each, and `redelivered` more that changed nothing, ended exactly once everywhere.
+    /// Checks that `documents`, sent once each, and `redelivered` repetitions of them were processed exactly once everywhere.
     pub async fn assert_exactly_once(&self, documents: i64, redelivered: i64) {
         self.assert_exactly_once_except(documents, redelivered, 0).await;
     }
 
-    /// The same, where `dead` records besides are at fault as a whole.
+    /// Checks the same where `dead` further records became dead letters as a whole.
     pub async fn assert_exactly_once_except(&self, documents: i64, redelivered: i64, dead: i64) {
         let count = |query: &'static str| postgres::count(&self.database_url, query);
         self.audit("at the end").await;
@@ -216,7 +215,7 @@ impl TestStream {
         assert_eq!((units, parts), (expected, expected), "produced × tasks = in = ok + reused + skipped + dead");
         assert_eq!(count("SELECT count(*) FROM results").await, documents * TASKS, "distinct keys = rows");
         assert_eq!(count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
-        assert_eq!(count("SELECT count(*) FROM dead_letters").await, dead, "nothing else was at fault but the world");
+        assert_eq!(count("SELECT count(*) FROM dead_letters").await, dead, "no other record became a dead letter");
         let ok = count("SELECT sum(units_ok)::bigint FROM batches").await;
         let (rows, keys) = self.parquet().await;
         assert_eq!(rows, ok as usize, "live Parquet rows = units computed");
@@ -236,7 +235,7 @@ impl TestStream {
         rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect()
     }
 
-    /// Sweeps as the caretaker does, but without its patience; then nothing is on the disk but live files, and nothing else listed.
+    /// Deletes files that never became live, as the service does but at once; then the files on disk are exactly the live ones.
     async fn assert_swept(&self) {
         let condemned = self.store.condemn_files("results", 0.0).await.unwrap();
         for path in &condemned {
@@ -284,7 +283,7 @@ fn last_events(events: &BTreeMap<String, Value>) -> BTreeSet<[String; 3]> {
     last.into_iter().map(|((document, task), fingerprint)| [document, task, fingerprint]).collect()
 }
 
-/// Every file under the folder.
+/// Finds every Parquet file below the folder.
 fn files(folder: &Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).flatten() {
         match entry.path() {
@@ -295,7 +294,7 @@ fn files(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The events of a topic of one partition, by their ids, which are in the order of their making.
+/// The events of a topic with one partition, by their ids. Ids are in the order in which events were made.
 pub async fn read_topic(client: &Client, topic: &str) -> BTreeMap<String, Value> {
     let (config, topic) = (client.config(), topic.to_owned());
     tokio::task::spawn_blocking(move || read_events(config, &topic)).await.unwrap()

@@ -1,4 +1,4 @@
-//! Words in a real Postgres: which are one, how many documents hold each, and how they rank.
+//! Search by words on a real Postgres: which spellings are one word, how many documents contain each, and how documents are ranked.
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -15,14 +15,14 @@ use crate::harness::{open_folder, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("words::parts_of_part_numbers_and_addresses_are_found", Needs::NOTHING, parts_are_found),
-        trial("words::forms_of_letters_make_no_difference", Needs::NOTHING, forms_are_one),
-        trial("words::rare_words_and_short_documents_count_more", Needs::NOTHING, rare_words_count),
-        trial("words::the_best_are_found_without_looking_at_every_frequent_word", Needs::NOTHING, nothing_is_missed),
-        trial("words::counts_follow_documents_and_commits_do_not_wait_for_each_other", Needs::NOTHING, counts_follow),
-        trial("words::documents_from_before_are_counted", Needs::NOTHING, earlier_ones_are_counted),
-        trial("words::a_filter_value_that_no_document_can_have_is_refused", Needs::NOTHING, values_are_checked),
-        trial("words::a_record_that_died_is_one_letter_however_many_tasks_it_has", Needs::NOTHING, letters_are_counted),
+        trial!(Needs::NOTHING, parts_of_part_numbers_and_addresses_are_found),
+        trial!(Needs::NOTHING, forms_of_letters_make_no_difference),
+        trial!(Needs::NOTHING, rare_words_and_short_documents_count_more),
+        trial!(Needs::NOTHING, the_best_are_found_without_looking_at_every_frequent_word),
+        trial!(Needs::NOTHING, counts_follow_documents_and_commits_do_not_wait_for_each_other),
+        trial!(Needs::NOTHING, documents_from_before_are_counted),
+        trial!(Needs::NOTHING, a_filter_value_that_no_document_can_have_is_refused),
+        trial!(Needs::NOTHING, a_record_that_died_is_one_letter_however_many_tasks_it_has),
     ]
 }
 
@@ -55,7 +55,7 @@ async fn ids(store: &Store, words: &str) -> Vec<String> {
     scored(store, words, 10).await.into_iter().map(|(id, _)| id).collect()
 }
 
-async fn parts_are_found() {
+async fn parts_of_part_numbers_and_addresses_are_found() {
     let database = filled(&[
         ("lamp", "Brass lamp EL-4105 with a switch."),
         ("cve", "The update closes CVE-2026-2332 in the gateway."),
@@ -85,11 +85,11 @@ async fn parts_are_found() {
         assert_eq!(found.first().map(String::as_str), Some(expected), "{words}: {found:?}");
         assert!(!found.contains(&"other".to_owned()), "{words}: {found:?}");
     }
-    assert_eq!(ids(&database.store, "lamp -EL-4105").await, ["mail"], "what is ruled out is ruled out as a whole");
+    assert_eq!(ids(&database.store, "lamp -EL-4105").await, ["mail"], "an excluded phrase is excluded as a whole");
     assert_eq!(ids(&database.store, "note").await, [""; 0], "a tag is no text");
 }
 
-async fn forms_are_one() {
+async fn forms_of_letters_make_no_difference() {
     let documents = [
         ("composed", "Bäckerei Müller, Straße 5"),
         ("decomposed", "Ba\u{308}ckerei Mu\u{308}ller, Cafe\u{301}"),
@@ -134,8 +134,8 @@ async fn forms_are_one() {
     }
 }
 
-/// The scores are those of the formula.
-async fn rare_words_count() {
+/// Checks the scores against the formula.
+async fn rare_words_and_short_documents_count_more() {
     let database = filled(&[
         ("a", "merger talks"),
         ("b", "merger talks today after long talks"),
@@ -151,7 +151,7 @@ async fn rare_words_count() {
         ["a", "b", "d", "c"],
         "the rare word counts most, the short document next, further occurrences less and less"
     );
-    // Stems: a 2, b 5 (`after` is no word that counts), c 2, d 3, e 1; 13 words in 5 documents.
+    // Stems: a 2, b 5 (`after` is a stop word), c 2, d 3, e 1; 13 words in 5 documents.
     let (mean, rarity) = (13.0 / 5.0, |held: f64| (1.0 + (5.0 - held + 0.5) / (held + 0.5)).ln());
     let part = |held: f64, times: f64, length: f64| rarity(held) * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / mean));
     for (id, expected) in [
@@ -163,13 +163,13 @@ async fn rare_words_count() {
         let (_, score) = found.iter().find(|(found, _)| found == id).unwrap();
         assert!((score - expected).abs() < 1e-9, "{id}: {score} is not {expected}");
     }
-    // Of a word that occurs too often to be told apart, the most are counted.
+    // A word that occurs more often than the count can hold has the largest count.
     postgres::execute(&database.url, "UPDATE documents SET text = repeat('talks ', 300) WHERE id = 'd'").await;
     assert_eq!(ids(&database.store, "talks").await[0], "d");
 }
 
-/// With many documents that hold frequent words, the order is the one that looking at all of them gives.
-async fn nothing_is_missed() {
+/// With many documents that contain frequent words, the order is the same as when every document is scored.
+async fn the_best_are_found_without_looking_at_every_frequent_word() {
     let database = postgres::database().await;
     postgres::execute(
         &database.url,
@@ -182,7 +182,7 @@ async fn nothing_is_missed() {
     .await;
     for words in ["vanadium zinc copper rises market", "rises market", "zinc vanadium", "copper zinc market"] {
         let first = scored(&database.store, words, 50).await;
-        // A page as deep as all documents looks at all of them.
+        // A page that reaches to the last document scores all of them.
         let all = scored(&database.store, &format!("{words} or nothing or {}", words.replace(' ', " or ")), 50).await;
         assert_eq!(first.len(), 50);
         let scores = |found: &[(String, f64)]| found.iter().map(|(_, score)| (score * 1e9) as i64).collect::<Vec<_>>();
@@ -190,17 +190,17 @@ async fn nothing_is_missed() {
     }
 }
 
-/// What the audit says of counts.
+/// The audit's complaints about counts.
 async fn miscounted(store: &Store) -> Vec<String> {
     store.audit().await.unwrap().into_iter().filter(|violation| violation.contains("are counted for the word")).collect()
 }
 
-async fn counts_follow() {
+async fn counts_follow_documents_and_commits_do_not_wait_for_each_other() {
     let database = filled(&[("a", "tin and copper"), ("b", "copper copper"), ("c", "zinc")]).await;
     assert_eq!(miscounted(&database.store).await, [""; 0]);
     let mut one = PgConnection::connect(&database.url).await.unwrap();
     let mut other = PgConnection::connect(&database.url).await.unwrap();
-    // Where one commit waited for the other's row, it would be refused.
+    // A commit that had to wait for the other's row would fail.
     for connection in [&mut one, &mut other] {
         sqlx::raw_sql("SET lock_timeout = '2s'; BEGIN").execute(&mut *connection).await.unwrap();
     }
@@ -229,7 +229,7 @@ async fn counts_follow() {
         assert_eq!(miscounted(&database.store).await, [""; 0], "after {change}");
     }
     postgres::execute(&database.url, "DELETE FROM documents WHERE pipeline = 'p'").await;
-    // While somebody writes, too: what he adds is left for the next time.
+    // This also works while another transaction writes; its words are counted the next time.
     sqlx::raw_sql("BEGIN; SET lock_timeout = '2s'").execute(&mut one).await.unwrap();
     sqlx::query(INSERT).bind("h").bind("lead in zinc").execute(&mut one).await.unwrap();
     database.store.gather_word_counts(1).await.unwrap();
@@ -242,7 +242,7 @@ async fn counts_follow() {
     assert_eq!(postgres::count(&database.url, "SELECT sum(documents)::bigint FROM word_counts WHERE word = 'lead'").await, 1);
 }
 
-async fn earlier_ones_are_counted() {
+async fn documents_from_before_are_counted() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let schema = "CREATE SCHEMA earlier; SET search_path = earlier, public";
@@ -272,7 +272,7 @@ async fn earlier_ones_are_counted() {
     store.close().await;
 }
 
-async fn values_are_checked() {
+async fn a_filter_value_that_no_document_can_have_is_refused() {
     let folder = open_folder();
     let file = "version: 1\nname: p\nsource: { topic: p, metadata: [price, made, name] }\n\
                 tasks: { topic: { classify: { model: m, labels: { outdoor: out, indoor: in } } } }\n";
@@ -313,23 +313,23 @@ async fn values_are_checked() {
         assert_eq!(ask(line).await, Ok(hits), "{line}");
     }
     for (line, expected) in [
-        ("topic=outdor", "the filter `topic` names `outdor`, which it never is; did you mean `outdoor`?"),
+        ("topic=outdor", "the filter `topic` names `outdor`, which is not a value of `topic`; did you mean `outdoor`?"),
         ("topic!=outdor", "did you mean `outdoor`?"),
         ("topic in indoor,outdor", "did you mean `outdoor`?"),
         (
             "price<abc",
-            "the filter `price` compares with `abc`, but of `price` there are no texts, only numbers; compare it with one of those, as `price<50`",
+            "the filter `price` compares with `abc`, but `price` has no texts, only numbers; give one of those, as in `price<50`",
         ),
-        ("price<2025-01-01", "there are no dates or times, only numbers"),
-        ("name>5", "there are no numbers, only texts"),
-        ("topic.confidence>high", "there are no texts, only numbers"),
+        ("price<2025-01-01", "`price` has no dates or times, only numbers"),
+        ("name>5", "`name` has no numbers, only texts"),
+        ("topic.confidence>high", "`topic.confidence` has no texts, only numbers"),
     ] {
         let refused = ask(line).await.unwrap_err();
         assert!(refused.contains(expected), "{line}: {refused}");
     }
 }
 
-async fn letters_are_counted() {
+async fn a_record_that_died_is_one_letter_however_many_tasks_it_has() {
     let database = postgres::database().await;
     postgres::execute(
         &database.url,

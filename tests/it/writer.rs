@@ -1,4 +1,4 @@
-//! The shipped generator at work on the shipped tickets, from Kafka record to committed row.
+//! The shipped generator on the shipped tickets, from Kafka record to committed row.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,14 +18,14 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
-    vec![trial("writer::tickets_become_topics_facts_and_gists_that_say_where_they_come_from", alone, tickets)]
+    vec![trial!(alone, tickets_become_topics_facts_and_gists_that_say_where_they_come_from)]
 }
 
-/// The least share of topics and of fields that must be right: the model card states over 0.99 for tickets with names and numbers
-/// that the writer has not seen.
+/// The share of topics and of fields that must be right at least. The model card states over 0.99 for tickets with names and
+/// numbers that the generator has not seen.
 const RIGHT: f64 = 0.95;
 
-async fn tickets() {
+async fn tickets_become_topics_facts_and_gists_that_say_where_they_come_from() {
     let folder = open_folder();
     let (first, mut worker) = serve(folder.path()).await;
     assert_eq!(first["documents"], 30, "{first}");
@@ -83,7 +83,7 @@ async fn tickets() {
     stop(&mut worker);
 }
 
-/// Every value that is said to be grounded stands in the text where it is said to.
+/// Checks that every grounded value is in the text at its span.
 fn evidence_holds(stored: &Value, text: &str) {
     for leaf in stored["leaves"].as_array().unwrap() {
         let value = stored["fields"].pointer(leaf["path"].as_str().unwrap()).unwrap();

@@ -1,35 +1,35 @@
-//! The address of a server, which must not hold a secret: addresses are printed.
+//! Addresses of servers. They are printed, so they must not contain secrets.
 
 use reqwest::Url;
 
 use super::ConfigError;
 
-/// A setting that holds an address.
-pub(super) struct Address<'a> {
-    /// The setting, `models.writer.base_url`.
+/// A setting whose value is an address.
+pub(super) struct AddressSetting<'a> {
+    /// The name of the setting, such as `models.writer.base_url`.
     pub(super) setting: &'a str,
-    /// An address as it should be.
+    /// A valid address, for messages.
     pub(super) example: &'a str,
-    /// Where a secret goes instead.
+    /// Where to put a secret instead, for messages.
     pub(super) secret: &'a str,
 }
 
-impl Address<'_> {
-    /// Reads what the setting says. Neither that nor the parser's words are shown: someone may have written a password into it.
+impl AddressSetting<'_> {
+    /// Parses the address. Messages show neither the text nor the parser's message, because the text may contain a password.
     pub(super) fn read(&self, text: &str) -> Result<Url, ConfigError> {
         let Self { setting, example, secret } = self;
         let refuse = |reason: String| Err(ConfigError(format!("`{setting}` {reason}")));
         let Ok(url) = Url::parse(text.trim_end_matches('/')) else {
-            return refuse(format!("is no address; write it like {example:?}"));
+            return refuse(format!("is not an address; write it like {example:?}"));
         };
         if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
             return refuse("must begin with http:// or https://".into());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse(format!("holds a user or a password; {secret}"));
+            return refuse(format!("contains a user or a password; {secret}"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return refuse(format!("holds a `?` or a `#`; end it before that, as in {example:?}"));
+            return refuse(format!("contains a `?` or a `#`; end it before that, as in {example:?}"));
         }
         Ok(url)
     }

@@ -1,4 +1,4 @@
-//! Where models compute.
+//! The devices that models run on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
-/// A device that models compute on.
+/// A device that models run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ComputeDevice {
@@ -29,7 +29,7 @@ impl FromStr for ComputeDevice {
         };
         number
             .map(Self::Cuda)
-            .ok_or_else(|| format!("{text:?} is no device; write \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU"))
+            .ok_or_else(|| format!("{text:?} is not a device; write \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU"))
     }
 }
 
@@ -91,8 +91,8 @@ impl TryFrom<Vec<ComputeDevice>> for ComputeDevices {
         };
         let cpus = devices.iter().filter(|device| **device == ComputeDevice::Cpu).count();
         if cpus > 0 && cpus < devices.len() {
-            let reason = "the cores and a GPU cannot share the work, for they round in different ways and a row would depend on where it \
-                          was computed; name GPUs only, or \"cpu\"";
+            let reason = "the CPU and a GPU cannot share the work: they round differently, so that a result would depend on the \
+                          device; name GPUs only, or \"cpu\"";
             return Err(reason.into());
         }
         let twice = devices.iter().enumerate().find(|(place, device)| devices[..*place].contains(device));
@@ -103,12 +103,12 @@ impl TryFrom<Vec<ComputeDevice>> for ComputeDevices {
     }
 }
 
-/// One device, several in a list, or several in one text with commas, as a variable of the environment brings them.
+/// One device, several in a list, or several in one text with commas, which an environment variable needs.
 impl<'de> Deserialize<'de> for ComputeDevices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Named;
+        struct DevicesVisitor;
 
-        impl<'de> Visitor<'de> for Named {
+        impl<'de> Visitor<'de> for DevicesVisitor {
             type Value = Vec<ComputeDevice>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for ComputeDevices {
             }
         }
 
-        deserializer.deserialize_any(Named)?.try_into().map_err(D::Error::custom)
+        deserializer.deserialize_any(DevicesVisitor)?.try_into().map_err(D::Error::custom)
     }
 }
 
@@ -147,10 +147,11 @@ mod tests {
     fn what_is_no_device_is_refused_with_those_there_are() {
         for text in ["gpu", "cuda:", "cuda:-1", "CUDA", ""] {
             let error = text.parse::<ComputeDevice>().unwrap_err();
-            assert!(error.contains(&format!("{text:?} is no device")) && error.contains("\"cuda:1\""), "{error}");
+            assert!(error.contains(&format!("{text:?} is not a device")) && error.contains("\"cuda:1\""), "{error}");
         }
     }
-    /// The devices of a file, or what is said against them.
+
+    /// The devices of a file with this value, or the error.
     fn configured(value: &str) -> Result<ComputeDevices, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tidemill.toml");
@@ -175,7 +176,7 @@ mod tests {
             ("[]", "empty"),
             ("[\"cuda:0\", \"cuda\"]", "cuda:0 is named twice"),
             ("[\"cuda:0\", \"cpu\"]", "GPUs only"),
-            ("[\"cpu\", \"gpu\"]", "\"gpu\" is no device"),
+            ("[\"cpu\", \"gpu\"]", "\"gpu\" is not a device"),
             ("3", "a device or a list of devices"),
         ];
         for (value, reason) in cases {

@@ -1,4 +1,4 @@
-//! The model host's settings.
+//! Settings of the model engine.
 
 use std::fmt;
 
@@ -7,28 +7,30 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use super::device::ComputeDevices;
 
-/// The model host.
+/// The engine, which runs the models.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Where models compute: `cpu`, `cuda`, or `cuda:1` for the second GPU; or a list of these, which share the work.
+    /// The devices that models run on: `cpu`, `cuda`, or `cuda:1` for the second GPU; or a list of these, which share the work.
     pub device: ComputeDevices,
-    /// Threads of the CPU device, or of all of them together; all cores unless told.
+    /// Threads of the CPU device, or of all CPU devices together. The default is the number of cores.
     pub threads: Option<usize>,
-    /// Tokens of one batch of an encoder; measured for each of them unless told, which `"auto"` says, too.
+    /// The largest number of tokens in one batch of an encoder. By default, or with `"auto"`, it is measured for each model.
     #[serde(deserialize_with = "batch_tokens")]
     pub batch_tokens: Option<usize>,
-    /// Memory for the KV cache of each generator, in MiB; unless told, 1024, or half of what a GPU has free once models are loaded.
+    /// Memory for the KV cache of each generative model, in MiB. The default is 1024, or on a GPU half of the memory that is free
+    /// after models are loaded.
     pub kv_cache_mib: Option<usize>,
-    /// Tokens of one step of a generator, rows that write and pieces of prompts; 512, or 2048 on a GPU, unless told.
+    /// The largest number of tokens in one step of a generative model, of prompts and of sequences that are written. The default is
+    /// 512, or 2048 on a GPU.
     pub step_tokens: Option<usize>,
 }
 
-/// A number of tokens, or none for `"auto"`. A variable of the environment brings the number as text.
+/// A number of tokens, or none for `"auto"`. An environment variable has the number as text.
 fn batch_tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-    struct Tokens;
+    struct TokensVisitor;
 
-    impl Visitor<'_> for Tokens {
+    impl Visitor<'_> for TokensVisitor {
         type Value = Option<usize>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,7 +56,7 @@ fn batch_tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usi
         }
     }
 
-    deserializer.deserialize_any(Tokens)
+    deserializer.deserialize_any(TokensVisitor)
 }
 
 #[cfg(test)]

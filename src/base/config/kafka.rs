@@ -1,10 +1,10 @@
-//! How to reach Kafka, and what to show it.
+//! The connection to Kafka.
 //!
-//! | `protocol` | the connection | who we are |
+//! | `protocol` | encryption | authentication |
 //! |---|---|---|
-//! | `plaintext` | open | nobody asks |
-//! | `ssl` | TLS | nobody asks, or a certificate of ours says it |
-//! | `sasl_plaintext` | open: only within a network that is trusted | `username` and a password |
+//! | `plaintext` | none | none |
+//! | `ssl` | TLS | none, or a client certificate |
+//! | `sasl_plaintext` | none: only for trusted networks | `username` and a password |
 //! | `sasl_ssl` | TLS | `username` and a password |
 
 use std::collections::BTreeMap;
@@ -16,64 +16,57 @@ use serde::Deserialize;
 use super::ConfigError;
 use super::secret::SecretSource;
 
-/// Where Kafka is.
+/// The connection to Kafka.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// `host:port[,host:port…]`.
     pub brokers: String,
-    /// How the connection is secured.
     pub security: KafkaSecurityConfig,
-    /// Further librdkafka settings. Those that the ledger's guarantees rest on cannot be changed.
+    /// Further librdkafka settings. Settings that exactly-once processing depends on cannot be changed.
     pub settings: BTreeMap<String, String>,
 }
 
-/// How the connection to Kafka is secured.
+/// Encryption and authentication of the connection to Kafka.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaSecurityConfig {
-    /// `plaintext` unless told.
+    /// The default is `plaintext`.
     pub protocol: Option<SecurityProtocol>,
-    /// How the password is proved.
     pub mechanism: Option<SaslMechanism>,
-    /// Who we are.
     pub username: Option<String>,
-    /// The variable of the environment that holds the password.
+    /// The environment variable with the password.
     pub password_env: Option<String>,
-    /// A file that holds the password.
+    /// A file with the password.
     pub password_file: Option<PathBuf>,
-    /// The authorities that may have signed the brokers' certificates, in PEM; those of the system unless told.
+    /// A PEM file with the certificate authorities of the brokers. The default is the authorities of the system.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate, in PEM.
+    /// A PEM file with the client certificate.
     pub certificate_file: Option<PathBuf>,
-    /// The key of our certificate, in PEM.
+    /// A PEM file with the key of the client certificate.
     pub key_file: Option<PathBuf>,
 }
 
-/// How a connection is secured.
+/// Kafka's `security.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecurityProtocol {
-    /// Not at all.
     Plaintext,
-    /// By TLS.
     Ssl,
-    /// By a password alone.
     SaslPlaintext,
-    /// By a password within TLS.
     SaslSsl,
 }
 
-/// How a password is proved.
+/// Kafka's `sasl.mechanism`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum SaslMechanism {
-    /// It is sent.
+    /// The password itself is sent.
     #[serde(rename = "plain")]
     Plain,
-    /// It is proved by SHA-256, and never sent.
+    /// A challenge-response with SHA-256; the password is not sent.
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
-    /// It is proved by SHA-512, and never sent.
+    /// A challenge-response with SHA-512; the password is not sent.
     #[serde(rename = "scram-sha-512")]
     ScramSha512,
 }
@@ -84,12 +77,12 @@ impl SecurityProtocol {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
-    /// Whether a password is asked for.
+    /// Whether the client authenticates with a password.
     pub fn has_password(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 
-    /// The name as the file and librdkafka write it.
+    /// The name in the file and in librdkafka's settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plaintext => "plaintext",
@@ -101,7 +94,7 @@ impl SecurityProtocol {
 }
 
 impl SaslMechanism {
-    /// The name as librdkafka writes it.
+    /// The name in librdkafka's settings.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -112,10 +105,10 @@ impl SaslMechanism {
 }
 
 impl KafkaConfig {
-    /// The settings of librdkafka that the security asks for. Reads the password and looks at the files.
+    /// The librdkafka settings for `security`. Reads the password, and checks that the files can be read.
     ///
     /// # Errors
-    /// One sentence where a setting contradicts another, or something is missing. The password is never shown.
+    /// Where settings contradict each other, or one is missing. The message never shows the password.
     pub fn security_settings(&self) -> Result<Vec<(&'static str, String)>, ConfigError> {
         self.security_settings_with(|variable| std::env::var(variable).ok())
     }
@@ -135,7 +128,7 @@ impl KafkaConfig {
         }
         if protocol.has_tls() {
             let ca = security.ca_file.as_deref().map(|file| pem("ca_file", file)).transpose()?;
-            // The OpenSSL that is built in knows no folder of authorities: it must be told to look where systems have one.
+            // The built-in OpenSSL has no default folder of authorities. `probe` makes librdkafka look in the usual folders.
             settings.push(("ssl.ca.location", ca.unwrap_or_else(|| "probe".into())));
         }
         for (file, setting, name) in [
@@ -149,7 +142,7 @@ impl KafkaConfig {
         Ok(settings)
     }
 
-    /// Whether the settings go together; no file is read.
+    /// Checks that the settings are consistent, without reading files.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let security = &self.security;
         let refuse = |reason: String| Err(ConfigError(format!("`kafka.security.{reason}")));
@@ -174,9 +167,9 @@ impl KafkaConfig {
                 None => Ok(()),
             };
         };
-        if let Some(twice) = self.settings.keys().find(|name| is_ours(name)) {
+        if let Some(twice) = self.settings.keys().find(|name| is_set_by_security(name)) {
             let reason =
-                format!("`kafka.settings` sets `{twice}` and `kafka.security` says it, too; remove it from the settings");
+                format!("`kafka.settings` sets `{twice}`, which `kafka.security` sets, too; remove it from `kafka.settings`");
             return Err(ConfigError(reason));
         }
         let name = protocol.as_str();
@@ -221,8 +214,8 @@ impl KafkaSecurityConfig {
     }
 }
 
-/// Whether a setting of librdkafka is one that the security says.
-fn is_ours(name: &str) -> bool {
+/// Whether `kafka.security` sets this librdkafka setting.
+fn is_set_by_security(name: &str) -> bool {
     matches!(
         name,
         "security.protocol"
@@ -236,7 +229,7 @@ fn is_ours(name: &str) -> bool {
     )
 }
 
-/// The path of a file that can be read: librdkafka's own sentence would not name the setting.
+/// The path of a readable file. It is checked here, because librdkafka's message would not name our setting.
 fn pem(setting: &str, path: &Path) -> Result<String, ConfigError> {
     let shown = path.display();
     match std::fs::File::open(path) {

@@ -1,11 +1,11 @@
-//! Layers of configuration become one [`Config`]; whatever is wrong with a layer is said with its place and the mend.
+//! Merges the layers of configuration into one [`Config`]. A message about a wrong setting names the layer and how to fix it.
 //!
-//! | layer, weakest first | relative paths in it start from | text becomes a number |
+//! | layer, weakest first | base of relative paths | text is converted to a number |
 //! |---|---|---|
 //! | defaults | the current folder | |
 //! | the file | the file's folder | never: TOML has types |
-//! | `TIDEMILL_*` variables, `__` between levels | the current folder | where the setting is one |
-//! | flags | the current folder | where the setting is one |
+//! | `TIDEMILL_*` variables, with `__` between levels | the current folder | if the setting is a number |
+//! | flags | the current folder | if the setting is a number |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{Config, secret};
+use super::{Config, ConfigError, secret};
 use crate::did_you_mean::suggestion;
 
-/// The file that is read where none is named.
+/// The file that is read if none is given.
 pub const DEFAULT_FILE: &str = "tidemill.toml";
 
-/// `TIDEMILL_*` variables that are no settings: the command line, the kernels and the tests read them.
+/// `TIDEMILL_*` variables that are not settings: the command line, the kernels and the tests read them.
 const NOT_SETTINGS: &[&str] = &[
     "TIDEMILL_CONFIG",
     "TIDEMILL_LOG",
@@ -32,7 +32,7 @@ const NOT_SETTINGS: &[&str] = &[
     "TIDEMILL_REQUIRE_TOOLS",
 ];
 
-/// Settings that hold a path, wherever they stand.
+/// Names of settings, at any level, whose value is a path.
 const PATHS: &[&str] = &[
     "data_dir",
     "pipelines",
@@ -48,38 +48,32 @@ const PATHS: &[&str] = &[
     "key_file",
 ];
 
-/// Settings whose value no message may show.
+/// Names of settings, at any level, whose value messages must not show.
 const SECRETS: &[&str] = &["url", "token", "metrics_token", "settings"];
 
-/// A setting that cannot be used: one sentence with the thing, the place and the mend.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
-
-/// A flag of the command line that sets something the configuration knows.
+/// A command-line flag that overrides a setting.
 #[derive(Debug, Clone)]
 pub struct Flag {
-    /// The flag as typed, `--listen`.
+    /// The flag, such as `--listen`.
     pub name: &'static str,
-    /// The setting, `server.listen`.
+    /// The setting, such as `server.listen`.
     pub setting: &'static str,
-    /// The value as typed.
     pub value: String,
 }
 
 impl Config {
-    /// The configuration of this process: `file` or else `tidemill.toml` where there is one, then the environment, then `flags`.
+    /// Loads the configuration of this process: `file`, or `tidemill.toml` if it exists, then the environment, then `flags`.
     ///
     /// # Errors
-    /// Names the setting, where it was set, and what to write instead. Secrets are never shown.
+    /// Where a setting is wrong. The message names the setting, the layer, and what to write instead. It never shows secrets.
     pub fn load(file: Option<&Path>, flags: &[Flag]) -> Result<Self, ConfigError> {
         let mut config = Self::load_without_secrets(file, flags)?;
         config.read_secrets()?;
         Ok(config)
     }
 
-    /// The same without the files that hold tokens and the database's address, for commands that need none of them and may run where
-    /// they are not mounted.
+    /// [`Config::load`] without reading the files of tokens and of the database's URL. For commands that do not need them and may
+    /// run where they are not mounted.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -98,7 +92,7 @@ impl Config {
         Self::merged(file, environment, flags)
     }
 
-    /// [`Config::load`] with everything given.
+    /// [`Config::load`] with the given file and environment.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -124,7 +118,7 @@ impl Config {
         for (name, value) in environment {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             if is_service_link(key, &value) {
-                tracing::info!(variable = name, "ignored: it tells of a service of Kubernetes and is no setting");
+                tracing::info!(variable = name, "ignored: Kubernetes sets this variable for a service; it is not a setting");
             } else if !NOT_SETTINGS.contains(&name.as_str()) {
                 layers.push(Layer::text(format!("variable {name}"), key.to_lowercase().replace("__", "."), &value));
             }
@@ -167,7 +161,7 @@ impl Config {
         for (name, token) in [("token", &server.token), ("metrics_token", &server.metrics_token)] {
             if let Some(length) = token.as_ref().map(String::len).filter(|length| *length < LEAST_TOKEN) {
                 return Err(ConfigError(format!(
-                    "`server.{name}` has {length} bytes and can be guessed; use at least {LEAST_TOKEN}, such as the output of `openssl rand -hex 32`"
+                    "`server.{name}` has {length} bytes and could be guessed; use at least {LEAST_TOKEN}, such as the output of `openssl rand -hex 32`"
                 )));
             }
         }
@@ -181,11 +175,11 @@ impl Config {
 
 const PREFIX: &str = "TIDEMILL_";
 
-/// Bytes of a configured token: 64 bits where they are hexadecimal digits.
+/// The shortest configured token in bytes. As hexadecimal digits this is 64 bits.
 const LEAST_TOKEN: usize = 16;
 
-/// Whether the variable is one of those that a kubelet sets for every service of a namespace. Those of services called `tidemill` or
-/// `tidemill-…` begin as our settings do.
+/// Whether the variable is one of those that Kubernetes sets for every service of a namespace. For services called `tidemill` or
+/// `tidemill-…` they have the same prefix as our settings.
 fn is_service_link(key: &str, value: &str) -> bool {
     let words: Vec<&str> = key.split('_').collect();
     let is_address = value.split_once("://").is_some_and(|(protocol, _)| ["tcp", "udp", "sctp"].contains(&protocol));
@@ -200,12 +194,12 @@ fn is_service_link(key: &str, value: &str) -> bool {
         || (0..words.len()).any(is_port)
 }
 
-/// One source of settings. Variables and flags are a layer each, so that an error can name the very one.
+/// One source of settings. Each variable and each flag is a layer of its own, so that an error can name it.
 #[derive(Clone)]
 struct Layer {
     place: String,
     settings: Dict,
-    /// For a variable or flag: its only setting, and whether its text has been taken for a number already.
+    /// For a variable or flag: its setting, and whether its text has been converted already.
     text: Option<(String, bool)>,
 }
 
@@ -215,7 +209,7 @@ impl Layer {
         let text = std::fs::read_to_string(path).map_err(|e| {
             ConfigError(format!("cannot read configuration file {shown}: {e}; name an existing one with --config"))
         })?;
-        // The parser's own message quotes the line, which may hold a secret.
+        // The parser's own display quotes the line, which may contain a secret.
         let mut table: toml::Table = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
             ConfigError(format!("{shown}, line {line}: {}", e.message().lines().next().unwrap_or("not TOML")))
@@ -231,10 +225,10 @@ impl Layer {
         Self { place, settings, text: Some((setting, false)) }
     }
 
-    /// The same layer with its text taken for a number or truth value, where it is one and was not taken so before.
-    fn retyped(&mut self) -> bool {
-        let Some((setting, taken)) = &mut self.text else { return false };
-        if std::mem::replace(taken, true) {
+    /// Converts the layer's text to a number or boolean. Returns false where it is neither, or was converted before.
+    fn convert(&mut self) -> bool {
+        let Some((setting, converted)) = &mut self.text else { return false };
+        if std::mem::replace(converted, true) {
             return false;
         }
         let whole = Value::from(self.settings.clone());
@@ -259,27 +253,28 @@ impl Provider for Layer {
     }
 }
 
-/// A variable is text until a setting asks for something else: a token `0042` must stay as it is.
+/// Extracts the configuration. The text of a variable or flag is converted only if its setting requires another type, so that a
+/// token `0042` stays as it is.
 fn extract(mut layers: Vec<Layer>) -> Result<Config, ConfigError> {
     loop {
         let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()));
-        let Err(error) = figment.extract::<Config>() else { return figment.extract().map_err(|e| sentence(&e)) };
+        let Err(error) = figment.extract::<Config>() else { return figment.extract().map_err(|e| message(&e)) };
         let place = error.metadata.as_ref().map(|m| m.name.to_string());
-        let culprit = layers.iter_mut().find(|layer| Some(&layer.place) == place.as_ref());
+        let layer = layers.iter_mut().find(|layer| Some(&layer.place) == place.as_ref());
         let is_text = matches!(&error.kind, Kind::InvalidType(Actual::Str(_), _));
-        if !(is_text && culprit.is_some_and(Layer::retyped)) {
-            return Err(sentence(&error));
+        if !(is_text && layer.is_some_and(Layer::convert)) {
+            return Err(message(&error));
         }
     }
 }
 
-fn sentence(error: &figment::Error) -> ConfigError {
+fn message(error: &figment::Error) -> ConfigError {
     let setting = error.path.join(".");
     let place = error.metadata.as_ref().map_or("configuration".into(), |m| m.name.to_string());
     let is_secret = error.path.iter().any(|key| SECRETS.contains(&key.as_str()));
     ConfigError(match &error.kind {
         Kind::UnknownField(key, known) => {
-            // The path ends with the unknown key or just before it, depending on how deep it stands.
+            // Depending on the level, the path ends with the unknown key or just before it.
             let above: Vec<_> = error.path.iter().map(String::as_str).filter(|part| part != key).collect();
             let within = if above.is_empty() { String::new() } else { format!(" in `{}`", above.join(".")) };
             format!("{place}: unknown setting `{key}`{within}; {}", suggestion(key, known.iter().copied()))

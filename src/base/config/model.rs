@@ -1,4 +1,4 @@
-//! A model of the configuration: where it is, said in exactly one of the ways there are.
+//! A model of the configuration: on local disk or behind a server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::address::Address;
+use super::address::AddressSetting;
 
 /// A model: on local disk (`path`) or behind a server (`base_url`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -15,23 +15,23 @@ use super::address::Address;
 pub struct ModelConfig {
     /// A Hugging Face model folder, or a GGUF file.
     pub path: Option<PathBuf>,
-    /// A PEFT folder whose LoRA is merged into the weights.
+    /// A PEFT folder with a LoRA adapter that is merged into the weights.
     pub adapter: Option<PathBuf>,
-    /// The longest sequence to allow; what the model takes unless told. A server must be told.
+    /// The longest sequence in tokens. The default is the model's own limit. Required for a model behind a server.
     pub context: Option<usize>,
     /// The address of an OpenAI-compatible server, up to and including `/v1`.
     pub base_url: Option<String>,
-    /// What the server calls the model.
+    /// The model's name on the server.
     pub server_model: Option<String>,
-    /// The variable of the environment that holds the server's key.
+    /// The environment variable with the server's API key.
     pub api_key_env: Option<String>,
-    /// Calls to the server at the same time; 8 unless told.
+    /// How many calls to the server are made at the same time. The default is 8.
     pub concurrency: Option<usize>,
-    /// How long one call may take; 60 unless told.
+    /// How long one call may take. The default is 60.
     pub timeout_seconds: Option<u64>,
 }
 
-/// Where a model is, with what goes with it there.
+/// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelLocation<'a> {
     /// On local disk.
@@ -45,22 +45,22 @@ pub enum ModelLocation<'a> {
 pub struct ModelServer<'a> {
     /// The server's address, without a slash at its end.
     pub base_url: Url,
-    /// What the server calls the model.
+    /// The model's name on the server.
     pub server_model: &'a str,
-    /// The longest sequence to allow.
+    /// The longest sequence in tokens.
     pub context: usize,
-    /// The variable of the environment that holds the key; none where the server asks for none.
+    /// The environment variable with the API key; none where the server needs none.
     pub key_variable: Option<&'a str>,
-    /// Calls at the same time.
+    /// How many calls are made at the same time.
     pub concurrency: usize,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
-/// Calls to a server at the same time: enough that one which batches has something to batch, few enough for a vendor's limits.
+/// The default of `concurrency`: enough for a server that batches requests, and below the usual rate limits of vendors.
 const CONCURRENCY: usize = 8;
 
-/// How long one call may take, in seconds: several hundred tokens even from a slow server.
+/// The default of `timeout_seconds`: enough for several hundred tokens from a slow server.
 const TIMEOUT_SECONDS: u64 = 60;
 
 impl ModelConfig {
@@ -69,10 +69,10 @@ impl ModelConfig {
         Self { path: Some(path.into()), ..Self::default() }
     }
 
-    /// Where the model that pipelines call `name` is.
+    /// The location of the model that pipelines call `name`.
     ///
     /// # Errors
-    /// One sentence where the settings contradict each other or something is missing.
+    /// Where settings contradict each other, or one is missing.
     pub fn place(&self, name: &str) -> Result<ModelLocation<'_>, ConfigError> {
         match (&self.path, &self.base_url) {
             (Some(path), None) => self.local_place(name, path),
@@ -81,7 +81,7 @@ impl ModelConfig {
                 Err(ConfigError(format!("`models.{name}.path` and `models.{name}.base_url` are both set; remove one")))
             }
             (None, None) => Err(ConfigError(format!(
-                "`models.{name}` says nowhere where the model is; set `path` to a folder or `base_url` to a server"
+                "`models.{name}` does not say where the model is; set `path` to a folder or `base_url` to a server"
             ))),
         }
     }
@@ -107,7 +107,7 @@ impl ModelConfig {
             return refuse("adapter` is merged into weights on disk and `base_url` names a server; let the server load it");
         }
         let setting = format!("models.{name}.base_url");
-        let base_url = Address {
+        let base_url = AddressSetting {
             setting: &setting,
             example: "http://127.0.0.1:8000/v1",
             secret: "put the key into a variable and name that in `api_key_env`",
@@ -163,16 +163,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused_with_the_setting_and_the_mend() {
         let cases = [
-            (ModelConfig::default(), "says nowhere where the model is"),
+            (ModelConfig::default(), "does not say where the model is"),
             (ModelConfig { path: Some("m".into()), ..server() }, "`models.writer.base_url` are both set"),
             (
                 ModelConfig { path: Some("m".into()), concurrency: Some(2), ..ModelConfig::default() },
                 "`models.writer.concurrency`",
             ),
             (ModelConfig { adapter: Some("lora".into()), ..server() }, "let the server load it"),
-            (ModelConfig { base_url: Some("models.example".into()), ..server() }, "is no address"),
+            (ModelConfig { base_url: Some("models.example".into()), ..server() }, "is not an address"),
             (ModelConfig { base_url: Some("ftp://models.example".into()), ..server() }, "http:// or https://"),
-            (ModelConfig { base_url: Some("https://models.example/v1?key=77777".into()), ..server() }, "holds a `?`"),
+            (ModelConfig { base_url: Some("https://models.example/v1?key=77777".into()), ..server() }, "contains a `?`"),
             (ModelConfig { server_model: None, ..server() }, "`models.writer.server_model` is missing"),
             (ModelConfig { context: None, ..server() }, "`models.writer.context` is missing"),
             (ModelConfig { api_key_env: Some(" ".into()), ..server() }, "`models.writer.api_key_env` is empty"),

@@ -1,4 +1,4 @@
-//! Where the registry of Avro schemas is.
+//! The registry of Avro schemas.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,43 +7,43 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::address::Address;
+use super::address::AddressSetting;
 use super::secret::SecretSource;
 
-/// A registry that speaks Confluent's API, for pipelines whose source has the format `avro`.
+/// A registry with Confluent's API, for pipelines whose source has the format `avro`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchemaRegistryConfig {
-    /// Its address, without `/schemas`.
+    /// The registry's address, without `/schemas`.
     pub url: Option<String>,
-    /// Who we are, where it asks; a vendor may call it the key.
+    /// The user, if the registry requires one. Some vendors call it the key.
     pub username: Option<String>,
-    /// The variable of the environment that holds the password; a vendor may call it the secret.
+    /// The environment variable with the password. Some vendors call it the secret.
     pub password_env: Option<String>,
-    /// A file that holds the password.
+    /// A file with the password.
     pub password_file: Option<PathBuf>,
-    /// How long one call may take; 10 unless told.
+    /// How long one call may take. The default is 10.
     pub timeout_seconds: Option<u64>,
 }
 
-/// A registry, with what it is to be shown.
+/// The address of a registry and the credentials for it.
 pub struct RegistryConnection {
-    /// Its address, without a slash at its end.
+    /// Without a slash at the end.
     pub url: Url,
-    /// User and password; none where it asks for none. Never printed.
+    /// User and password; none where the registry requires none. Never printed.
     pub credentials: Option<(String, String)>,
     /// How long one call may take.
     pub timeout: Duration,
 }
 
-/// How long one call may take, in seconds: a registry looks a schema up in its memory.
+/// The default of `timeout_seconds`: a registry answers from its memory.
 const TIMEOUT_SECONDS: u64 = 10;
 
 impl SchemaRegistryConfig {
-    /// Where the registry is; none where none is configured. Reads the password.
+    /// The registry; none where none is configured. Reads the password.
     ///
     /// # Errors
-    /// One sentence where the settings contradict each other or something is missing.
+    /// Where settings contradict each other, or one is missing.
     pub fn place(&self) -> Result<Option<RegistryConnection>, ConfigError> {
         self.place_with(|variable| std::env::var(variable).ok())
     }
@@ -58,7 +58,7 @@ impl SchemaRegistryConfig {
         Ok(Some(RegistryConnection { url, credentials, timeout }))
     }
 
-    /// Whether the settings go together; the password is not read.
+    /// Checks that the settings are consistent, without reading the password. Returns the address.
     pub(super) fn check(&self) -> Result<Option<Url>, ConfigError> {
         let refuse = |reason: &str| Err(ConfigError(format!("`schema_registry.{reason}")));
         let has_password = self.password().check()?;
@@ -68,7 +68,7 @@ impl SchemaRegistryConfig {
             }
             return Ok(None);
         };
-        let address = Address {
+        let address = AddressSetting {
             setting: "schema_registry.url",
             example: "https://registry.example:8081",
             secret: "set `schema_registry.username` and `schema_registry.password_env`",
@@ -131,7 +131,10 @@ mod tests {
             ),
             (SchemaRegistryConfig { timeout_seconds: Some(0), ..registry() }, "at least one second"),
             (SchemaRegistryConfig { url: Some("registry:8081".into()), ..Default::default() }, "http:// or https://"),
-            (SchemaRegistryConfig { url: Some("https://u:77777@r".into()), ..Default::default() }, "holds a user or a password"),
+            (
+                SchemaRegistryConfig { url: Some("https://u:77777@r".into()), ..Default::default() },
+                "contains a user or a password",
+            ),
         ];
         for (config, expected) in cases {
             let error = config.check().unwrap_err().to_string();

@@ -1,22 +1,25 @@
-//! Secrets come from variables or files, and are read where they are used.
+//! Secrets, which come from environment variables or files and are read where they are used.
 
 use std::path::Path;
 
 use super::ConfigError;
 
-/// Where a secret is: in a variable, in a file, or nowhere. Naming both is refused before.
+/// Where a secret comes from: a variable, a file, or neither. [`SecretSource::check`] refuses both.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SecretSource<'a> {
-    /// The setting without its ending, `kafka.security.password`.
+    /// The name of the setting without its suffix, such as `kafka.security.password`.
     pub(super) setting: &'a str,
-    /// What `…_env` says.
+    /// The value of `…_env`.
     pub(super) variable: Option<&'a str>,
-    /// What `…_file` says.
+    /// The value of `…_file`.
     pub(super) file: Option<&'a Path>,
 }
 
 impl SecretSource<'_> {
-    /// Whether exactly one place is named, or none.
+    /// Whether a source is set.
+    ///
+    /// # Errors
+    /// Where both are set, or the name of the variable is empty.
     pub(super) fn check(&self) -> Result<bool, ConfigError> {
         let Self { setting, variable, file } = self;
         match (variable, file) {
@@ -28,7 +31,7 @@ impl SecretSource<'_> {
         }
     }
 
-    /// The secret, with `environment` to look variables up in.
+    /// Reads the secret; `environment` looks up a variable. None where no source is set.
     pub(super) fn read(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Option<String>, ConfigError> {
         let Self { setting, variable, file } = self;
         if let Some(variable) = variable {
@@ -40,7 +43,7 @@ impl SecretSource<'_> {
     }
 }
 
-/// The secret in the file that the setting `<setting>_file` names, without the white space around it.
+/// Reads the secret from the file that `<setting>_file` names, without surrounding white space.
 pub(super) fn read(setting: &str, path: &Path) -> Result<String, ConfigError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| {

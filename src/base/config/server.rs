@@ -1,4 +1,4 @@
-//! The HTTP server: where it listens, who may ask, and how much.
+//! Settings of the HTTP server: address, tokens and limits.
 
 use std::path::PathBuf;
 
@@ -8,37 +8,36 @@ use serde::Deserialize;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port; loopback unless a token is set or the ledger holds some.
+    /// Address and port. Without any token it must be a loopback address.
     pub listen: String,
     /// The operator's token, which may do everything. Never printed.
     pub token: Option<String>,
-    /// A file that holds the token.
+    /// A file with the operator's token.
     pub token_file: Option<PathBuf>,
-    /// A token for Prometheus: it opens `/metrics` and nothing else. Never printed.
+    /// A token for Prometheus, which may read `/metrics` and nothing else. Never printed.
     pub metrics_token: Option<String>,
-    /// A file that holds it.
+    /// A file with the token for Prometheus.
     pub metrics_token_file: Option<PathBuf>,
-    /// What callers may take of the server.
     pub limits: ServerLimitsConfig,
 }
 
-/// What callers may take of the server, so that none takes it from the others.
+/// Limits of callers, so that no caller keeps the server busy alone.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerLimitsConfig {
-    /// Connections that are open at a time.
+    /// The largest number of open connections.
     pub connections: usize,
-    /// How many of them one address may hold. Behind a proxy every caller has the proxy's address.
+    /// The largest number of open connections of one address. Behind a proxy every caller has the proxy's address.
     pub connections_per_address: usize,
-    /// Seconds within which a request's headers must be there; a connection on which nothing is asked ends after as long.
+    /// How long the headers of a request may take. An idle connection is closed after the same time.
     pub header_seconds: u64,
-    /// Seconds from the headers to the answer, however slowly a body arrives.
+    /// How long a request may take from its headers to the answer, including a slow body.
     pub request_seconds: u64,
-    /// Seconds for which a caller may take nothing of its answer.
+    /// How long a caller may stop reading its answer.
     pub stall_seconds: u64,
-    /// Requests a second, of a token, or of an address that carries none.
+    /// Requests per second of one token, or of one address without a token.
     pub requests_per_second: u32,
-    /// Requests that may come at once after a pause.
+    /// How many requests may come at once after a pause.
     pub burst: u32,
 }
 
@@ -70,7 +69,7 @@ impl Default for ServerLimitsConfig {
 }
 
 impl ServerLimitsConfig {
-    /// The first setting with which nobody could be served, as a sentence.
+    /// A message for the first setting that is 0, with which no request could be served.
     pub fn fault(&self) -> Option<String> {
         let settings = [
             ("connections", self.connections as u64),
@@ -82,7 +81,7 @@ impl ServerLimitsConfig {
             ("burst", u64::from(self.burst)),
         ];
         let (name, _) = settings.into_iter().find(|(_, value)| *value == 0)?;
-        Some(format!("`server.limits.{name}` is 0, with which nobody could be served; write 1 or more"))
+        Some(format!("`server.limits.{name}` is 0, with which no request could be served; write 1 or more"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Receivers that are told of something: where each is, and what our calls are signed with.
+//! Webhooks: the receivers of leads, and the secrets that requests are signed with.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,37 +9,36 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::address::Address;
+use super::address::AddressSetting;
 use super::secret::SecretSource;
 
-/// A receiver, by the name that pipelines use.
+/// A receiver.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookConfig {
-    /// Its address.
+    /// The receiver's address.
     pub url: Option<String>,
-    /// The variable of the environment that holds the secret: `whsec_` and 24 to 64 random bytes in base64.
+    /// The environment variable with the secret: `whsec_` and 24 to 64 random bytes in base64.
     pub secret_env: Option<String>,
-    /// A file that holds the secret.
+    /// A file with the secret.
     pub secret_file: Option<PathBuf>,
-    /// How long one call may take.
+    /// How long one request may take.
     pub timeout_seconds: u64,
     /// How often a delivery is attempted.
     pub attempts: u32,
-    /// The wait after the first attempt; it doubles with each.
+    /// The wait after the first attempt. It doubles after each further attempt.
     pub first_wait_seconds: f64,
-    /// The longest wait, whatever the receiver asks for.
+    /// The longest wait, even if the receiver asks for a longer one.
     pub longest_wait_seconds: f64,
 }
 
-/// A receiver, with what it is to be shown.
+/// A receiver with its secret.
 #[derive(Clone)]
 pub struct WebhookTarget {
-    /// Its address.
     pub url: Url,
-    /// What calls are signed with. Never printed.
+    /// The key that requests are signed with. Never printed.
     pub secret: Vec<u8>,
-    /// How long one call may take.
+    /// How long one request may take.
     pub timeout: Duration,
     /// How often a delivery is attempted.
     pub attempts: u32,
@@ -49,17 +48,17 @@ pub struct WebhookTarget {
     pub longest_wait: Duration,
 }
 
-/// What a secret begins with, by the specification.
+/// The prefix of a secret, by the Standard Webhooks specification.
 const PREFIX: &str = "whsec_";
 
-/// How many bytes a secret may have, by the specification.
+/// The allowed lengths of a secret, by the same specification.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// The longest wait that can be set: a month.
+/// The longest wait that can be configured: 30 days, in seconds.
 const MONTH: f64 = 30.0 * 86_400.0;
 
 impl Default for WebhookConfig {
-    /// Fifteen attempts, waits doubling from 5 seconds to 4 hours: an outage of half a day is borne.
+    /// Fifteen attempts with waits that double from 5 seconds to 4 hours. A delivery survives an outage of half a day.
     fn default() -> Self {
         Self {
             url: None,
@@ -74,10 +73,10 @@ impl Default for WebhookConfig {
 }
 
 impl WebhookConfig {
-    /// Where the receiver is. Reads the secret.
+    /// The receiver with its secret, which is read now.
     ///
     /// # Errors
-    /// One sentence where something is missing, or is not what it must be.
+    /// Where a setting is missing or invalid.
     pub fn place(&self, name: &str) -> Result<WebhookTarget, ConfigError> {
         self.place_with(name, |variable| std::env::var(variable).ok())
     }
@@ -89,7 +88,7 @@ impl WebhookConfig {
         let bytes = secret.trim().strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok());
         let Some(secret) = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len())) else {
             return Err(ConfigError(format!(
-                "`{setting}` is no secret: write `{PREFIX}` and 24 to 64 random bytes in base64 behind it, as `openssl rand -base64 32` gives them"
+                "`{setting}` is not a valid secret: write `{PREFIX}` followed by 24 to 64 random bytes in base64, such as the output of `openssl rand -base64 32`"
             )));
         };
         Ok(WebhookTarget {
@@ -102,14 +101,14 @@ impl WebhookConfig {
         })
     }
 
-    /// Whether the settings go together; the secret is not read.
+    /// Checks the settings without reading the secret. Returns the address.
     pub(super) fn check(&self, name: &str) -> Result<Url, ConfigError> {
         let refuse = |reason: &str| Err(ConfigError(format!("`webhooks.{name}.{reason}")));
         let Some(url) = &self.url else { return refuse("url` is missing; set it to the receiver's address") };
-        let address = Address {
+        let address = AddressSetting {
             setting: &format!("webhooks.{name}.url"),
             example: "https://crm.example/hooks/leads",
-            secret: &format!("set `webhooks.{name}.secret_env`; calls are signed with it"),
+            secret: &format!("set `webhooks.{name}.secret_env`; requests are signed with it"),
         };
         let url = address.read(url)?;
         if !self.secret(&format!("webhooks.{name}.secret")).check()? {
@@ -156,7 +155,7 @@ mod tests {
         assert_eq!(read("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap().len(), 24);
         for wrong in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_7777", "whsec_???", "whsec_"] {
             let refused = read(wrong).unwrap_err();
-            assert!(refused.starts_with("`webhooks.crm.secret` is no secret") && !refused.contains("7777"), "{refused}");
+            assert!(refused.starts_with("`webhooks.crm.secret` is not a valid secret") && !refused.contains("7777"), "{refused}");
         }
         assert!(read("").unwrap_err().contains("the variable CRM_SECRET"));
     }
@@ -166,7 +165,7 @@ mod tests {
         for (config, expected) in [
             (WebhookConfig { url: None, ..webhook() }, "`webhooks.crm.url` is missing"),
             (WebhookConfig { url: Some("crm:1".into()), ..webhook() }, "http:// or https://"),
-            (WebhookConfig { url: Some("https://u:77777@crm".into()), ..webhook() }, "holds a user or a password"),
+            (WebhookConfig { url: Some("https://u:77777@crm".into()), ..webhook() }, "contains a user or a password"),
             (WebhookConfig { secret_env: None, ..webhook() }, "`webhooks.crm.secret_env` is missing"),
             (WebhookConfig { secret_file: Some("f".into()), ..webhook() }, "are both set"),
             (WebhookConfig { attempts: 0, ..webhook() }, "`webhooks.crm.attempts` is 0"),

@@ -1,10 +1,10 @@
-//! Which documents a record deletes.
+//! Which document a record deletes.
 //!
 //! | record | deletes |
 //! |---|---|
-//! | payload null, key of text | the document that the key names |
-//! | payload null, key a JSON string, a record or a JSON object | the one that it names: by the field of the id, its last part, or its only field; within `payload`, where change capture wraps it |
-//! | an object of which the condition `delete.when` is true | the one that `delete.id` names |
+//! | payload null, key a text | the document whose id is the key |
+//! | payload null, key a JSON string, a JSON object or an Avro record | the document that it names: by the id's field, by the last part of that field's path, or by its only field; inside `payload`, if change data capture wraps the key |
+//! | an object for which the condition `delete.when` is true | the document that `delete.id` names |
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Fields, arrival, checked_id, describe, id_in, id_of, key_of, look_up, poison, version_of};
+use super::{FieldMapping, checked_id, default_version, describe, id_in, id_of, key_of, look_up, poison, version_of};
 use crate::document::avro::{self, Schemas};
 use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
 use crate::template::{Condition, ConditionError};
 
-/// Which objects delete a document in place of being one, as change capture tells of deletes.
+/// Which objects delete a document, such as the delete events of change data capture.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteSpec {
     /// A condition over the object's fields, such as `payload.op == 'd'`.
     pub when: String,
-    /// The field that holds the id there; the one of every document unless told.
+    /// The field with the id in such an object. The default is the id field of documents.
     pub id: Option<String>,
 }
 
@@ -43,8 +43,8 @@ impl Delete {
     }
 }
 
-impl Fields {
-    /// The document that the object deletes, and the version of the delete; none where it deletes none.
+impl FieldMapping {
+    /// The id of the document that the object deletes, and the version of the delete. None where the object is no delete.
     pub(super) fn deleted(&self, fields: &Map<String, Value>, record: &Record) -> Result<Option<(Arc<str>, i64)>, Poison> {
         let Some(delete) = &self.delete else { return Ok(None) };
         match delete.when.holds(&minijinja::Value::from(minijinja::value::Serde(fields))) {
@@ -55,18 +55,18 @@ impl Fields {
         }
         let version = match &self.version {
             Some(path) => version_of(path, fields)?,
-            None => arrival(record),
+            None => default_version(record),
         };
         Ok(Some((id_of(&delete.id, fields)?, version)))
     }
 
-    /// The id in a record's key. One that begins with the byte 0 is framed Avro: no id in UTF-8 may hold that byte.
+    /// The id in a record's key. A key that begins with the byte 0 is Avro in the wire format, because ids may not hold that byte.
     pub(super) fn key_of(&self, record: &Record, schemas: Option<&Schemas>) -> Result<Arc<str>, Poison> {
         let key = record.key.as_deref().unwrap_or_default();
         if let Some(schemas) = schemas.filter(|_| avro::schema_id(key).is_some()) {
             return self.id_in_key(schemas.read("the record's key", key)?);
         }
-        // An id may begin with a brace or a quotation mark, too; what is JSON to its end is none.
+        // An id may begin with a brace or a quotation mark. The key counts as JSON only if all of it is JSON.
         match serde_json::from_slice(key) {
             Ok(value @ (Value::Object(_) | Value::String(_))) => self.id_in_key(value),
             _ => key_of(record),

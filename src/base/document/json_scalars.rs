@@ -1,50 +1,50 @@
-//! The forms that dates, times, decimals and bytes have in JSON, whichever format they come in.
+//! How dates, times, decimals and bytes of other formats are written in JSON.
 //!
-//! Dates and times are ISO 8601; what ends with `Z` is one instant everywhere. The calendar ends with the years -9999 and 9999.
+//! Dates and times are in ISO 8601. An instant ends with `Z`; a local time has no offset. Years range from -9999 to 9999.
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
 use serde_json::{Number, Value};
 
-/// Decimal digits that survive as binary floating point, whatever they are: a decimal of more is a string.
+/// A decimal of up to this many digits survives as a 64-bit floating-point number. A longer one is written as a string.
 pub const EXACT_DIGITS: usize = f64::DIGITS as usize;
 
-/// Nanoseconds of a second.
+/// One second in nanoseconds.
 pub const SECOND: i128 = 1_000_000_000;
-/// Nanoseconds of a day.
+/// One day in nanoseconds.
 pub const DAY: i128 = 86_400 * SECOND;
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// The date so many days after 1970-01-01; none beyond the calendar.
+/// The date this many days after 1970-01-01; none outside the range of years.
 pub fn date(days: i64) -> Option<String> {
     civil(i128::from(days) * DAY).map(|time| time.date().to_string())
 }
 
-/// The instant so many nanoseconds after 1970; none beyond the calendar.
+/// The instant this many nanoseconds after 1970; none outside the range of years.
 pub fn instant(nanoseconds: i128) -> Option<String> {
     civil(nanoseconds).map(|time| format!("{time}Z"))
 }
 
-/// The same on a clock of which nobody says where it hangs.
+/// The same as a local time, whose time zone is unknown.
 pub fn local_time(nanoseconds: i128) -> Option<String> {
     civil(nanoseconds).map(|time| time.to_string())
 }
 
-/// The calendar of jiff's instants ends some hours before its year does, that of its civil times does not.
+/// A civil time is used even for instants, because jiff's instants end some hours before the end of year 9999.
 fn civil(nanoseconds: i128) -> Option<DateTime> {
     let seconds = i64::try_from(nanoseconds.div_euclid(SECOND)).ok()?;
     let rest = i32::try_from(nanoseconds.rem_euclid(SECOND)).ok()?;
     EPOCH.checked_add(SignedDuration::new(seconds, rest)).ok()
 }
 
-/// Microseconds since the Unix epoch. A date, or a time without an offset, is taken as UTC.
+/// The Unix microseconds of a date or time. A date, or a time without an offset, is taken as UTC.
 pub fn microseconds(text: &str) -> Option<i64> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Some(time.as_microsecond());
     }
-    // An instant of the calendar's last hours, or a time that is no instant.
+    // An instant in the last hours of year 9999, or a date or time without an offset.
     let pieces = Pieces::parse(text).ok()?;
     let civil = pieces.date().to_datetime(pieces.time().unwrap_or_default());
     let offset = pieces.to_numeric_offset().map_or(0, |offset| offset.seconds());
@@ -52,7 +52,7 @@ pub fn microseconds(text: &str) -> Option<i64> {
     i64::try_from(micros).ok()
 }
 
-/// A span of months, days and nanoseconds, which do not add up to each other.
+/// A duration of months, days and nanoseconds. A month has no fixed number of days, nor a day of hours, so they are not added up.
 pub fn duration(months: i64, days: i64, nanoseconds: i128) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let (seconds, rest) =
@@ -60,7 +60,7 @@ pub fn duration(months: i64, days: i64, nanoseconds: i128) -> String {
     format!("P{months}M{days}DT{sign}{seconds}{}S", fraction(rest))
 }
 
-/// The decimals of a second, as far as there are any: none, or a point and 3, 6 or 9 digits.
+/// The fraction of a second: empty, or a point and 3, 6 or 9 digits.
 pub fn fraction(nanoseconds: u128) -> String {
     match nanoseconds {
         0 => String::new(),
@@ -70,7 +70,7 @@ pub fn fraction(nanoseconds: u128) -> String {
     }
 }
 
-/// The digits, which may have a sign, with a point before the last `scale` of them.
+/// The digits, which may have a sign, with a decimal point before the last `scale` of them.
 pub fn pointed(digits: &str, scale: u32) -> String {
     if scale == 0 {
         return digits.to_owned();
@@ -82,7 +82,7 @@ pub fn pointed(digits: &str, scale: u32) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
-/// A decimal: a number where it has at most 15 digits that count, for so many survive as binary floating point, else text.
+/// A decimal: a number if it has at most 15 significant digits, which survive as floating point, else a string.
 pub fn decimal(digits: &str, scale: u32) -> Value {
     let text = pointed(digits, scale);
     let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
@@ -95,7 +95,7 @@ pub fn decimal(digits: &str, scale: u32) -> Value {
     number.map_or_else(|| text.as_str().into(), Value::from)
 }
 
-/// Base64 with padding, in the alphabet of RFC 4648.
+/// Base64 with padding, in the standard alphabet of RFC 4648.
 pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

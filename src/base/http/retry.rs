@@ -1,9 +1,9 @@
-//! When to ask a server again, and how long to wait before.
+//! When to repeat a request, and how long to wait before.
 //!
-//! | what comes back | what follows |
+//! | answer | consequence |
 //! |---|---|
-//! | no connection, no answer in time, a broken body, 408, 425, 429, 5xx | asked again after a wait; in the end a pause of the stream |
-//! | 401, 402, 403, 404, 405, 407, 410, a redirect | a pause of the stream: the settings are at fault, for every document alike |
+//! | no connection, no answer in time, a broken body, 408, 425, 429, 5xx | the request is repeated after a wait; if all attempts fail, the stream pauses |
+//! | 401, 402, 403, 404, 405, 407, 410, a redirect | the stream pauses: the settings are wrong, so that every document would fail |
 //! | any other 4xx, a refusal, a filtered answer | a dead letter: this document is at fault |
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,52 +14,54 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::Instant;
 
-/// How patient to be with a server.
+/// How often and for how long to repeat a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
-    /// Times that a request is sent at most.
+    /// How often a request is sent at most.
     pub attempts: u32,
-    /// The wait before the second attempt; it doubles with every further one.
+    /// The wait before the second attempt. It doubles with every further attempt.
     pub first_wait: Duration,
-    /// The longest wait between attempts, and the longest that a server may ask for.
+    /// The longest wait between attempts, and the longest `Retry-After` that is followed.
     pub longest_wait: Duration,
-    /// Time that all attempts and waits may take together.
+    /// How long all attempts and waits may take together.
     pub total: Duration,
 }
 
 impl RetryPolicy {
-    /// For calls of at most `timeout` each: together they stay well below the time after which a batch in flight ends the process.
+    /// The policy for calls that take at most `timeout` each. Its total stays well below the time after which the watchdog ends a
+    /// process with a batch in flight.
     pub fn new(timeout: Duration) -> Self {
         Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(30), total: 3 * timeout }
     }
 
-    /// The wait after the failed attempt number `attempt`, counted from 1. None where the server asks for more than is allowed.
+    /// The wait after failed attempt number `attempt`, counted from 1; `asked` is the server's `Retry-After`. None where the server
+    /// asks for more than [`RetryPolicy::longest_wait`].
     pub fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
         if let Some(asked) = asked {
             return (asked <= self.longest_wait).then_some(asked);
         }
         let doubled = self.first_wait.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
-        // Between half and all of it, so that those who failed together do not come back together.
+        // A random share between half and all of it, so that clients that failed together do not retry together.
         let share = 0.5 + RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64 / 2.0;
         Some(doubled.min(self.longest_wait).mul_f64(share))
     }
 }
 
-/// Whose fault a status is.
+/// What an HTTP status means for the caller; see the table at the top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusClass {
-    /// Nobody's: it is the answer.
+    /// Success.
     Answer,
-    /// The server's, for now.
+    /// A temporary failure of the server: repeat the request.
     Again,
-    /// The operator's.
+    /// The operator's settings are wrong.
     Settings,
-    /// The request's.
+    /// The request is wrong.
     Request,
 }
 
 impl StatusClass {
-    /// By the table above.
+    /// Classifies a status by that table.
     pub fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             200..=299 => Self::Answer,
@@ -72,7 +74,7 @@ impl StatusClass {
     }
 }
 
-/// How long the server asks to be left alone: in seconds, or until a date. A date in the past asks for nothing.
+/// The wait that the server's `Retry-After` header asks for, in seconds or until a date. A date in the past is a wait of zero.
 pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<f64>() {
@@ -82,14 +84,14 @@ pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration
     Some(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
-/// Where all calls to one server wait while it asks to be left alone.
+/// Makes all calls to one server wait after the server asked for a wait.
 #[derive(Debug, Default)]
 pub struct BackoffGate {
     until: Mutex<Option<Instant>>,
 }
 
 impl BackoffGate {
-    /// Lets nobody pass for so long.
+    /// Closes the gate for this long, or longer if it is closed for longer already.
     pub fn close(&self, wait: Duration) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Instant::now() + wait;
@@ -110,6 +112,8 @@ impl BackoffGate {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(text: &str) -> HeaderMap {
@@ -128,15 +132,31 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn any_header_asks_for_a_wait_or_for_nothing(bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            "[-+]?[0-9]{0,25}[.]?[0-9]{0,3}(e[0-9]{1,3})?".prop_map(String::into_bytes),
+            "(Sun|Mon), [0-9]{1,2} (Nov|Feb) [0-9]{1,5} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|[+-][0-9]{4})".prop_map(String::into_bytes),
+        ]) {
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            if let Ok(value) = reqwest::header::HeaderValue::from_bytes(&bytes) {
+                let asked = retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]), now);
+                let policy = RetryPolicy::new(Duration::from_secs(60));
+                prop_assert!(policy.wait(1, asked).is_none_or(|wait| wait <= policy.longest_wait));
+            }
+        }
+    }
+
     #[test]
     fn waits_double_with_jitter_and_never_pass_the_bound() {
-        let patience = RetryPolicy { longest_wait: Duration::from_secs(4), ..RetryPolicy::new(Duration::from_secs(60)) };
+        let policy = RetryPolicy { longest_wait: Duration::from_secs(4), ..RetryPolicy::new(Duration::from_secs(60)) };
         for (attempt, most) in [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 4.0), (99, 4.0)] {
-            let wait = patience.wait(attempt, None).unwrap().as_secs_f64();
+            let wait = policy.wait(attempt, None).unwrap().as_secs_f64();
             assert!((most / 2.0..=most).contains(&wait), "attempt {attempt} waits {wait} s");
         }
-        assert_eq!(patience.wait(1, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
-        assert_eq!(patience.wait(1, Some(Duration::from_secs(5))), None, "more than we wait");
+        assert_eq!(policy.wait(1, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
+        assert_eq!(policy.wait(1, Some(Duration::from_secs(5))), None, "more than we wait");
     }
 
     #[test]

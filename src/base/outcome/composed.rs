@@ -1,4 +1,4 @@
-//! What a template put together, with what checks said of it and where each fact in it comes from.
+//! Objects that a template made, with the failures of checks and the source of each fact.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -6,80 +6,79 @@ use utoipa::ToSchema;
 
 use super::MatchKind;
 
-/// An object for people to read, gone over by checks.
+/// An object for people to read, with the results of the checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComposedObject {
     /// The object as compact JSON.
     pub text: String,
-    /// The object.
     pub fields: Map<String, Value>,
-    /// What checks said against it, in their order; nothing where all passed.
+    /// The checks that failed, in the order of checks; empty where all passed.
     pub reasons: Vec<CheckFailure>,
-    /// Where its facts come from, in the object's order.
+    /// The source of each fact, in the object's order.
     pub traces: Vec<FactTrace>,
 }
 
-/// What a check says against an object.
+/// A failed check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckFailure {
-    /// Which check.
+    /// The check that failed.
     pub check: Check,
-    /// Where in the object, as a JSON Pointer; empty for the object as a whole.
+    /// A JSON Pointer to the value at fault; empty for the object as a whole.
     pub path: String,
-    /// What stands there and should not.
+    /// The text at fault.
     pub says: String,
     /// A sentence for people.
     pub message: String,
 }
 
-/// What is looked at.
+/// A check of a composed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Check {
-    /// The schema: lengths, patterns, what must be there.
+    /// The object is valid under its schema: lengths, patterns, required fields.
     Schema,
-    /// Words that must not stand there.
+    /// No text has a banned word.
     Banned,
-    /// Words that state a fact which the source does not.
+    /// No text has words for a claim that the source does not make.
     Claims,
-    /// Values that are not the source's own.
+    /// Values that must be quoted are exactly the source's.
     Quoted,
-    /// Numbers and names that the source does not say.
+    /// Numbers and names are in the source.
     Grounded,
-    /// The address of the page.
+    /// The page's address can be made.
     Url,
-    /// A value that another document of the catalogue has.
+    /// No other document of the pipeline has the same value.
     Unique,
 }
 
-/// Where a fact comes from.
+/// The source of a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FactTrace {
-    /// Where the fact stands in the object, as a JSON Pointer.
+    /// A JSON Pointer to the value with the fact.
     pub path: String,
-    /// The fact, as the object says it.
+    /// The fact, in the words of the object.
     pub says: String,
-    /// What says it of the document.
+    /// Where the document has it.
     #[serde(flatten)]
     pub from: Provenance,
 }
 
-/// What says a fact of a document.
+/// Where a document has a fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Provenance {
-    /// A field of the source.
+    /// In a field of the source.
     Field {
-        /// Its name, a dotted path where it is nested.
+        /// The name of the field, a dotted path if it is nested.
         field: String,
     },
-    /// A place in the document's text, in bytes.
+    /// In the document's text, in bytes.
     Text {
         /// The first byte.
         start: usize,
-        /// The byte behind the last.
+        /// One past the last byte.
         end: usize,
-        /// How alike text and fact are.
+        /// How the text and the fact match.
         #[serde(rename = "match")]
         #[schema(value_type = String)]
         likeness: MatchKind,
@@ -87,10 +86,10 @@ pub enum Provenance {
 }
 
 impl Check {
-    /// Every check.
+    /// In the order of this enum.
     pub const ALL: [Self; 7] = [Self::Schema, Self::Banned, Self::Claims, Self::Quoted, Self::Grounded, Self::Url, Self::Unique];
 
-    /// The word for it, as it stands in answers.
+    /// The name in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Schema => "schema",
@@ -103,7 +102,7 @@ impl Check {
         }
     }
 
-    /// Whether a person may decide that it does not matter. What breaks the schema, or has no address, cannot be published at all.
+    /// Whether a person may overrule the check. An object that breaks its schema or has no address cannot be published.
     pub const fn may_be_overruled(self) -> bool {
         !matches!(self, Self::Schema | Self::Url)
     }
@@ -142,7 +141,7 @@ impl ComposedObject {
             traces: Vec<FactTrace>,
         }
         let Stored { reasons, traces } = serde_json::from_value(stored).ok()?;
-        // The database forgets the order of keys; the text has it.
+        // The `jsonb` column does not keep the order of keys; the text does.
         let fields = serde_json::from_str(&text).ok()?;
         Some(Self { text, fields, reasons, traces })
     }

@@ -1,75 +1,75 @@
-//! What generators make: typed fields with their evidence, and texts.
+//! Outputs of generative models: typed fields with evidence, and texts.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Output, Span};
 
-/// How sure the model was of what it wrote, from the probabilities of the tokens, before any was ruled out.
+/// The model's confidence in what it wrote, from the probabilities of the tokens before the schema ruled any out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
     /// The geometric mean of the tokens' probabilities.
     pub mean: f32,
-    /// The least of the tokens' probabilities.
+    /// The lowest of the tokens' probabilities.
     pub minimum: f32,
 }
 
-/// An object whose fields were taken out of a document.
+/// An object with fields that a model found in a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Extraction {
     /// The object, valid under its schema.
     pub fields: Map<String, Value>,
-    /// What is known about each value in it that is no list and no object, in the order of the answer.
+    /// One entry for each value in it that is not a list or an object, in the order of the answer.
     pub leaves: Vec<ExtractedValue>,
 }
 
 /// One value of an [`Extraction`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExtractedValue {
-    /// Where the value stands in the object, as a JSON Pointer (`/features/0`).
+    /// A JSON Pointer to the value in the object, such as `/features/0`.
     pub path: String,
-    /// How sure the model was; absent where a server does not tell, or where the schema left no choice at all.
+    /// The model's confidence. None where the model's server does not report probabilities, or the schema left no choice.
     pub confidence: Option<Confidence>,
-    /// Whether the document says it. Absent where that is no question: null, booleans, empty strings, and values that the schema
-    /// lists (`enum`, `const`) are judgements about the document, not words of it.
+    /// Whether the value is in the document. None for values that need not be: null, booleans, empty strings, and values that the
+    /// schema lists (`enum`, `const`) are judgements about the document and not words of it.
     pub grounded: Option<bool>,
-    /// Where the document says it; there exactly if `grounded` is true.
+    /// Where the value is in the document, if `grounded` is true.
     pub evidence: Option<Evidence>,
 }
 
-/// Where a document says a value.
+/// Where a value is in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// The place in the document's text as it came.
+    /// The range of the document's original text.
     #[serde(flatten)]
     pub span: Span,
-    /// How alike text and value are.
+    /// How the text and the value match.
     #[serde(rename = "match")]
     pub likeness: MatchKind,
 }
 
-/// How alike a value and its evidence are.
+/// How a value and its evidence match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatchKind {
     /// The same characters.
     Exact,
-    /// The same under compatibility normalization, case folding and collapsed white space; for a number, another way to write it.
+    /// The same after compatibility normalization, case folding and collapsing of white space; for a number, another notation.
     Normalized,
-    /// A few characters differ, none of them a digit.
+    /// A few characters differ, but no digit.
     Fuzzy,
 }
 
-/// What a model wrote.
+/// A text that a model wrote.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WrittenText {
-    /// The text; compact JSON where the prompt has a schema.
+    /// The text; compact JSON if the prompt has a schema.
     pub text: String,
-    /// The object that the text is, where the prompt has a schema.
+    /// The parsed object, if the prompt has a schema.
     pub fields: Option<Map<String, Value>>,
-    /// How sure the model was, over all its tokens.
+    /// The model's confidence over all tokens.
     pub confidence: Option<Confidence>,
-    /// Whether the model would have gone on, but for `max_tokens`.
+    /// Whether `max_tokens` ended the text before the model did.
     pub truncated: bool,
 }
 
@@ -77,28 +77,28 @@ pub struct WrittenText {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SummaryMode {
-    /// Of sentences of the text.
+    /// It consists of sentences of the text.
     #[default]
     Extractive,
-    /// In words of its own.
+    /// A model wrote it in its own words.
     Abstractive,
 }
 
 impl Confidence {
-    /// Over tokens with these logarithms of probabilities; none where there are none.
+    /// The confidence over tokens with these log probabilities; none without tokens.
     pub fn of(log_probabilities: impl IntoIterator<Item = f32>) -> Option<Self> {
-        let (mut count, mut sum, mut least) = (0u32, 0.0f64, 0.0f32);
+        let (mut count, mut sum, mut lowest) = (0u32, 0.0f64, 0.0f32);
         for log_probability in log_probabilities {
             count += 1;
             sum += f64::from(log_probability);
-            least = least.min(log_probability);
+            lowest = lowest.min(log_probability);
         }
-        (count > 0).then(|| Self { mean: (sum / f64::from(count)).exp() as f32, minimum: least.exp() })
+        (count > 0).then(|| Self { mean: (sum / f64::from(count)).exp() as f32, minimum: lowest.exp() })
     }
 }
 
 impl Extraction {
-    /// The mean confidence of the value that the model was least sure of.
+    /// The lowest of the values' mean confidences.
     pub fn confidence(&self) -> Option<f32> {
         self.leaves.iter().filter_map(|leaf| leaf.confidence).map(|confidence| confidence.mean).reduce(f32::min)
     }
@@ -118,7 +118,7 @@ impl Extraction {
         Value::Object(view)
     }
 
-    /// The object with something about each value in its place.
+    /// A copy of the object in which each value is replaced by something about it.
     fn mirror(&self, about: impl Fn(&ExtractedValue) -> Value) -> Value {
         let mut mirror = Value::Object(self.fields.clone());
         for leaf in &self.leaves {
@@ -159,7 +159,7 @@ impl WrittenText {
             truncated: bool,
         }
         let Stored { fields, confidence, truncated } = serde_json::from_value(stored).ok()?;
-        // The database forgets the order of keys; the text has it.
+        // The `jsonb` column does not keep the order of keys; the text does.
         let fields = match fields {
             Some(_) => Some(serde_json::from_str(&text).ok()?),
             None => None,
@@ -168,7 +168,7 @@ impl WrittenText {
     }
 }
 
-/// Items in the column of details: each as its own kind, text and details.
+/// The stored form of items: the kind, text and details of each.
 pub(super) fn store_items(items: &[Output]) -> Value {
     let item = |item: &Output| json!({ "kind": item.kind(), "text": item.text(), "fields": item.fields() });
     json!({ "items": items.iter().map(item).collect::<Vec<_>>() })

@@ -1,29 +1,27 @@
-//! What somebody did with a document.
+//! Interactions of people with documents.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What somebody did with a document of a pipeline.
+/// An interaction of a person with a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interaction {
-    /// The pipeline whose document it is.
+    /// The pipeline of the document.
     pub with: String,
-    /// Who did it.
     pub user: String,
-    /// The document.
     pub document: String,
-    /// What was done, as the pipeline's `recommendations.weights` call it.
+    /// What the person did, one of the kinds in the pipeline's `recommendations.weights`.
     pub kind: String,
-    /// How much of it, as a rating has.
+    /// A rating or an amount.
     pub value: Option<f64>,
-    /// When, in Unix milliseconds; absent where only the record's timestamp tells.
+    /// Unix milliseconds; none where only the record's timestamp gives the time.
     pub at_ms: Option<i64>,
 }
 
 impl Interaction {
-    /// The times that there are, in Unix milliseconds: those that people write, and that every database can hold.
+    /// The valid times in Unix milliseconds: from 1970 to the end of year 9999, which every database can store.
     pub const TIMES: RangeInclusive<i64> = 0..=253_402_300_799_999;
 
     /// See [`Output::view`](super::Output::view).

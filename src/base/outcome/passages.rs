@@ -1,21 +1,19 @@
-//! Passages of stored documents that were found for a document.
+//! Passages of stored documents that a `retrieve` task found for a document.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Span;
 
-/// A passage that was found.
+/// A passage of another document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetrievedPassage {
-    /// The document that it is of.
     pub document_id: String,
-    /// Its place in that document's text, as it was then.
+    /// Where the passage was in that document's text at the time.
     #[serde(flatten)]
     pub span: Span,
-    /// What it says.
     pub text: String,
-    /// The cosine of the angle between it and the query, where vectors were compared.
+    /// The cosine similarity to the query; none where the passage was found by words.
     pub similarity: Option<f64>,
 }
 
@@ -29,7 +27,7 @@ pub(super) fn view(passages: &[RetrievedPassage]) -> Value {
     json!({ "passages": numbered.collect::<Vec<_>>(), "count": passages.len() })
 }
 
-/// The inverse of what is stored.
+/// See [`Output::restore`](super::Output::restore).
 pub(super) fn restore(stored: Value) -> Option<Vec<RetrievedPassage>> {
     #[derive(Deserialize)]
     struct Stored {

@@ -1,32 +1,29 @@
-//! A number that says how much something is worth, with the parts that it is the sum of.
+//! Scores: numbers that are the sum of several parts.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// A score: the sum of its parts, held between 0 and `maximum`.
+/// The sum of parts, limited to the range from 0 to `maximum`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// The score.
     pub value: f64,
-    /// The most that it can be.
     pub maximum: f64,
-    /// Its parts, in the order of the pipeline file.
+    /// In the order of the pipeline file.
     pub parts: Vec<ScorePart>,
 }
 
 /// One part of a [`Score`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScorePart {
-    /// Its name.
     pub name: String,
-    /// What it adds, in hundredths at the finest.
+    /// What the part adds, rounded to hundredths.
     pub value: f64,
-    /// The expression that it came from.
+    /// The expression that gave the value.
     pub formula: String,
 }
 
 impl Score {
-    /// The score that these parts make. Each is rounded to hundredths first, so that what is shown adds up.
+    /// The score of these parts. Each part is rounded to hundredths first, so that the shown parts add up to the shown score.
     pub fn of(parts: impl IntoIterator<Item = (String, f64, String)>, maximum: f64) -> Self {
         let mut sum = 0.0;
         let parts = parts

@@ -1,9 +1,9 @@
-//! Filters of our own, for texts that become part of a page.
+//! Additional filters for templates of pages.
 //!
-//! | filter | makes |
+//! | filter | result |
 //! |---|---|
-//! | `slug` | of "Oak bread board, 40 cm" `oak-bread-board-40-cm`: the part of an address that people can read |
-//! | `within(n)` | of a text one of at most `n` characters, cut between words, with `…` where it was cut |
+//! | `slug` | the readable part of an address: "Oak bread board, 40 cm" becomes `oak-bread-board-40-cm` |
+//! | `within(n)` | the text in at most `n` characters; a longer text is cut between words and ends with `…` |
 
 use std::ops::RangeInclusive;
 
@@ -12,21 +12,22 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Letters of a slug: beyond these nobody reads it, and Korean ones triple when an address is written in ASCII.
+/// The longest slug in characters. Longer ones are hard to read, and a Korean character takes nine bytes in a percent-encoded
+/// address.
 const SLUG_LETTERS: usize = 80;
 
-/// Marks above and below Latin, Greek and Cyrillic letters. Those of other scripts are vowels, and stay.
+/// Combining marks of Latin, Greek and Cyrillic letters. Marks of other scripts are vowels and are kept.
 const ACCENTS: RangeInclusive<char> = '\u{300}'..='\u{36f}';
 
-/// Makes the filters known.
+/// Adds the filters to the environment.
 pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("slug", slug);
     environment.add_filter("within", within);
 }
 
-/// Accents go, other scripts stay; what is neither letter nor digit parts words.
+/// Removes accents, keeps other scripts, and separates words by hyphens.
 fn slug(text: &str) -> Result<String, Error> {
-    // Taken apart, marks of Latin letters are characters of their own; put together again, Hangul is whole.
+    // Decomposition makes accents characters of their own, which are removed. Composition puts Hangul syllables together again.
     let plain: String = text.nfkd().filter(|letter| !ACCENTS.contains(letter)).nfc().flat_map(char::to_lowercase).collect();
     let mut slug = String::new();
     let mut letters = 0;
@@ -49,21 +50,21 @@ fn slug(text: &str) -> Result<String, Error> {
     Ok(slug)
 }
 
-/// Characters are counted as JSON Schema counts them: code points.
-fn within(text: &str, most: usize) -> String {
+/// Characters are code points, as in JSON Schema.
+fn within(text: &str, limit: usize) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= most {
+    if text.chars().count() <= limit {
         return text;
     }
-    let room = most.saturating_sub(1);
-    let end = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
-    let between_words = text[..end].rfind(' ').filter(|at| text[..*at].chars().count() * 2 > room);
-    // Without a space in its second half, the text is cut between what readers take for letters.
+    let length = limit.saturating_sub(1);
+    let end = text.char_indices().nth(length).map_or(text.len(), |(at, _)| at);
+    let between_words = text[..end].rfind(' ').filter(|at| text[..*at].chars().count() * 2 > length);
+    // A text without a space in its second half is cut between graphemes, which readers see as letters.
     let between_letters = || text.grapheme_indices(true).map(|(at, _)| at).take_while(|at| *at <= end).last().unwrap_or(0);
     let kept = if text[end..].starts_with(' ') { end } else { between_words.unwrap_or_else(between_letters) };
     let kept =
         text[..kept].trim_end_matches(|letter: char| letter.is_whitespace() || matches!(letter, ',' | ';' | ':' | '-' | '|'));
-    if room == 0 { String::new() } else { format!("{kept}…") }
+    if length == 0 { String::new() } else { format!("{kept}…") }
 }
 
 #[cfg(test)]

@@ -15,35 +15,38 @@ pub struct Formula {
 }
 
 impl Formula {
-    /// Compiles `source`.
+    /// Compiles `source`, an expression.
+    ///
+    /// # Errors
+    /// Where it has a syntax error or uses an unknown filter, test or function.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })
     }
 
-    /// The expression as it was written.
+    /// The expression as written in the pipeline file.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The names that the expression reads, dotted paths in full, in order of appearance.
+    /// The names that the expression reads, as full dotted paths, in the order of appearance.
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// The number that it comes to.
+    /// Evaluates the expression.
     pub fn number(&self, context: &Value) -> Result<f64, Poison> {
         let value = self.expression.eval(context.clone()).map_err(|error| self.explain(&error, context))?;
         let refuse = |what: &str| {
-            Err(poison(FailureClass::WrongType, format!("`{}` is {what} of this document, but must be a number", self.source)))
+            Err(poison(FailureClass::WrongType, format!("`{}` is {what} for this document, but must be a number", self.source)))
         };
         match value.kind() {
             ValueKind::Undefined => Err(self.absent(context)),
             ValueKind::None => refuse("null"),
-            // A truth value would count as 1 or 0, which hides a forgotten `… if … else 0`.
+            // A boolean is refused: counting it as 1 or 0 would hide a forgotten `… if … else 0`.
             ValueKind::Number => match f64::try_from(value) {
                 Ok(number) if number.is_finite() => Ok(number),
-                _ => refuse("no finite number"),
+                _ => refuse("not finite"),
             },
             kind => refuse(&format!("a {kind}")),
         }

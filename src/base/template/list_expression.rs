@@ -1,4 +1,4 @@
-//! Expressions that name a list, for tasks that do something for each item.
+//! Expressions whose value is a list, for tasks that run once for each item.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Expression, Value};
@@ -15,19 +15,22 @@ pub struct ListExpression {
 }
 
 impl ListExpression {
-    /// Compiles `source`.
+    /// Compiles `source`, an expression.
+    ///
+    /// # Errors
+    /// Where it has a syntax error or uses an unknown filter, test or function.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })
     }
 
-    /// The names that the expression reads, dotted paths in full, in order of appearance.
+    /// The names that the expression reads, as full dotted paths, in the order of appearance.
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// The items of the list, at most `most` of them; null is a list without items.
-    pub fn items(&self, context: &Value, most: usize) -> Result<Vec<Value>, Poison> {
+    /// The items of the list, of which there may be at most `limit`. Null is an empty list.
+    pub fn items(&self, context: &Value, limit: usize) -> Result<Vec<Value>, Poison> {
         let value = self.expression.eval(context.clone()).map_err(|error| self.explain(&error, context))?;
         match value.kind() {
             ValueKind::Undefined => return Err(self.absent(context)),
@@ -35,14 +38,14 @@ impl ListExpression {
             ValueKind::Seq | ValueKind::Iterable => {}
             kind => {
                 let reason =
-                    format!("`{}` is a {kind}, but there must be a list to do something for each of its items", self.source);
+                    format!("`{}` is a {kind}, but must be a list, because the task runs once for each item", self.source);
                 return Err(poison(FailureClass::WrongType, reason));
             }
         }
-        let items: Vec<Value> = value.try_iter().map_err(|error| self.explain(&error, context))?.take(most + 1).collect();
-        if items.len() > most {
+        let items: Vec<Value> = value.try_iter().map_err(|error| self.explain(&error, context))?.take(limit + 1).collect();
+        if items.len() > limit {
             let reason =
-                format!("the list `{}` has more than {most} items: take fewer, as in `{}[:{most}]`", self.source, self.source);
+                format!("the list `{}` has more than {limit} items: take fewer, as in `{}[:{limit}]`", self.source, self.source);
             return Err(poison(FailureClass::TooLarge, reason));
         }
         Ok(items)
@@ -52,7 +55,7 @@ impl ListExpression {
         match error.kind() {
             ErrorKind::UndefinedError => self.absent(context),
             ErrorKind::OutOfFuel => template_failed(error),
-            _ => poison(FailureClass::Template, format!("the list `{}` cannot be had from this document: {error}", self.source)),
+            _ => poison(FailureClass::Template, format!("the list `{}` fails on this document: {error}", self.source)),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Slices, as in `topic.text[:200]`, whose object the template engine leaves out of the names that a template reads.
+//! Rewrites slices such as `topic.text[:200]`. The template engine does not list the object of a slice among the names that a
+//! template reads.
 
-use super::names::{blocks, words_of};
+use super::lexer::{blocks, words_of};
 
-/// `source` with its slices written as subscripts by lists, for finding names; none where it has no slices. It is never rendered.
-/// `code` says whether all of the source is an expression.
+/// `source` with each slice replaced by a subscript with a list, such as `topic.text[[0,200]]`; none if it has no slices. The
+/// result is used to find names and never rendered. `code` says whether all of the source is an expression.
 pub(super) fn as_subscripts(source: &str, code: bool) -> Option<String> {
     let mut rewritten = String::with_capacity(source.len() + 16);
     let mut sliced = false;
@@ -19,11 +20,11 @@ pub(super) fn as_subscripts(source: &str, code: bool) -> Option<String> {
     sliced.then_some(rewritten)
 }
 
-/// A bracket that is open.
+/// An open bracket.
 enum Open {
-    /// Of a subscript, which begins here in the rewritten text; with a colon or without.
+    /// A subscript. `start` is its first byte in the rewritten text, `sliced` whether it has a colon.
     Subscript { start: usize, sliced: bool },
-    /// Of a list, a call or a map.
+    /// A list, a call or a map.
     Other,
 }
 
@@ -66,14 +67,14 @@ fn rewrite(block: &str, to: &mut String) -> bool {
     changed
 }
 
-/// Whether a bracket behind this word opens a subscript.
+/// Whether a bracket after this word opens a subscript.
 fn ends_value(word: &str) -> bool {
     const OPERATORS: &[&str] = &["in", "if", "else", "and", "or", "not", "is"];
     let last = word.chars().next_back();
     last.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ']' | ')' | '"' | '\'')) && !OPERATORS.contains(&word)
 }
 
-/// Where `part`, a piece of `whole`, begins in it.
+/// The offset of `part` in `whole`, of which it is a slice.
 fn place(whole: &str, part: &str) -> usize {
     part.as_ptr() as usize - whole.as_ptr() as usize
 }

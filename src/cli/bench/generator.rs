@@ -1,18 +1,18 @@
-//! What decoding costs.
+//! Measures decoding.
 //!
 //! | figure | measured on |
 //! |---|---|
-//! | `shared_prefix_ratio` | time for prompts that begin alike, as one group, over that for the same prompts, each a group of its own |
-//! | `constrained_overhead` | time for 32 rows under a schema over that for as many chosen tokens without one after the same beginning, less 1 |
-//! | `batch_speedup_32` | tokens written a second with 32 rows, over those with one |
-//! | `prefill_tokens_per_second` | long prompts, one token written to each |
+//! | `shared_prefix_ratio` | time for prompts with the same beginning as one group, divided by the time for the same prompts in separate groups |
+//! | `constrained_overhead` | time for 32 rows under a schema, divided by the time for as many chosen tokens without one, minus 1 |
+//! | `batch_speedup_32` | tokens written per second with 32 rows, divided by those with one |
+//! | `prefill_tokens_per_second` | long prompts with an answer of one token |
 //! | `decode_tokens_per_second` | 32 rows that write |
-//! | `decode_tokens_per_second_prefix` | the same behind a shared prefix, where `--prefix` says how long |
-//! | `read_bandwidth_bytes_per_second` | memory read by all threads at once, of which nothing else is asked |
-//! | `decode_bandwidth_share` | bytes of the files of weights times steps a second of one row, over that |
+//! | `decode_tokens_per_second_prefix` | the same behind a shared prefix of `--prefix` tokens |
+//! | `read_bandwidth_bytes_per_second` | all threads reading memory and doing nothing else |
+//! | `decode_bandwidth_share` | bytes of the weights times steps per second of one row, divided by that bandwidth |
 //!
-//! The share counts a table of embeddings as read at each step, as it is where it is the output layer, too. It holds for release builds:
-//! with assertions, the plain reading that it is measured by is slower than memory.
+//! The share counts the table of embeddings as read in each step, which is right if it is the output layer as well. The share is valid for
+//! release builds only: with assertions, reading is slower than memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,44 +29,44 @@ use crate::metrics::peak_resident_bytes;
 
 /// The model under test.
 const MODEL: &str = "bench";
-/// Each figure is the median of this many measurements.
+/// Measurements of each figure; the median counts.
 const ROUNDS: usize = 3;
-/// What a schema costs is a small difference of two large times: it is measured more often.
-const PAIRS: usize = 5;
+/// Measurements of the overhead of a schema. It is a small difference of two large times, so it needs more.
+const OVERHEAD_ROUNDS: usize = 5;
 /// Rows of a batch.
 const ROWS: usize = 32;
 /// Tokens that each row writes.
-const WRITTEN: usize = 32;
+const WRITTEN_TOKENS: usize = 32;
 /// Letters that each row writes under a schema.
-const LETTERS: usize = 128;
+const SCHEMA_LETTERS: usize = 128;
 /// Documents that share a prefix.
 const DOCUMENTS: usize = 256;
 /// Tokens of the shared prefix.
-const PREFIX: usize = 600;
+const PREFIX_TOKENS: usize = 600;
 
 /// What to measure on.
 pub(super) struct GeneratorOptions<'a> {
-    /// A folder for models of random weights.
-    pub(super) scratch: &'a Path,
-    /// Whether the small shape serves for everything.
+    /// The folder for models with random weights.
+    pub(super) temporary: &'a Path,
+    /// Use the small model for every figure.
     pub(super) small: bool,
-    /// A model folder or GGUF file for everything but the shared prefix, in place of random weights.
+    /// A model folder or GGUF file instead of random weights, for every figure but the shared prefix.
     pub(super) given: Option<&'a Path>,
-    /// Tokens of a prefix that the rows of one more figure share.
+    /// Tokens of the prefix for one more figure.
     pub(super) prefix: Option<usize>,
 }
 
 /// Measures everything.
 pub(super) async fn measure(config: &EngineConfig, models: GeneratorOptions<'_>) -> Result<Value> {
     let bandwidth = tokio::task::spawn_blocking(read_bandwidth).await?;
-    let bench = GeneratorBench::with_shape(config, SMALL, models.scratch).await?;
+    let bench = GeneratorBench::with_shape(config, SMALL, models.temporary).await?;
     let shared = bench.shared_prefix(if models.small { 12 } else { DOCUMENTS }).await?;
     let (bench, name, path) = match models.given {
         Some(path) => (GeneratorBench::open(config, path).await?, path.display().to_string(), path.to_owned()),
-        None if models.small => (bench, SMALL.name.to_owned(), models.scratch.join(SMALL.name)),
+        None if models.small => (bench, SMALL.name.to_owned(), models.temporary.join(SMALL.name)),
         None => {
-            let bench = GeneratorBench::with_shape(config, HALF_BILLION, models.scratch).await?;
-            (bench, HALF_BILLION.name.to_owned(), models.scratch.join(HALF_BILLION.name))
+            let bench = GeneratorBench::with_shape(config, HALF_BILLION, models.temporary).await?;
+            (bench, HALF_BILLION.name.to_owned(), models.temporary.join(HALF_BILLION.name))
         }
     };
     let weights = weights_bytes(&path)?;
@@ -92,14 +92,14 @@ pub(super) async fn measure(config: &EngineConfig, models: GeneratorOptions<'_>)
     }))
 }
 
-/// An engine with one model of random weights.
+/// An engine with one generator.
 struct GeneratorBench {
     engine: Engine,
 }
 
 impl GeneratorBench {
-    async fn with_shape(config: &EngineConfig, shape: ModelShape, scratch: &Path) -> Result<Self> {
-        let folder = scratch.join(shape.name);
+    async fn with_shape(config: &EngineConfig, shape: ModelShape, temporary: &Path) -> Result<Self> {
+        let folder = temporary.join(shape.name);
         let written = folder.clone();
         tokio::task::spawn_blocking(move || shape.write(&written, 1)).await??;
         Self::open(config, &folder).await
@@ -110,7 +110,7 @@ impl GeneratorBench {
         Ok(Self { engine: tokio::task::spawn_blocking(move || Engine::start(&config, &models)).await?? })
     }
 
-    /// Runs the prompts at once and gives the seconds with the answers.
+    /// Runs the prompts at once. Returns the seconds and the answers.
     async fn run(&self, prompts: &[BenchPrompt], schema: Option<&Arc<Schema>>) -> Result<(f64, Vec<Answer>)> {
         let requests = prompts.iter().map(|ask| {
             let message = Message { role: Role::User, content: ask.text.as_str().into() };
@@ -126,12 +126,12 @@ impl GeneratorBench {
         Ok((seconds, answers.into_iter().collect::<Result<_, _>>()?))
     }
 
-    /// Text of about `tokens` tokens, another for each `seed`.
+    /// A text of about `tokens` tokens, different for each `seed`.
     async fn text(&self, tokens: usize, seed: usize) -> Result<String> {
         let mut text = String::new();
         let mut count = 0;
         while count < tokens {
-            // Far fewer words than the tokens that are missing: no word has more than a few.
+            // A word has a few tokens at most, so add far fewer words than tokens are missing.
             for word in 0..(tokens - count).div_ceil(4) {
                 text.push_str(WORDS[(seed * 31 + count * 7 + word * word + word * seed) % WORDS.len()]);
                 text.push(' ');
@@ -143,7 +143,7 @@ impl GeneratorBench {
     }
 
     async fn shared_prefix(&self, documents: usize) -> Result<f64> {
-        let prefix = self.text(PREFIX, 0).await?;
+        let prefix = self.text(PREFIX_TOKENS, 0).await?;
         let mut texts = Vec::with_capacity(documents);
         for index in 0..documents {
             texts.push(format!("{prefix}{}", self.text(100 + index * 37 % 301, index + 1).await?));
@@ -158,7 +158,7 @@ impl GeneratorBench {
             let (with, shared) = self.run(&groups(true), None).await?;
             let (without, alone) = self.run(&groups(false), None).await?;
             let same = shared.iter().zip(&alone).all(|(a, b)| text(a) == text(b));
-            ensure!(same, "a kept prefix changes what is written");
+            ensure!(same, "a shared prefix changes what the model writes");
             ratios.push(with / without);
         }
         Ok(median(ratios))
@@ -177,7 +177,7 @@ impl GeneratorBench {
         Ok(median(rates))
     }
 
-    /// Short prompts behind `prefix`, each a group of its own where there is none.
+    /// Short prompts behind `prefix`; without one, each is a group of its own.
     async fn short(&self, rows: usize, max_tokens: usize, prefix: &str) -> Result<Vec<BenchPrompt>> {
         let mut prompts = Vec::new();
         for index in 0..rows {
@@ -189,12 +189,12 @@ impl GeneratorBench {
         Ok(prompts)
     }
 
-    /// Tokens written a second by `rows` rows behind `prefix`.
+    /// Tokens per second that `rows` rows write behind `prefix`.
     async fn decode(&self, rows: usize, prefix: &str) -> Result<f64> {
-        let (first, all) = (self.short(rows, 1, prefix).await?, self.short(rows, WRITTEN, prefix).await?);
+        let (first, all) = (self.short(rows, 1, prefix).await?, self.short(rows, WRITTEN_TOKENS, prefix).await?);
         let mut rates = Vec::new();
         for _ in 0..ROUNDS {
-            // What reading the prompt and the first token take is no part of it.
+            // The time for reading the prompt and for the first token is subtracted.
             let (start, begun) = self.run(&first, None).await?;
             let (seconds, ended) = self.run(&all, None).await?;
             rates.push((generated(&ended) - generated(&begun)) / (seconds - start));
@@ -203,25 +203,25 @@ impl GeneratorBench {
     }
 
     async fn constrained(&self) -> Result<f64> {
-        let (schema, prompts) = (letters()?, self.short(ROWS, LETTERS + 32, "").await?);
+        let (schema, prompts) = (letters()?, self.short(ROWS, SCHEMA_LETTERS + 32, "").await?);
         let (_, answers) = self.run(&prompts, Some(&schema)).await?;
         let mut free = prompts.clone();
         for (ask, answer) in free.iter_mut().zip(&answers) {
-            // What the schema forces takes no step of its own, but is read: before the model's first choice by both.
+            // Tokens that the schema forces take no step of their own, but are read. The free prompt contains them, so that both read them.
             ask.text.push_str(FORCED);
             ask.max_tokens = chosen(answer).max(1);
         }
         let wanted: usize = free.iter().map(|ask| ask.max_tokens).sum();
-        // A free row may come to its end early: time counts by the token.
-        let unbound = async || {
+        // A free row may end early, so the time per token is compared.
+        let seconds_per_free_token = async || {
             let (seconds, written) = self.run(&free, None).await?;
             anyhow::Ok(seconds / generated(&written))
         };
-        let (mut before, mut overheads) = (unbound().await?, Vec::new());
-        for _ in 0..PAIRS {
+        let (mut before, mut overheads) = (seconds_per_free_token().await?, Vec::new());
+        for _ in 0..OVERHEAD_ROUNDS {
             let (seconds, _) = self.run(&prompts, Some(&schema)).await?;
-            let after = unbound().await?;
-            // Between two of the others, so that what changes slowly changes nothing.
+            let after = seconds_per_free_token().await?;
+            // Compare with the mean of the measurements before and after, so that slow drifts cancel out.
             overheads.push(seconds / wanted as f64 / ((before + after) / 2.0) - 1.0);
             before = after;
         }
@@ -229,7 +229,6 @@ impl GeneratorBench {
     }
 }
 
-/// A prompt to complete.
 #[derive(Clone)]
 struct BenchPrompt {
     group: String,
@@ -244,7 +243,7 @@ fn text(answer: &Answer) -> Option<&str> {
     }
 }
 
-/// Tokens of an answer that the model chose.
+/// The number of tokens that the model chose; the schema forced the others.
 fn chosen(answer: &Answer) -> usize {
     match &answer.prediction {
         Prediction::Completion(completion) => completion.tokens.iter().filter(|token| token.log_probability.is_some()).count(),
@@ -256,25 +255,24 @@ fn generated(answers: &[Answer]) -> f64 {
     answers.iter().map(|answer| f64::from(answer.generated)).sum()
 }
 
-/// What every answer under [`letters`] begins with.
+/// The beginning of every answer under [`letters`].
 const FORCED: &str = "{\"text\":\"";
 
-/// A schema under which nearly every token is the model's choice, and every answer comes to an end.
+/// A schema under which the model chooses nearly every token, and every answer ends.
 fn letters() -> Result<Arc<Schema>> {
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["text"],
-        "properties": { "text": { "type": "string", "pattern": format!("^[a-z ]{{{LETTERS}}}$") } },
+        "properties": { "text": { "type": "string", "pattern": format!("^[a-z ]{{{SCHEMA_LETTERS}}}$") } },
     });
     Schema::new(schema).map(Arc::new).map_err(anyhow::Error::msg)
 }
 
-/// The one in the middle.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// What texts are made of.
+/// The words of generated texts.
 pub(super) const WORDS: &[&str] = &[
     "the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak", "beams",
     "while", "flour", "settles", "on", "every", "ledge", "of", "that", "old", "stone", "house",

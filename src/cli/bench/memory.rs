@@ -1,4 +1,4 @@
-//! How fast this machine reads memory, and how much of a model there is to read.
+//! The read bandwidth of this machine's memory, and the bytes of a model's weights.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -8,14 +8,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use multiversion::multiversion;
 
-/// Bytes that are read: more than the caches of most servers hold.
+/// Bytes that are read: more than the caches of most servers.
 const BYTES: usize = 256 << 20;
-/// The best of this many rounds counts: whatever disturbs one makes it slower.
+/// Measurements; the fastest counts, because disturbances only make one slower.
 const ROUNDS: usize = 8;
-/// Numbers that are added up side by side.
+/// Numbers that are added in parallel.
 const LANES: usize = 64;
 
-/// Bytes a second that all threads read together.
+/// Bytes per second that all threads read together.
 pub(super) fn read_bandwidth() -> f64 {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let numbers = vec![1_u64; BYTES / size_of::<u64>()];
@@ -32,7 +32,7 @@ pub(super) fn read_bandwidth() -> f64 {
     BYTES as f64 / best
 }
 
-// Sums of the widest vectors wait for memory alone.
+// With the widest vectors, only memory limits the speed.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2", "aarch64+neon"))]
 fn sum(numbers: &[u64]) -> u64 {
     let mut sums = [0_u64; LANES];
@@ -42,7 +42,7 @@ fn sum(numbers: &[u64]) -> u64 {
     sums.into_iter().fold(0, u64::wrapping_add)
 }
 
-/// Bytes of the model's files of weights: a GGUF file, or the safetensors of a folder.
+/// Bytes of the model's weights: a GGUF file, or the safetensors files of a folder.
 pub(super) fn weights_bytes(model: &Path) -> Result<u64> {
     let size = |path: &Path| {
         let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -58,7 +58,7 @@ pub(super) fn weights_bytes(model: &Path) -> Result<u64> {
             bytes += size(&path)?;
         }
     }
-    ensure!(bytes > 0, "{} holds no weights; pull the model again", model.display());
+    ensure!(bytes > 0, "{} has no weights; pull the model again", model.display());
     Ok(bytes)
 }
 
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn weights_are_those_of_all_shards_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(weights_bytes(folder.path()).unwrap_err().to_string().contains("holds no weights"));
+        assert!(weights_bytes(folder.path()).unwrap_err().to_string().contains("has no weights"));
         for (name, size) in [("model-1.safetensors", 5), ("model-2.safetensors", 7), ("tokenizer.json", 11)] {
             std::fs::write(folder.path().join(name), vec![0; size]).unwrap();
         }

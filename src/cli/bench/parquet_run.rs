@@ -1,10 +1,10 @@
-//! The walk from Parquet to Parquet, without a ledger: what the ledger's cost comes on top of.
+//! Measures a run from Parquet to Parquet without a database.
 //!
-//! | as in a backfill | left out |
+//! | as in a backfill | without |
 //! |---|---|
-//! | rows are read and cut into the pipeline's micro-batches, in as many lanes as units run at a time | positions, fences, versions: each row is a document |
-//! | the task graph and the model host evaluate several batches of a lane at a time | reuse of what was computed before, passages of other documents |
-//! | each batch becomes a Parquet file with lineage, written whole and synced | the commit: rows, vectors, dead letters and events |
+//! | rows are read and cut into micro-batches, in as many ranges at a time as units | positions, epochs, versions: each row is a document |
+//! | the task graph and the model host evaluate several batches of a range at a time | reuse of earlier results, passages of other documents |
+//! | each batch becomes a Parquet file with lineage, written whole and synced | the commit of rows, vectors, dead letters and events |
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::super::{engine, fits};
+use super::super::{check_configured, engine};
 use crate::checkpoint::PartitionClaim;
 use crate::config::{Config, DatasetConfig};
 use crate::demo::defaults::with_models;
@@ -45,7 +45,6 @@ struct ParquetRun {
     in_flight_bytes: usize,
 }
 
-/// What became of records.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     records: u64,
@@ -55,19 +54,19 @@ struct Counts {
     bytes: i64,
 }
 
-/// Takes the rows of `input` through the pipeline and writes what comes of them below `output`.
+/// Runs the pipeline over the rows of `input` and writes the results to `output`.
 pub(super) async fn measure(mut config: Config, pipeline: &Path, input: &Path, output: &Path) -> Result<Value> {
     let mut definition = Definition::load(pipeline)?;
     definition.source.document = definition.source.document.in_json();
     if !definition.models().is_empty() {
         with_models(&mut config).await?;
     }
-    fits(&config, &definition, Some(output))?;
+    check_configured(&config, &definition, Some(output))?;
     let input = InputFiles::find(&[input.display().to_string()])?;
     let archive = Archive::open(INPUT, &DatasetConfig::local(&input.folder))?;
     let engine = engine(config.clone(), std::slice::from_ref(&definition)).await?;
     let graph = Graph::build(&definition, &engine).await?;
-    let walk = Arc::new(ParquetRun {
+    let run = Arc::new(ParquetRun {
         decoder: Decoder::new(&definition.source.document)?,
         tasks: graph.tasks().cloned().collect(),
         lineages: graph.lineages(),
@@ -79,13 +78,13 @@ pub(super) async fn measure(mut config: Config, pipeline: &Path, input: &Path, o
     let (before, started) = (engine.stats(), Instant::now());
     let mut counts = Counts::default();
     for key in &input.keys {
-        let ranges = ranges(&archive, key, &walk.definition, config.jobs.units_at_a_time.max(1)).await?;
-        let mut lanes = JoinSet::new();
+        let ranges = ranges(&archive, key, &run.definition, config.jobs.units_at_a_time.max(1)).await?;
+        let mut range_tasks = JoinSet::new();
         for range in ranges {
-            lanes.spawn(walk.clone().lane(archive.clone(), range));
+            range_tasks.spawn(run.clone().run_range(archive.clone(), range));
         }
-        while let Some(lane) = lanes.join_next().await {
-            counts.add(lane??);
+        while let Some(counted) = range_tasks.join_next().await {
+            counts.add(counted??);
         }
     }
     let (after, seconds) = (engine.stats(), started.elapsed().as_secs_f64());
@@ -107,27 +106,27 @@ pub(super) async fn measure(mut config: Config, pipeline: &Path, input: &Path, o
     }))
 }
 
-/// The rows of the file in as many ranges of about the same length.
-async fn ranges(archive: &Archive, key: &str, definition: &Definition, lanes: usize) -> Result<Vec<RowRange>> {
+/// The rows of the file in `count` ranges of about the same length.
+async fn ranges(archive: &Archive, key: &str, definition: &Definition, count: usize) -> Result<Vec<RowRange>> {
     let needs = needs(definition);
     let file = archive.file(key).await?;
     let rows = archive.layout(&file, &needs).await?.rows();
-    let bound = |lane: usize| rows * lane as i64 / lanes as i64;
-    let range = |lane: usize| RowRange {
+    let bound = |index: usize| rows * index as i64 / count as i64;
+    let range = |index: usize| RowRange {
         file: file.clone(),
-        partition: Partition { topic: definition.source.topic.as_str().into(), number: lane as i32 },
-        from: bound(lane),
-        to: bound(lane + 1),
+        partition: Partition { topic: definition.source.topic.as_str().into(), number: index as i32 },
+        from: bound(index),
+        to: bound(index + 1),
         wanted: None,
         window: None,
         needs: needs.clone(),
     };
-    Ok((0..lanes).map(range).filter(|range| range.from < range.to).collect())
+    Ok((0..count).map(range).filter(|range| range.from < range.to).collect())
 }
 
 impl ParquetRun {
-    /// Reads the range ahead of the batches under way, as a lane of a backfill does.
-    async fn lane(self: Arc<Self>, archive: Archive, range: RowRange) -> Result<Counts> {
+    /// Reads the range ahead of the batches under way, as a unit of a backfill does.
+    async fn run_range(self: Arc<Self>, archive: Archive, range: RowRange) -> Result<Counts> {
         let budget = self.definition.budget.clone();
         let gauge = METRICS.in_flight_bytes.with_label_values(&["@units"]);
         let in_flight = InFlight::new(self.in_flight_bytes, gauge).with_limit(budget.of(BATCHES_AT_A_TIME + 1));
@@ -138,18 +137,18 @@ impl ParquetRun {
             let batch = batcher.next(false).await?;
             Some((batch, batcher))
         });
-        let step = |batch: MicroBatch| tokio::spawn(self.clone().step(batch));
-        let mut stepped = std::pin::pin!(batches.map(step).buffered(BATCHES_AT_A_TIME));
+        let run_batch = |batch: MicroBatch| tokio::spawn(self.clone().run_batch(batch));
+        let mut done = std::pin::pin!(batches.map(run_batch).buffered(BATCHES_AT_A_TIME));
         let mut counts = Counts::default();
-        while let Some(step) = stepped.next().await {
-            counts.add(step??);
+        while let Some(counted) = done.next().await {
+            counts.add(counted??);
         }
         reader.await??;
         Ok(counts)
     }
 
     /// Evaluates a batch and writes its file.
-    async fn step(self: Arc<Self>, batch: MicroBatch) -> Result<Counts, Transient> {
+    async fn run_batch(self: Arc<Self>, batch: MicroBatch) -> Result<Counts, Transient> {
         let record_outcomes = self.record_outcomes(&batch).await?;
         let rows = parquet_rows(&batch, &record_outcomes, &self.tasks, &self.lineages);
         let mut counts = Counts { records: record_outcomes.len() as u64, dead: dead(&record_outcomes), ..Counts::default() };
@@ -171,7 +170,9 @@ impl ParquetRun {
                     documents.push(document);
                     RecordOutcome::Superseded
                 }
-                Ok(DecodedRecord::Tombstone { id, version }) => RecordOutcome::Deleted { id, version, any: version.is_none() },
+                Ok(DecodedRecord::Tombstone { id, version }) => {
+                    RecordOutcome::Deleted { id, version, any_version: version.is_none() }
+                }
                 Err(poison) => RecordOutcome::Dead(poison),
             });
         }
@@ -183,12 +184,12 @@ impl ParquetRun {
     }
 }
 
-/// Records that could not be read, and outputs that could not be made.
+/// The number of records and outputs that would be dead letters.
 fn dead(record_outcomes: &[RecordOutcome]) -> u64 {
     let count = |record_outcome: &RecordOutcome| match record_outcome {
         RecordOutcome::Dead(_) => 1,
         RecordOutcome::Document(_, outcomes) => outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Dead(_))).count(),
-        RecordOutcome::Superseded | RecordOutcome::Outlived { .. } | RecordOutcome::Deleted { .. } => 0,
+        RecordOutcome::Superseded | RecordOutcome::SupersededDelete { .. } | RecordOutcome::Deleted { .. } => 0,
     };
     record_outcomes.iter().map(count).sum::<usize>() as u64
 }

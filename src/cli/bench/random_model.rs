@@ -1,4 +1,4 @@
-//! Model folders of random weights in the shape of real ones, where only the time counts.
+//! Model folders with random weights in the shape of real models, for measuring time.
 
 use std::borrow::Cow;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::json;
 /// The sizes of a Qwen2 model.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ModelShape {
-    /// What it is called in reports.
+    /// The name in reports.
     pub(super) name: &'static str,
     hidden: usize,
     inner: usize,
@@ -25,20 +25,20 @@ pub(super) struct ModelShape {
 pub(super) const HALF_BILLION: ModelShape =
     ModelShape { name: "qwen2.5-0.5b", hidden: 896, inner: 4864, layers: 24, heads: 14, kv_heads: 2, vocabulary: 151_936 };
 
-/// Small enough for a quarter of a million tokens of prompts in a minute or so on two cores.
+/// Small enough for a quarter of a million prompt tokens in about a minute on two cores.
 pub(super) const SMALL: ModelShape =
     ModelShape { name: "small", hidden: 512, inner: 1408, layers: 6, heads: 8, kv_heads: 2, vocabulary: 8_192 };
 
-/// The demo generator's vocabulary serves every shape: its ids are a part of theirs.
+/// The demo generator's tokenizer, for every shape: each vocabulary is at least as large.
 const TOKENIZER: &[(&str, &str)] = &[
     ("tokenizer.json", include_str!("../../../pipelines/models/writer/tokenizer.json")),
     ("tokenizer_config.json", include_str!("../../../pipelines/models/writer/tokenizer_config.json")),
 ];
 
 impl ModelShape {
-    /// Writes a model folder with weights drawn from `seed`.
+    /// Writes a model folder with random weights.
     pub(super) fn write(&self, folder: &Path, seed: u64) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let config = json!({
             "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "hidden_size": self.hidden,
             "intermediate_size": self.inner, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
@@ -88,7 +88,7 @@ impl ModelShape {
     }
 }
 
-/// Values spread evenly between -0.035 and 0.035 (a standard deviation of 0.02), made when they are written.
+/// A tensor of values distributed evenly between -0.035 and 0.035 (a standard deviation of 0.02), generated when it is written.
 struct RandomTensor {
     shape: Vec<usize>,
     seed: u64,
@@ -107,7 +107,7 @@ impl View for RandomTensor {
         let mut state = self.seed | 1;
         let mut bytes = Vec::with_capacity(self.data_len());
         for _ in 0..self.shape.iter().product::<usize>() {
-            // Xorshift: Marsaglia, 2003.
+            // Xorshift (Marsaglia, 2003).
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;

@@ -1,16 +1,16 @@
-//! What a model makes of the requests in a file, and how fast.
+//! Runs the requests of a file on one model, and measures how fast.
 //!
 //! Each line is a JSON object of one of these kinds; `messages` are objects with `role` and `content`.
 //!
-//! | line | asks for |
+//! | line | result |
 //! |---|---|
-//! | `{"encode": "…"}` | the vector of a text, of which what the model does not take is cut off |
+//! | `{"encode": "…"}` | the vector of a text, which is cut off at the model's window |
 //! | `{"classify": "…"}` | the logits of a classifier |
 //! | `{"score": {"messages": […], "answers": […]}}` | the logarithm of the probability of each answer |
-//! | `{"generate": {"messages": […], "max_tokens": 64, "schema": {…}}}` | what the model writes, greedily; `schema` may be left out |
+//! | `{"generate": {"messages": […], "max_tokens": 64, "schema": {…}}}` | what the model writes with greedy decoding; `schema` is optional |
 //!
-//! The lines go to the model host in calls of [`CALL`], several at a time, as the micro-batches of a pipeline do. All prompts of a round
-//! are one group, so that the prefix they share is read once, and no round finds what an earlier one read.
+//! The lines go to the model host in calls of [`CALL_REQUESTS`], several at a time, like the micro-batches of a pipeline. All prompts of a
+//! round are one group, so that their common prefix is read once, and each round reads it again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,20 +33,19 @@ use crate::metrics::peak_resident_bytes;
 
 /// The model under test.
 const MODEL: &str = "bench";
-/// Requests of a call: a micro-batch or two of short documents.
-const CALL: usize = 256;
-/// Calls under way for each core, which tokenizes one while others wait for the device.
+/// Requests in a call: a micro-batch or two of short documents.
+const CALL_REQUESTS: usize = 256;
+/// Calls at a time for each core, which tokenizes one while others wait for the device.
 const CALLS_PER_CORE: usize = 2;
 
-/// What to measure.
 pub(super) struct RequestOptions<'a> {
     /// A model folder or GGUF file.
     pub(super) model: &'a Path,
-    /// The requests.
+    /// The file with the requests.
     pub(super) requests: &'a Path,
-    /// Where the answers of the last round go, a line each.
+    /// The file for the answers of the last round.
     pub(super) answers: Option<&'a Path>,
-    /// How often all of it is done.
+    /// How many times all requests are run.
     pub(super) rounds: usize,
 }
 
@@ -90,7 +89,6 @@ enum RoleLine {
     Assistant,
 }
 
-/// One round.
 struct RoundStats {
     seconds: f64,
     before: EngineStats,
@@ -98,24 +96,24 @@ struct RoundStats {
     answers: Vec<Answer>,
 }
 
-/// Answers the requests, as often as asked, and reports each round.
-pub(super) async fn measure(config: &EngineConfig, measured: RequestOptions<'_>) -> Result<Value> {
-    let path = measured.requests;
+/// Runs the requests in rounds and reports each round.
+pub(super) async fn measure(config: &EngineConfig, options: RequestOptions<'_>) -> Result<Value> {
+    let path = options.requests;
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the requests {}", path.display()))?;
     let works = read(&text).with_context(|| path.display().to_string())?;
-    ensure!(!works.is_empty(), "{} holds no request; write one a line", path.display());
+    ensure!(!works.is_empty(), "{} has no requests; write one per line", path.display());
     let started = Instant::now();
-    let (engine_config, models) = (config.clone(), [(MODEL.to_owned(), ModelConfig::local(measured.model))].into());
+    let (engine_config, models) = (config.clone(), [(MODEL.to_owned(), ModelConfig::local(options.model))].into());
     let engine = tokio::task::spawn_blocking(move || Engine::start(&engine_config, &models)).await??;
     let load_seconds = started.elapsed().as_secs_f64();
     let mut reports = Vec::new();
     let mut last = Vec::new();
-    for number in 0..measured.rounds.max(1) {
+    for number in 0..options.rounds.max(1) {
         let round = run(&engine, &works, number).await?;
         reports.push(round.to_json());
         last = round.answers;
     }
-    if let Some(path) = measured.answers {
+    if let Some(path) = options.answers {
         write(path, &last).with_context(|| format!("cannot write the answers to {}", path.display()))?;
     }
     let info = engine.model(MODEL).context("the model that was loaded is gone")?;
@@ -129,12 +127,12 @@ pub(super) async fn measure(config: &EngineConfig, measured: RequestOptions<'_>)
     }))
 }
 
-/// The works of the lines; schemas that are the same are one.
+/// The work of each line. Equal schemas are compiled once.
 fn read(text: &str) -> Result<Vec<Work>> {
     let mut schemas: HashMap<String, Arc<Schema>> = HashMap::new();
     let mut works = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let line: RequestLine = serde_json::from_str(line).with_context(|| format!("line {number} is no request"))?;
+        let line: RequestLine = serde_json::from_str(line).with_context(|| format!("line {number} is not a request"))?;
         works.push(line.into_work(&mut schemas).with_context(|| format!("line {number}"))?);
     }
     Ok(works)
@@ -193,10 +191,10 @@ async fn run(engine: &Engine, works: &[Work], number: usize) -> Result<RoundStat
         }
         Request { model: MODEL.into(), work }
     };
-    let calls: Vec<Vec<Request>> = works.chunks(CALL).map(|part| part.iter().map(request).collect()).collect();
+    let calls: Vec<Vec<Request>> = works.chunks(CALL_REQUESTS).map(|part| part.iter().map(request).collect()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (before, started) = (engine.stats(), Instant::now());
-    // Each in a task of its own, so that what comes back is put together on all cores.
+    // Each call is a task of its own, so that results are collected on all cores.
     let call = |requests: Vec<Request>| {
         let engine = engine.clone();
         tokio::spawn(async move { engine.run(requests).await })
@@ -233,13 +231,13 @@ impl RoundStats {
 fn write(path: &Path, answers: &[Answer]) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for answer in answers {
-        writeln!(file, "{}", told(answer))?;
+        writeln!(file, "{}", answer_line(answer))?;
     }
     file.flush()
 }
 
-/// The answer as a line. Tokens are those that the model read: a prefix that another request brought is not among them.
-fn told(answer: &Answer) -> Value {
+/// The answer as a line. `tokens` counts those that the model read, without a prefix that another request had read before.
+fn answer_line(answer: &Answer) -> Value {
     let mut line = match &answer.prediction {
         Prediction::Vectors(texts) => {
             json!({ "vector": texts.iter().flat_map(|text| &text.chunks).map(|chunk| &*chunk.vector).collect::<Vec<_>>().concat() })
@@ -285,8 +283,8 @@ mod tests {
     #[test]
     fn a_line_that_is_no_request_is_named() {
         for (line, expected) in [
-            (r#"{"embed": "a mill"}"#, "line 2 is no request"),
-            (r#"{"generate": {"messages": [], "max_token": 7}}"#, "line 2 is no request"),
+            (r#"{"embed": "a mill"}"#, "line 2 is not a request"),
+            (r#"{"generate": {"messages": [], "max_token": 7}}"#, "line 2 is not a request"),
             (r#"{"generate": {"messages": [], "max_tokens": 7, "schema": {"type": "string"}}}"#, "line 2"),
         ] {
             let error = read(&format!("{{\"encode\": \"a\"}}\n{line}")).unwrap_err();

@@ -1,14 +1,14 @@
-//! Whether the token budget that a start measures is as good as the best fixed one. The same texts go through the whole model host with each
-//! budget, in turns.
+//! Measures whether the token budget that a start chooses is as good as the best fixed one. The same texts go through the model host with
+//! each budget in turn.
 //!
 //! | figure | what it is |
 //! |---|---|
-//! | `tuned` | the budget that a start measures on this machine, measured anew |
-//! | `best` | the fixed budget with the most tokens a second |
-//! | `ratio` | tokens a second with `tuned` over those with `best`: the two against each other once more, the median of pairs |
-//! | `tokens_per_second` | the median of each budget's rounds |
+//! | `tuned` | the budget that a start chooses on this machine, measured anew |
+//! | `best` | the fixed budget with the most tokens per second |
+//! | `ratio` | tokens per second with `tuned`, divided by those with `best`: the median of further measurements in pairs |
+//! | `tokens_per_second` | the median of the rounds, for each budget |
 //!
-//! The largest of several noisy figures is larger than what it stands for, and so `best` is measured anew beside `tuned`.
+//! The largest of several noisy figures is too large on average, so `best` is measured again, in pairs with `tuned`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,25 +23,24 @@ use crate::config::{Config, ConfigError, EngineConfig, ModelConfig};
 use crate::did_you_mean::suggestion;
 use crate::engine::{BatchTuning, Chunking, Engine, ModelKind, Request, TextKind, Work};
 
-/// How thoroughly each budget is measured.
+/// How long each budget is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Repetitions {
-    /// Times that it is.
     rounds: usize,
-    /// Seconds that one of these is to take.
+    /// Seconds of one round.
     seconds: f64,
 }
 
-/// What tells budgets apart that differ by a few in a hundred.
+/// Enough to tell budgets apart that differ by a few percent.
 pub(super) const THOROUGH: Repetitions = Repetitions { rounds: 5, seconds: 1.5 };
 
-/// Calls at the same time, as the batches of a few partitions are.
+/// Calls at the same time, like the batches of a few partitions.
 const CALLS: usize = 8;
-/// Words of texts, in turns.
+/// Words of the texts, in turn.
 const LENGTHS: [usize; 8] = [180, 18, 90, 30, 11, 140, 45, 70];
 
 /// Measures the model that the configuration calls `name`.
-pub(super) async fn measure(config: &Config, name: &str, extent: Repetitions) -> Result<Value> {
+pub(super) async fn measure(config: &Config, name: &str, repetitions: Repetitions) -> Result<Value> {
     let Some(model) = config.models.get(name) else {
         let hint = suggestion(name, config.models.keys().map(String::as_str));
         return Err(ConfigError(format!("there is no model {name:?}; {hint}")).into());
@@ -49,16 +48,16 @@ pub(super) async fn measure(config: &Config, name: &str, extent: Repetitions) ->
     let bench = BudgetBench { config: config.engine.clone(), name: name.to_owned(), model: model.clone() };
     let engine = bench.start(None).await?;
     let kind = engine.model(name).map(|info| info.kind);
-    ensure!(kind == Some(ModelKind::Encoder), "model {name:?} is no encoder; only encoders have a token budget");
+    ensure!(kind == Some(ModelKind::Encoder), "model {name:?} is not an encoder; only encoders have a token budget");
     let (tuned, mut budgets) = (engine.batch_tokens(name).unwrap_or_default(), engine.batch_tokens_measured());
-    // One more than a start looks at, or nobody would see where it looks too near.
+    // One more than a start considers, to see whether a larger one would be better.
     budgets.extend(budgets.last().map(|largest| largest * 2));
     let pace = bench.rate(&engine, 64).await?;
     drop(engine);
-    let texts = (pace.texts * extent.seconds).ceil().max(CALLS as f64) as usize;
+    let texts = (pace.texts * repetitions.seconds).ceil().max(CALLS as f64) as usize;
     let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for round in 0..extent.rounds {
-        // There and back, so that what changes slowly changes nothing.
+    for round in 0..repetitions.rounds {
+        // Alternate the order, so that slow drifts cancel out.
         if round > 0 {
             budgets.reverse();
         }
@@ -70,7 +69,7 @@ pub(super) async fn measure(config: &Config, name: &str, extent: Repetitions) ->
     }
     let rates: BTreeMap<usize, f64> = rates.into_iter().map(|(budget, rates)| (budget, median(rates))).collect();
     let best = rates.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or(tuned, |(budget, _)| *budget);
-    let ratio = if best == tuned { 1.0 } else { bench.duel([tuned, best], texts, extent.rounds).await? };
+    let ratio = if best == tuned { 1.0 } else { bench.compare([tuned, best], texts, repetitions.rounds).await? };
     Ok(json!({ "model": name, "tuned": tuned, "best": best, "ratio": ratio, "texts": texts, "tokens_per_second": rates }))
 }
 
@@ -80,14 +79,14 @@ struct BudgetBench {
     model: ModelConfig,
 }
 
-/// What goes through in a second.
+/// Per second.
 struct EncodingRate {
     texts: f64,
     tokens: f64,
 }
 
 impl BudgetBench {
-    /// An engine with a fixed budget, or with one that is measured.
+    /// Starts an engine with a fixed budget, or with one that it chooses.
     async fn start(&self, batch_tokens: Option<usize>) -> Result<Engine> {
         let config = EngineConfig { batch_tokens, ..self.config.clone() };
         let models = BTreeMap::from([(self.name.clone(), self.model.clone())]);
@@ -95,8 +94,8 @@ impl BudgetBench {
         Ok(tokio::task::spawn_blocking(start).await??)
     }
 
-    /// Tokens a second with the first budget over those with the second, each measured twice a round: there and back.
-    async fn duel(&self, budgets: [usize; 2], texts: usize, rounds: usize) -> Result<f64> {
+    /// Tokens per second with the first budget, divided by those with the second. Each is measured twice in a round, in the order 0, 1, 1, 0.
+    async fn compare(&self, budgets: [usize; 2], texts: usize, rounds: usize) -> Result<f64> {
         let engines = [self.start(Some(budgets[0])).await?, self.start(Some(budgets[1])).await?];
         let mut ratios = Vec::new();
         for _ in 0..rounds {
@@ -109,7 +108,7 @@ impl BudgetBench {
         Ok(median(ratios))
     }
 
-    /// Encodes so many texts in a few calls at once.
+    /// Encodes `texts` texts in a few calls at once.
     async fn rate(&self, engine: &Engine, texts: usize) -> Result<EncodingRate> {
         let mut calls: Vec<Vec<Request>> = (0..CALLS).map(|_| Vec::new()).collect();
         for index in 0..texts {
@@ -127,7 +126,7 @@ impl BudgetBench {
     }
 }
 
-/// A text like no other: equal ones would be computed once.
+/// A text that differs from all others, because equal texts would be computed once.
 fn text(index: usize) -> Arc<str> {
     let words = LENGTHS[index / CALLS % LENGTHS.len()];
     let word = |place: usize| WORDS[(index * 31 + place * 7 + place * place) % WORDS.len()];
@@ -167,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_no_budget_is_refused() {
         let error = async |name: &str| measure(&tiny(), name, THOROUGH).await.unwrap_err().to_string();
-        assert!(error("writer").await.contains("no encoder"));
+        assert!(error("writer").await.contains("not an encoder"));
         assert!(error("tini").await.contains("did you mean"), "the nearest model is named");
     }
 
@@ -175,7 +174,7 @@ mod tests {
     async fn two_budgets_are_measured_against_each_other() {
         let config = tiny();
         let bench = BudgetBench { model: config.models["tiny"].clone(), config: config.engine, name: "tiny".into() };
-        let (one, other) = (bench.duel([64, 512], 16, 3).await.unwrap(), bench.duel([64, 64], 16, 3).await.unwrap());
+        let (one, other) = (bench.compare([64, 512], 16, 3).await.unwrap(), bench.compare([64, 64], 16, 3).await.unwrap());
         assert!(one.is_finite() && one > 0.0 && other.is_finite() && other > 0.0, "{one} and {other}");
     }
 

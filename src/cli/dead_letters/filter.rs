@@ -1,4 +1,4 @@
-//! Which letters a command means.
+//! Options that choose dead letters.
 
 use anyhow::Result;
 use clap::Args;
@@ -10,19 +10,18 @@ use crate::config::ConfigError;
 use crate::failure::FailureClass;
 use crate::store::DeadLetterFilter;
 
-/// Filters; all that are given must hold.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DeadLetterFilterArgs {
-    /// Of this pipeline
+    /// Only dead letters of this pipeline
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
-    /// Of this class of fault
+    /// Only dead letters of this class
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Of this task; an empty name for letters of whole records
+    /// Only dead letters of this task; an empty name for those of whole records
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// Written since then: a duration such as `2h`, a date, or a time such as 2026-01-31T12:00:00Z
+    /// Only dead letters written since then: a duration such as `2h`, a date, or a time such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
@@ -31,7 +30,7 @@ impl DeadLetterFilterArgs {
     /// The filter, as of `now`.
     ///
     /// # Errors
-    /// Where the class or the time is none.
+    /// If the class is unknown or the time cannot be read.
     pub fn filter(&self, ids: &[i64], now: Timestamp) -> Result<DeadLetterFilter> {
         let class = self.class.as_deref().map(FailureClass::named).transpose();
         class.map_err(|problem| ConfigError(format!("--class {problem}")))?;
@@ -45,21 +44,21 @@ impl DeadLetterFilterArgs {
         })
     }
 
-    /// The pipeline that is meant, where one is.
+    /// The pipeline, if one is given.
     pub fn pipeline(&self) -> Option<&str> {
         self.pipeline.as_deref()
     }
 }
 
-/// Refuses a filter that means every letter, unless all are asked for.
+/// Refuses an empty filter, which would choose every dead letter, unless `--all` is given.
 ///
 /// # Errors
-/// Where nothing says which letters are meant.
+/// If neither a filter nor `--all` is given, or both.
 pub fn require(filter: &DeadLetterFilter, all: bool) -> Result<()> {
     match filter.is_empty() == all {
         true => Ok(()),
-        false if all => Err(ConfigError("--all means every letter: leave out the other filters, or --all".into()).into()),
-        false => Err(ConfigError("which letters? name their ids, a filter such as --class, or --all".into()).into()),
+        false if all => Err(ConfigError("--all chooses every dead letter; leave out the other filters, or --all".into()).into()),
+        false => Err(ConfigError("no dead letters are named; give their ids, a filter such as --class, or --all".into()).into()),
     }
 }
 
@@ -67,7 +66,9 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp> {
     let ago = || text.parse::<SignedDuration>().ok().and_then(|ago| now.checked_sub(ago.abs()).ok());
     let date = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|midnight| midnight.timestamp());
     let time = text.parse::<Timestamp>().ok().or_else(date).or_else(ago);
-    time.ok_or_else(|| ConfigError(format!("--since `{text}` is no time: write `2h`, 2026-01-31 or 2026-01-31T12:00:00Z")).into())
+    time.ok_or_else(|| {
+        ConfigError(format!("--since `{text}` is not a time: write `2h`, 2026-01-31 or 2026-01-31T12:00:00Z")).into()
+    })
 }
 
 #[cfg(test)]

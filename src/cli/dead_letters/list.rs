@@ -8,85 +8,84 @@ use serde_json::{Value, json};
 
 use super::filter::DeadLetterFilterArgs;
 use super::time;
+use crate::cli::args::OutputArgs;
 use crate::store::{DeadLetterSummary, Store};
 
-/// Characters of a reason in the table; `show` has all of it.
-const REASON: usize = 80;
+/// The most characters of a reason in the table; `show` prints all of it.
+const REASON_CHARACTERS: usize = 80;
 
-/// Which letters to list, and how.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
     filter: DeadLetterFilterArgs,
-    /// Only letters that were sent again
+    /// Only dead letters that were replayed
     #[arg(long, conflicts_with = "waiting")]
     replayed: bool,
-    /// Only letters that were not sent again
+    /// Only dead letters that were not replayed
     #[arg(long)]
     waiting: bool,
-    /// Most letters
+    /// The most dead letters
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: u32,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Lists letters, the latest first, and counts all that are meant.
+/// Lists dead letters, the latest first, and counts all that the filter chooses.
 pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
     let mut filter = args.filter.filter(&[], Timestamp::now())?;
     filter.replayed = (args.replayed || args.waiting).then_some(args.replayed);
-    let letters = store.reader(None).dead_letters(&filter, args.limit.into()).await?;
+    let dead_letters = store.reader(None).dead_letters(&filter, args.limit.into()).await?;
     let counts = store.reader(None).dead_letter_counts(&filter).await?;
-    if args.json {
-        let letters: Vec<Value> = letters.iter().map(object).collect();
+    if args.output.json {
+        let objects: Vec<Value> = dead_letters.iter().map(object).collect();
         let counts: Vec<Value> = counts
             .iter()
-            .map(|(pipeline, class, letters)| json!({ "pipeline": pipeline, "class": class, "letters": letters }))
+            .map(|(pipeline, class, count)| json!({ "pipeline": pipeline, "class": class, "letters": count }))
             .collect();
-        say!("{}", json!({ "letters": letters, "counts": counts }));
+        say!("{}", json!({ "letters": objects, "counts": counts }));
         return Ok(());
     }
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         say!("no dead letters");
         return Ok(());
     }
     let mut table = Table::new();
     table.set_header(["id", "written", "pipeline", "task", "class", "record", "replayed", "reason"]);
-    for letter in &letters {
+    for dead_letter in &dead_letters {
         table.add_row([
-            letter.id.to_string(),
-            time(letter.created_ms),
-            letter.pipeline.clone(),
-            letter.task.clone(),
-            letter.class.clone(),
-            format!("{}[{}]@{}", letter.topic, letter.partition, letter.record_offset),
-            letter.replayed_ms.map(time).unwrap_or_default(),
-            letter.reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(REASON).collect(),
+            dead_letter.id.to_string(),
+            time(dead_letter.created_ms),
+            dead_letter.pipeline.clone(),
+            dead_letter.task.clone(),
+            dead_letter.class.clone(),
+            format!("{}[{}]@{}", dead_letter.topic, dead_letter.partition, dead_letter.record_offset),
+            dead_letter.replayed_ms.map(time).unwrap_or_default(),
+            dead_letter.reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(REASON_CHARACTERS).collect(),
         ]);
     }
     say!("{table}");
-    for (pipeline, class, letters) in counts {
-        say!("{pipeline}: {letters} of class {class}");
+    for (pipeline, class, count) in counts {
+        say!("{pipeline}: {count} of class {class}");
     }
     Ok(())
 }
 
-/// A letter as `--json` shows it.
-pub(super) fn object(letter: &DeadLetterSummary) -> Value {
+/// A dead letter as `--json` prints it.
+pub(super) fn object(dead_letter: &DeadLetterSummary) -> Value {
     json!({
-        "id": letter.id,
-        "pipeline": letter.pipeline,
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.record_offset,
-        "task": (!letter.task.is_empty()).then_some(&letter.task),
-        "document_id": letter.document_id,
-        "class": letter.class,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "replays": letter.replays,
-        "replayed_at": letter.replayed_ms.map(time),
-        "created_at": time(letter.created_ms),
+        "id": dead_letter.id,
+        "pipeline": dead_letter.pipeline,
+        "topic": dead_letter.topic,
+        "partition": dead_letter.partition,
+        "offset": dead_letter.record_offset,
+        "task": (!dead_letter.task.is_empty()).then_some(&dead_letter.task),
+        "document_id": dead_letter.document_id,
+        "class": dead_letter.class,
+        "reason": dead_letter.reason,
+        "attempts": dead_letter.attempts,
+        "replays": dead_letter.replays,
+        "replayed_at": dead_letter.replayed_ms.map(time),
+        "created_at": time(dead_letter.created_ms),
     })
 }

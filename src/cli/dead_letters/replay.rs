@@ -8,30 +8,29 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::filter::{DeadLetterFilterArgs, require};
+use crate::cli::args::OutputArgs;
 use crate::config::Config;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;
 
-/// Which letters to replay.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// These letters, as `list` numbers them
+    /// The ids of dead letters, as `list` shows them
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
     #[command(flatten)]
     filter: DeadLetterFilterArgs,
-    /// Every letter
+    /// Every dead letter
     #[arg(long)]
     all: bool,
-    /// Leave records that were sent again this often already
+    /// Leave out records that were replayed this often
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..))]
     max_replays: i32,
-    /// Only say what would be done
+    /// Only print what would be sent
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Puts the records into the outbox, from which a running worker publishes them.
@@ -43,7 +42,7 @@ pub async fn run(config: &Config, store: &Store, args: ReplayArgs) -> Result<()>
     let topics: HashMap<String, String> =
         definitions.into_iter().map(|definition| (definition.name.to_string(), definition.source.topic)).collect();
     let replayed = store.replay(&filter, &topics, args.max_replays, args.dry_run).await?;
-    if args.json {
+    if args.output.json {
         let value = json!({
             "dry_run": args.dry_run, "records": replayed.records, "letters": replayed.letters,
             "exhausted": replayed.exhausted, "unknown": replayed.unknown,
@@ -51,14 +50,14 @@ pub async fn run(config: &Config, store: &Store, args: ReplayArgs) -> Result<()>
         say!("{value}");
         return Ok(());
     }
-    let would = if args.dry_run { "would send" } else { "sends" };
-    say!("{would} {} records again, of {} letters", replayed.records, replayed.letters);
+    let verb = if args.dry_run { "would send" } else { "will send" };
+    say!("{verb} {} records of {} dead letters again", replayed.records, replayed.letters);
     if replayed.exhausted > 0 {
         let (left, most) = (replayed.exhausted, args.max_replays);
-        say!("leaves {left} letters whose records were sent again {most} times already; --max-replays allows more");
+        say!("leaves {left} dead letters whose records were replayed {most} times already; --max-replays allows more");
     }
-    for (pipeline, letters) in &replayed.unknown {
-        say!("leaves {letters} letters of pipeline {pipeline}, which is not in {}", config.pipelines.display());
+    for (pipeline, count) in &replayed.unknown {
+        say!("leaves {count} dead letters of pipeline {pipeline}, which is not in {}", config.pipelines.display());
     }
     Ok(())
 }

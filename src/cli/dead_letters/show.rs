@@ -6,60 +6,59 @@ use serde_json::{Value, json};
 
 use super::list::object;
 use super::time;
+use crate::cli::args::OutputArgs;
 use crate::config::ConfigError;
 use crate::store::Store;
 
-/// Which letter to show, and how much of it.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The letter, as `list` numbers it
+    /// The id of the dead letter, as `list` shows it
     id: i64,
-    /// Most bytes of the payload
+    /// The most bytes of the payload to print
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(i32).range(0..))]
     bytes: i32,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// Bytes from outside: text where they are some, hexadecimal otherwise.
+/// Bytes from outside, as text if they are UTF-8 and else in hexadecimal.
 #[derive(Debug, PartialEq, Eq)]
 enum PrintableBytes<'a> {
     Text(&'a str),
     Hex(String),
 }
 
-/// Shows the letter.
+/// Shows the dead dead_letter.
 pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
-    let Some(letter) = store.reader(None).dead_letter(args.id, args.bytes).await? else {
-        let message = format!("there is no dead letter {}; `tidemill dead-letters list` shows those there are", args.id);
+    let Some(dead_letter) = store.reader(None).dead_letter(args.id, args.bytes).await? else {
+        let message = format!("there is no dead letter {}; `tidemill dead-letters list` lists them", args.id);
         return Err(ConfigError(message).into());
     };
-    let is_whole = letter.payload.as_ref().is_none_or(|payload| payload.len() as i64 == letter.payload_bytes);
-    let payload = letter.payload.as_deref().map(|payload| shown(payload, is_whole));
-    let key = letter.key.as_deref().map(|key| shown(key, true));
-    if args.json {
-        let mut value = object(&letter.summary);
-        let headers = letter.headers.iter();
+    let is_whole = dead_letter.payload.as_ref().is_none_or(|payload| payload.len() as i64 == dead_letter.payload_bytes);
+    let payload = dead_letter.payload.as_deref().map(|payload| shown(payload, is_whole));
+    let key = dead_letter.key.as_deref().map(|key| shown(key, true));
+    if args.output.json {
+        let mut value = object(&dead_letter.summary);
+        let headers = dead_letter.headers.iter();
         let headers: Vec<Value> = headers
             .map(|(name, value)| json!({ "name": name, "value": value.as_deref().map(|value| shown(value, true).object()) }))
             .collect();
-        value["timestamp"] = json!(letter.timestamp_ms.map(time));
-        value["batch_id"] = json!(letter.batch_id);
+        value["timestamp"] = json!(dead_letter.timestamp_ms.map(time));
+        value["batch_id"] = json!(dead_letter.batch_id);
         value["key"] = json!(key.map(|key| key.object()));
         value["headers"] = json!(headers);
         value["payload"] = json!(payload.map(|payload| payload.object()));
-        value["payload_bytes"] = json!(letter.payload_bytes);
+        value["payload_bytes"] = json!(dead_letter.payload_bytes);
         say!("{value}");
         return Ok(());
     }
     let line = |name: &str, text: String| say!("{name:<10} {text}");
-    let summary = &letter.summary;
-    line("letter", summary.id.to_string());
-    line("written", time(summary.created_ms));
+    let summary = &dead_letter.summary;
+    line("id", summary.id.to_string());
+    line("created", time(summary.created_ms));
     line("pipeline", summary.pipeline.clone());
     line("record", format!("{}[{}]@{}", summary.topic, summary.partition, summary.record_offset));
-    line("timestamp", letter.timestamp_ms.map(time).unwrap_or_else(|| "none".into()));
+    line("timestamp", dead_letter.timestamp_ms.map(time).unwrap_or_else(|| "none".into()));
     if !summary.task.is_empty() {
         line("task", summary.task.clone());
     }
@@ -71,24 +70,24 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
     line("attempts", summary.attempts.to_string());
     line("replays", summary.replays.to_string());
     line("replayed", summary.replayed_ms.map(time).unwrap_or_else(|| "no".into()));
-    line("batch", letter.batch_id.to_string());
+    line("batch", dead_letter.batch_id.to_string());
     line("key", key.map_or_else(|| "none".into(), |key| key.line()));
-    for (name, value) in &letter.headers {
+    for (name, value) in &dead_letter.headers {
         let value = value.as_deref().map_or_else(|| "null".into(), |value| shown(value, true).line());
         line("header", format!("{name}: {value}"));
     }
     match payload {
-        None => line("payload", "none: the record deletes".into()),
+        None => line("payload", "none: the record deletes a document".into()),
         Some(payload) => {
-            let cut = if is_whole { String::new() } else { format!(", the first {} shown", args.bytes) };
-            line("payload", format!("{} bytes{cut}", letter.payload_bytes));
+            let cut = if is_whole { String::new() } else { format!(", the first {} are shown", args.bytes) };
+            line("payload", format!("{} bytes{cut}", dead_letter.payload_bytes));
             say!("{}", payload.line());
         }
     }
     Ok(())
 }
 
-/// A beginning of text may end within a character, which is left out then.
+/// If the bytes were cut within a character, that character is left out.
 fn shown(bytes: &[u8], is_whole: bool) -> PrintableBytes<'_> {
     match std::str::from_utf8(bytes) {
         Ok(text) => PrintableBytes::Text(text),

@@ -11,18 +11,18 @@ use crate::cli::progress::{Progress, RowProgress};
 use crate::jobs::{JobDetails, JobService, JobServiceError};
 use crate::store::JobState;
 
-/// How often to look.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the job is looked up.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Shows how far the job is until it has ended. Ctrl-C ends the watching alone.
+/// Shows the progress of the job until it ends. Ctrl-C ends the command, not the job.
 pub async fn follow(service: &JobService, id: &str, json: bool) -> Result<()> {
     let mut progress = Progress::new();
     let details = tokio::select! {
-        details = end(service, id, &mut progress) => details,
+        details = wait_for_end(service, id, &mut progress) => details,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             progress.clear();
-            bail!("stopped watching; job {id} goes on, and `tidemill jobs watch {id}` watches it again");
+            bail!("stopped watching; job {id} continues, and `tidemill jobs watch {id}` watches it again");
         }
     };
     progress.clear();
@@ -40,7 +40,7 @@ pub async fn follow(service: &JobService, id: &str, json: bool) -> Result<()> {
     }
 }
 
-async fn end(service: &JobService, id: &str, progress: &mut Progress) -> Result<JobDetails, JobServiceError> {
+async fn wait_for_end(service: &JobService, id: &str, progress: &mut Progress) -> Result<JobDetails, JobServiceError> {
     loop {
         match service.show(id).await {
             Ok(details) => {
@@ -56,10 +56,10 @@ async fn end(service: &JobService, id: &str, progress: &mut Progress) -> Result<
                     return Ok(details);
                 }
             }
-            // The job goes on without us, and so does the watching once the ledger is back.
-            Err(JobServiceError::Unavailable(failure)) => tracing::warn!(%failure, "cannot look at the job for now"),
+            // The job continues without this command, and the command continues once the database is back.
+            Err(JobServiceError::Unavailable(failure)) => tracing::warn!(%failure, "cannot look up the job at present"),
             Err(error) => return Err(error),
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }

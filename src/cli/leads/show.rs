@@ -4,28 +4,27 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::database::time;
-use super::{fault, parts};
-use crate::cli::terminal;
+use super::{parts, usage};
+use crate::cli::args::OutputArgs;
+use crate::cli::database::time;
 use crate::leads::{AccountView, LeadFact, LeadService, LeadView};
+use crate::terminal::escaped_line;
 
-/// Which lead to show, and how.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
     /// The document's id
     id: String,
-    /// The pipeline; may be left out where there is one that makes leads
+    /// The pipeline; needed only if several make leads
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Shows everything about the lead.
-pub(super) async fn run(book: &LeadService, args: ShowArgs) -> Result<()> {
-    let lead = book.lead(args.pipeline.as_deref(), &args.id).await.map_err(fault)?;
-    match args.json {
+pub(super) async fn run(service: &LeadService, args: ShowArgs) -> Result<()> {
+    let lead = service.lead(args.pipeline.as_deref(), &args.id).await.map_err(usage)?;
+    match args.output.json {
         true => say!("{}", json!(lead)),
         false => print(&lead),
     }
@@ -33,36 +32,36 @@ pub(super) async fn run(book: &LeadService, args: ShowArgs) -> Result<()> {
 }
 
 fn print(lead: &LeadView) {
-    let LeadView { pipeline, glance, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
-    let side = if glance.above { "reaches" } else { "stays below" };
+    let LeadView { pipeline, summary, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
+    let side = if summary.above { "reaches" } else { "is below" };
     say!(
-        "{} of {pipeline}: {} of {}, which {side} {threshold}",
-        terminal::name(&glance.document_id),
-        glance.score,
-        glance.maximum
+        "{} of {pipeline}: {} of {}, which {side} the threshold of {threshold}",
+        escaped_line(&summary.document_id),
+        summary.score,
+        summary.maximum
     );
-    say!("  {}", parts(glance));
-    for (what, name) in [("company", &glance.company), ("person", &glance.person)] {
+    say!("  {}", parts(summary));
+    for (what, name) in [("company", &summary.company), ("person", &summary.person)] {
         if let Some(name) = name {
-            say!("{what}: {}", terminal::name(name));
+            say!("{what}: {}", escaped_line(name));
         }
     }
     for label in labels {
-        let sure = label.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
-        say!("{}: {}{sure}", label.task, terminal::name(&label.label));
+        let confidence = label.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
+        say!("{}: {}{confidence}", label.task, escaped_line(&label.label));
     }
     for fact in facts.iter().filter(|fact| !fact.value.is_null()) {
-        say!("{}{}: {}{}", fact.task, terminal::name(&fact.path), terminal::name(&said(&fact.value)), evidence(fact));
+        say!("{}{}: {}{}", fact.task, escaped_line(&fact.path), escaped_line(&value_text(&fact.value)), evidence(fact));
     }
     for draft in drafts {
         let model = draft.model.as_deref().map(|model| format!(", by {model}")).unwrap_or_default();
         say!("--- {}{model}", draft.task);
-        draft.text.lines().for_each(|line| say!("{}", terminal::name(line)));
+        draft.text.lines().for_each(|line| say!("{}", escaped_line(line)));
     }
     for delivery in deliveries {
-        let reason = delivery.reason.as_deref().map(|reason| format!(": {}", terminal::name(reason))).unwrap_or_default();
+        let reason = delivery.reason.as_deref().map(|reason| format!(": {}", escaped_line(reason))).unwrap_or_default();
         say!(
-            "told {} of crossing {}: {} after {} attempts, {}{reason}",
+            "webhook {}, crossing {}: {} after {} attempts, {}{reason}",
             delivery.webhook,
             delivery.crossing,
             delivery.state,
@@ -76,19 +75,19 @@ fn print(lead: &LeadView) {
 }
 
 fn company(about: &AccountView) {
-    say!("--- {}: {} documents, last changed {}", terminal::name(&about.name), about.documents, time(about.updated_at_ms));
+    say!("--- {}: {} documents, last changed {}", escaped_line(&about.name), about.documents, time(about.updated_at_ms));
     for summary in &about.summaries {
-        summary.text.lines().for_each(|line| say!("{}", terminal::name(line)));
+        summary.text.lines().for_each(|line| say!("{}", escaped_line(line)));
     }
 }
 
-fn said(value: &Value) -> String {
+fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn evidence(fact: &LeadFact) -> String {
     match (fact.grounded, fact.evidence) {
-        (Some(false), _) => " (the document does not say it)".to_owned(),
+        (Some(false), _) => " (not stated in the document)".to_owned(),
         (_, Some(span)) => format!(" (bytes {} to {})", span.start, span.end),
         _ => String::new(),
     }

@@ -1,26 +1,18 @@
 //! `tidemill models list`.
 
 use anyhow::Result;
-use clap::Args;
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::unnamed;
+use super::unconfigured;
+use crate::cli::args::OutputArgs;
 use crate::config::Config;
 use crate::demo::defaults::with_models;
 use crate::engine::Engine;
 
-/// How to list.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
-}
-
-/// Lists the models. They are loaded for it, so that what is listed works; those behind servers are not asked.
-pub async fn run(mut config: Config, args: ListArgs) -> Result<()> {
-    let unnamed = unnamed(&config)?;
+/// Loads and lists the models, so that every model in the list works. Servers are not called.
+pub async fn run(mut config: Config, args: OutputArgs) -> Result<()> {
+    let unconfigured = unconfigured(&config)?;
     with_models(&mut config).await?;
     let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models)).await??;
     if args.json {
@@ -33,7 +25,7 @@ pub async fn run(mut config: Config, args: ListArgs) -> Result<()> {
                 })
             })
             .collect();
-        let pulled: Vec<Value> = unnamed
+        let pulled: Vec<Value> = unconfigured
             .iter()
             .map(|model| {
                 json!({
@@ -59,9 +51,9 @@ pub async fn run(mut config: Config, args: ListArgs) -> Result<()> {
         ]);
     }
     say!("{table}");
-    for model in unnamed {
+    for model in unconfigured {
         let state = if model.manifest.complete { "pulled" } else { "pulled in part" };
-        say!("{state} and not configured: {} from {}, in {}", model.name, model.manifest.source, model.folder.display());
+        say!("{state}, not configured: {} from {}, in {}", model.name, model.manifest.source, model.folder.display());
     }
     Ok(())
 }

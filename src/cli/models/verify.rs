@@ -7,45 +7,43 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::{folder_of, unnamed};
+use super::{folder_of, unconfigured};
+use crate::cli::args::OutputArgs;
 use crate::config::{Config, ConfigError, ModelConfig, ModelLocation};
 use crate::did_you_mean::suggestion;
 use crate::engine::Engine;
 use crate::engine::hub::{MANIFEST, Manifest, inspect};
 
-/// What to verify.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Models by their names in the configuration or among the pulled ones; all of them unless told
+    /// Names of configured or pulled models; by default all
     names: Vec<String>,
-    /// Load each model wholly, too
+    /// Also load each model
     #[arg(long)]
     load: bool,
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
-/// What was found of one model.
+/// The result of verifying one model.
 struct ModelCheck {
     name: String,
     /// The folder or file, or the address of the server.
     origin: String,
-    /// Files that were compared; none where there is no manifest.
+    /// The number of files that were compared; none if the model has no manifest.
     compared: Option<usize>,
-    /// What is wrong.
     problems: Vec<String>,
-    /// That there was nothing to verify.
+    /// The model is behind a server, so there is nothing to verify.
     behind_server: bool,
 }
 
-/// Reads the files again and compares, reads settings, tokenizer and headers, and with `--load` everything.
+/// Compares the files with the manifest, reads settings, tokenizer and headers, and with `--load` loads the model.
 ///
 /// # Errors
-/// Where a model is not what it was.
+/// If a model has changed or cannot be read.
 pub async fn run(config: Config, args: VerifyArgs) -> Result<()> {
     let mut models: BTreeMap<String, ModelConfig> = config.models.clone();
-    for model in unnamed(&config)? {
+    for model in unconfigured(&config)? {
         let quantized = model.manifest.files.iter().find(|file| file.name.to_ascii_lowercase().ends_with(".gguf"));
         let path = quantized.map_or(model.folder.clone(), |file| model.folder.join(&file.name));
         models.entry(model.name).or_insert_with(|| ModelConfig::local(path));
@@ -65,44 +63,44 @@ pub async fn run(config: Config, args: VerifyArgs) -> Result<()> {
         models
             .iter()
             .map(|(name, model)| {
-                let mut finding = verified(name, model)?;
-                if args.load && finding.problems.is_empty() && !finding.behind_server {
-                    finding.problems.extend(load(name, model).err().map(|e| e.to_string()));
+                let mut check = check_model(name, model)?;
+                if args.load && check.problems.is_empty() && !check.behind_server {
+                    check.problems.extend(load(name, model).err().map(|e| e.to_string()));
                 }
-                Ok(finding)
+                Ok(check)
             })
             .collect::<Result<Vec<_>>>()
     };
-    let findings = tokio::task::spawn_blocking(verify).await.context("a thread panicked")??;
-    report(&findings, args.json);
-    let broken: Vec<&str> = findings.iter().filter(|f| !f.problems.is_empty()).map(|f| f.name.as_str()).collect();
+    let checks = tokio::task::spawn_blocking(verify).await.context("a thread panicked")??;
+    report(&checks, args.output.json);
+    let broken: Vec<&str> = checks.iter().filter(|f| !f.problems.is_empty()).map(|f| f.name.as_str()).collect();
     if !broken.is_empty() {
-        bail!("not as they should be: {}; pull them again", broken.join(", "));
+        bail!("changed or unreadable: {}; pull them again", broken.join(", "));
     }
     Ok(())
 }
 
-fn verified(name: &str, model: &ModelConfig) -> Result<ModelCheck> {
+fn check_model(name: &str, model: &ModelConfig) -> Result<ModelCheck> {
     let place = model.place(name)?;
     let (path, folder) = match (&place, folder_of(&place)) {
         (ModelLocation::Local(path), Some(folder)) => (path.to_path_buf(), folder),
         (ModelLocation::Server(server), _) => return Ok(ModelCheck::of_server(name, server.base_url.to_string())),
         (ModelLocation::Local(path), None) => (path.to_path_buf(), PathBuf::new()),
     };
-    let mut finding = ModelCheck {
+    let mut check = ModelCheck {
         name: name.to_owned(),
         origin: path.display().to_string(),
         compared: None,
         problems: Vec::new(),
         behind_server: false,
     };
-    finding.compare(&folder)?;
-    finding.problems.extend(inspect(&path).err().map(|e| format!("{e:#}")));
+    check.compare(&folder)?;
+    check.problems.extend(inspect(&path).err().map(|e| format!("{e:#}")));
     if let Some(adapter) = &model.adapter {
-        finding.compare(adapter)?;
-        finding.problems.extend(inspect(adapter).err().map(|e| format!("{e:#}")));
+        check.compare(adapter)?;
+        check.problems.extend(inspect(adapter).err().map(|e| format!("{e:#}")));
     }
-    Ok(finding)
+    Ok(check)
 }
 
 impl ModelCheck {
@@ -122,32 +120,32 @@ impl ModelCheck {
 
     fn state(&self) -> String {
         match (self.behind_server, self.compared, self.problems.is_empty()) {
-            (true, ..) => "behind a server, nothing here to verify".into(),
-            (_, Some(files), true) => format!("{files} files are what they were"),
-            (_, None, true) => format!("readable; there is no {MANIFEST} to compare with: `tidemill models pull` makes one"),
+            (true, ..) => "behind a server, so there is nothing to verify".into(),
+            (_, Some(files), true) => format!("{files} files are unchanged"),
+            (_, None, true) => format!("readable; there is no {MANIFEST} to compare with, which `tidemill models pull` writes"),
             (_, _, false) => self.problems.join("; "),
         }
     }
 }
 
-fn report(findings: &[ModelCheck], as_json: bool) {
+fn report(checks: &[ModelCheck], as_json: bool) {
     if as_json {
-        let told: Vec<_> = findings
+        let objects: Vec<_> = checks
             .iter()
-            .map(|finding| {
+            .map(|check| {
                 json!({
-                    "name": finding.name, "origin": finding.origin, "files": finding.compared, "problems": finding.problems,
-                    "server": finding.behind_server,
+                    "name": check.name, "origin": check.origin, "files": check.compared, "problems": check.problems,
+                    "server": check.behind_server,
                 })
             })
             .collect();
-        say!("{}", json!({ "models": told }));
+        say!("{}", json!({ "models": objects }));
         return;
     }
-    if findings.is_empty() {
-        say!("no model is configured or pulled; `tidemill models pull` brings one");
+    if checks.is_empty() {
+        say!("no model is configured or pulled; `tidemill models pull` downloads one");
     }
-    for finding in findings {
-        say!("{}: {}", finding.name, finding.state());
+    for check in checks {
+        say!("{}: {}", check.name, check.state());
     }
 }

@@ -1,4 +1,4 @@
-//! How fast an encoder is with batches of several sizes.
+//! Measures the rate of an encoder with batches of several sizes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,31 +9,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::batch::TokenBatch;
 use crate::error::EngineError;
 use crate::model::EncoderModel;
-use crate::queue::QueuedSequence;
+use crate::queued_sequence::QueuedSequence;
 use crate::request::Chunking;
 
-/// Time for the budgets of one encoder, and once more for two of them in pairs: a start is hardly later for it, and a sentence encoder on
-/// two cores shows what it can do.
+/// Time for the sweep over an encoder's budgets, and again for the comparison of two of them. Short enough for a start, and long
+/// enough to measure a sentence encoder on two cores.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Batches of one size, or pairs of two sizes, at most: so many are enough for models that need far less than the time.
+/// The maximum number of batches of one size, or of pairs of two sizes. Fast models need no more, and stop before the time is over.
 const SAMPLES: usize = 32;
 
-/// Lengths of sequences, in turns: titles, sentences, paragraphs, and chunks of 256 tokens.
+/// The lengths of the sequences, in rotation: titles, sentences, paragraphs, and chunks of 256 tokens.
 const LENGTHS: [usize; 8] = [256, 24, 128, 40, 16, 192, 64, 96];
 
-/// What sequences are made of. Which words they are matters little to the time.
+/// The text of the sequences. Its words hardly influence the time.
 const TEXT: &str =
     "The tide turns the wheel, the wheel turns the stone, and the stone grinds what the boats bring: rye, wheat and corn.";
 
-/// What was seen of one budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct BudgetRate {
     pub(super) batch_tokens: usize,
     pub(super) tokens_per_second: f64,
 }
 
-/// One batch.
+/// One measured batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TimedBatch {
     pub(super) tokens: usize,
@@ -41,27 +40,27 @@ pub(super) struct TimedBatch {
 }
 
 impl TimedBatch {
-    /// Tokens a second.
+    /// Tokens per second.
     fn rate(self) -> f64 {
         self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
     }
 }
 
-/// One budget's batches so far.
+/// The batches of one budget so far.
 struct BudgetRun {
     batch_tokens: usize,
     spent: Duration,
     rates: Vec<f64>,
 }
 
-/// Measures the budgets in turns, for about [`TIME`] in all. Each is given as much time as the others, so that a machine that is busy for a
-/// while is so to all of them. A budget whose batch would take longer than what is left of the time is left out.
+/// Measures the budgets in rotation, for about [`TIME`] in total. All get the same time, so that other load on the machine affects
+/// all alike. A budget is left out if its batch would take longer than the remaining time.
 pub(super) fn sweep<E>(
     candidates: &[usize],
     mut encode: impl FnMut(usize) -> Result<TimedBatch, E>,
 ) -> Result<Vec<BudgetRate>, E> {
     let Some(smallest) = candidates.iter().copied().min() else { return Ok(Vec::new()) };
-    // What is done only once, such as taking memory, is no part of the rates.
+    // One-time costs such as allocating memory are not part of the rates.
     let mut last = encode(smallest)?;
     let mut runs: Vec<BudgetRun> =
         candidates.iter().map(|tokens| BudgetRun { batch_tokens: *tokens, spent: Duration::ZERO, rates: Vec::new() }).collect();
@@ -80,9 +79,9 @@ pub(super) fn sweep<E>(
     Ok(runs.into_iter().filter_map(measured).collect())
 }
 
-/// The rate with the budget `smaller` over the one with `larger`: what it reaches at least in three pairs of four, measured for about
-/// [`TIME`] in all. The halves of a pair have as many tokens and are measured one right after the other, so that what the machine does
-/// besides is the same to both. None where one pair takes so long that there would be too few of them to say anything.
+/// The rate with the budget `smaller` divided by the rate with `larger`: the share that is reached in at least three of four pairs,
+/// measured for about [`TIME`]. Both halves of a pair have the same number of tokens and run directly after each other, so that
+/// other load on the machine affects both alike. None if one pair takes so long that there would be too few of them.
 pub(super) fn compare<E>(
     smaller: usize,
     larger: usize,
@@ -98,7 +97,7 @@ pub(super) fn compare<E>(
     };
     let (mut spent, mut shares) = (Duration::ZERO, Vec::new());
     while spent < TIME && shares.len() < SAMPLES {
-        // Which of them is first changes from pair to pair.
+        // The order alternates from pair to pair.
         let (small, large) = if shares.len() % 2 == 0 {
             let small = half(smaller)?;
             (small, half(larger)?)
@@ -115,46 +114,46 @@ pub(super) fn compare<E>(
     Ok(at_share(shares, 0.25))
 }
 
-/// The figure below which this share of the figures lies.
+/// The quantile of the figures at `share`.
 fn at_share(mut figures: Vec<f64>, share: f64) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     figures.get((figures.len() as f64 * share) as usize).copied()
 }
 
-/// Sequences to measure with, without end.
+/// An endless supply of sequences to measure with.
 pub(super) struct SequenceSupply {
     ids: Arc<[u32]>,
     longest: usize,
     taken: usize,
-    room: Arc<OwnedSemaphorePermit>,
+    permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl SequenceSupply {
-    /// Sequences in the model's own tokens.
-    pub(super) fn new(hosted: &EncoderModel, longest: usize) -> Self {
-        let chunks = hosted.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
-        // The first word vector is there in every model, whatever its tokenizer makes of the text.
+    /// Sequences of the model's own tokens.
+    pub(super) fn new(encoder_model: &EncoderModel, longest: usize) -> Self {
+        let chunks = encoder_model.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
+        // Every model has a first word vector, so id 0 is valid even if the tokenizer returns nothing for the text.
         let ids = chunks.into_iter().next().map(|chunk| chunk.ids).filter(|ids| !ids.is_empty()).unwrap_or_else(|| [0].into());
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore of one gives one");
-        Self { ids, longest: longest.max(1), taken: 0, room: Arc::new(room) }
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore with one permit grants one");
+        Self { ids, longest: longest.max(1), taken: 0, permit: Arc::new(permit) }
     }
 
-    /// Computes one batch of at most `tokens` tokens and says how long that took.
+    /// Computes one batch of at most `tokens` tokens and measures the time.
     pub(super) fn time(
         &mut self,
-        hosted: &EncoderModel,
+        encoder_model: &EncoderModel,
         tokens: usize,
         pool: &rayon::ThreadPool,
     ) -> Result<TimedBatch, EngineError> {
         let batch = self.batch(tokens);
         let started = Instant::now();
-        pool.install(|| hosted.encoder.encode(&batch))?;
+        pool.install(|| encoder_model.encoder.encode(&batch))?;
         Ok(TimedBatch { tokens: batch.tokens(), time: started.elapsed() })
     }
 
-    /// The next sequences, as many as fit, and at least one.
+    /// The next sequences: as many as fit, and at least one.
     fn batch(&mut self, tokens: usize) -> TokenBatch {
-        // Nobody waits for these.
+        // Nobody receives these results.
         let (reply, _) = unbounded_channel();
         let (mut waiting, mut sum) = (Vec::new(), 0);
         loop {
@@ -163,7 +162,7 @@ impl SequenceSupply {
                 return TokenBatch::pack(0, waiting);
             }
             let ids = (0..length).map(|place| self.ids[(place + self.taken) % self.ids.len()]).collect();
-            waiting.push(QueuedSequence { ids, index: waiting.len(), reply: reply.clone(), room: self.room.clone() });
+            waiting.push(QueuedSequence { ids, index: waiting.len(), reply: reply.clone(), permit: self.permit.clone() });
             sum += length;
             self.taken += 1;
         }

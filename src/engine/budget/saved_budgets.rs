@@ -1,4 +1,4 @@
-//! What was measured, kept between starts: a small file a model and kind of device.
+//! Measured budgets, saved between starts: a small file for each model and kind of device.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a measurement holds for.
+/// What a measurement is valid for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BudgetKey {
@@ -17,7 +17,7 @@ pub(super) struct BudgetKey {
     version: String,
 }
 
-/// A file's content.
+/// The content of a file.
 #[derive(Serialize, Deserialize)]
 struct SavedBudget {
     #[serde(flatten)]
@@ -25,27 +25,27 @@ struct SavedBudget {
     batch_tokens: usize,
 }
 
-/// With assertions compiled in, the same version is another program to a clock.
+/// The same version with assertions compiled in is slower, so it counts as another version.
 const VERSION: &str =
     if cfg!(debug_assertions) { concat!(env!("CARGO_PKG_VERSION"), "+assertions") } else { env!("CARGO_PKG_VERSION") };
 
 impl BudgetKey {
-    /// The model of this revision on this kind of device, with this version of the program.
+    /// The key for this model revision on this kind of device, with this version of the program.
     pub(super) fn new(revision: &str, device: &str) -> Self {
         Self { model: revision.to_owned(), device: device.to_owned(), version: VERSION.to_owned() }
     }
 
-    /// The file that it is kept in.
+    /// The path of its file.
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         let place = blake3::hash(format!("{}\n{}", self.device, self.version).as_bytes()).to_hex();
         folder.join("batch-tokens").join(format!("{}-{}.json", self.model, &place[..16]))
     }
 
-    /// What is kept, where it is one of `candidates`. Whatever else stands there is told and left to be written over.
+    /// The saved budget, if it is one of `candidates`. Any other content is logged and later overwritten.
     pub(super) fn load(&self, folder: &Path, candidates: &[usize]) -> Option<usize> {
         let path = self.path(folder);
         let useless = |reason: &str| {
-            tracing::warn!(path = %path.display(), reason, "a remembered token budget cannot be used and is taken for unknown");
+            tracing::warn!(path = %path.display(), reason, "a saved token budget cannot be used and is ignored");
         };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -57,26 +57,26 @@ impl BudgetKey {
         };
         match serde_json::from_slice::<SavedBudget>(&bytes) {
             Err(error) => useless(&error.to_string()),
-            Ok(kept) if kept.key != *self => useless("it is of another model, device or version"),
-            Ok(kept) if !candidates.contains(&kept.batch_tokens) => useless("it is none of the budgets that are measured"),
-            Ok(kept) => return Some(kept.batch_tokens),
+            Ok(saved) if saved.key != *self => useless("it belongs to another model, device or version"),
+            Ok(saved) if !candidates.contains(&saved.batch_tokens) => useless("it is none of the budgets that are measured"),
+            Ok(saved) => return Some(saved.batch_tokens),
         }
         None
     }
 
-    /// Keeps a budget. Where that fails, the next start measures again, which is told.
+    /// Saves a budget. A failure is logged, and the next start measures again.
     pub(super) fn save(&self, folder: &Path, batch_tokens: usize) {
         let path = self.path(folder);
         if let Err(error) = self.write(&path, batch_tokens) {
             tracing::warn!(
                 path = %path.display(),
                 %error,
-                "a measured token budget cannot be kept: the next start measures again, unless TIDEMILL_CACHE_DIR can be written"
+                "cannot save a measured token budget, so the next start measures again; make TIDEMILL_CACHE_DIR writable"
             );
         }
     }
 
-    /// Writes beside the place and moves there, so that whoever reads meanwhile finds the old file or the new one.
+    /// Writes a temporary file and renames it, so that a concurrent reader finds either the old or the new content.
     fn write(&self, path: &Path, batch_tokens: usize) -> std::io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
@@ -84,7 +84,7 @@ impl BudgetKey {
         let beside = folder.join(format!(".{}", Uuid::new_v4().simple()));
         let moved = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
         if moved.is_err() {
-            // The failure that is told is the one above.
+            // The returned error is the one from above.
             let _ = fs::remove_file(&beside);
         }
         moved

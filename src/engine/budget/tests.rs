@@ -1,4 +1,4 @@
-//! Which budget is chosen, when it is measured, and what is remembered.
+//! Which budget is chosen, when it is measured, and what is saved.
 
 use std::convert::Infallible;
 use std::fs;
@@ -14,7 +14,7 @@ fn measured(rates: &[(usize, f64)]) -> Vec<BudgetRate> {
     rates.iter().map(|(batch_tokens, rate)| BudgetRate { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
 }
 
-/// What is chosen where the smaller of two near ones has `share` of the larger one's rate, and which two those were.
+/// The chosen budget if the smaller of two near ones has `share` of the larger one's rate, and which two were compared.
 fn chosen(rates: &[(usize, f64)], share: Option<f64>) -> (usize, Option<(usize, usize)>) {
     let mut two = None;
     let chosen = choose(&measured(rates), 4096, |smaller, larger| {
@@ -29,13 +29,13 @@ fn the_smallest_budget_near_the_best_is_chosen_where_it_is_as_good() {
     let rising = [(512, 60.0), (1024, 89.0), (2048, 92.0), (4096, 100.0), (8192, 99.0)];
     assert_eq!(chosen(&rising, Some(0.98)), (2048, Some((2048, 4096))));
     assert_eq!(chosen(&rising, Some(0.97)), (4096, Some((2048, 4096))));
-    assert_eq!(chosen(&rising, None), (4096, Some((2048, 4096))), "no time for pairs: the best so far");
+    assert_eq!(chosen(&rising, None), (4096, Some((2048, 4096))), "no time for pairs: the best of the sweep");
     let falling = [(1024, 100.0), (2048, 99.0), (4096, 91.0)];
     assert_eq!(chosen(&falling, Some(1.0)), (1024, Some((1024, 4096))));
     assert_eq!(chosen(&falling, Some(0.9)), (4096, Some((1024, 4096))), "a sweep may be wrong about the best");
     assert_eq!(chosen(&falling, None).0, 1024);
     let alone = [(512, 50.0), (4096, 80.0), (8192, 100.0)];
-    assert_eq!(chosen(&alone, Some(2.0)), (8192, None), "no other is near");
+    assert_eq!(chosen(&alone, Some(2.0)), (8192, None), "no other one is near");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn budgets_lie_around_the_usual_one() {
     assert_eq!(candidates(1), [1, 1, 1, 1, 2], "never none");
 }
 
-/// A device on which a batch takes `base` milliseconds, and `each` more for a thousand tokens.
+/// A device on which a batch takes `base` milliseconds, plus `each` for every thousand tokens.
 fn swept(candidates: &[usize], base: f64, each: f64) -> (Vec<BudgetRate>, Vec<usize>) {
     let mut asked = Vec::new();
     let measured = sweep(candidates, |tokens| {
@@ -67,19 +67,19 @@ fn every_budget_is_measured_in_turns_and_for_about_as_long() {
     let rates: Vec<i64> = found.iter().map(|one| one.tokens_per_second.round() as i64).collect();
     assert_eq!(rates, [33_333, 50_000, 66_667]);
     let times = |tokens: usize| asked[1..].iter().filter(|asked| **asked == tokens).count();
-    assert_eq!(times(500), 32, "so many are enough");
+    assert_eq!(times(500), 32, "the maximum number");
     assert!((20..=32).contains(&times(1000)) && (15..=32).contains(&times(2000)), "{asked:?}");
-    assert_eq!(asked[1..4], [500, 1000, 2000], "one each before anybody's second");
+    assert_eq!(asked[1..4], [500, 1000, 2000], "each is measured once before any is measured twice");
 }
 
 #[test]
 fn a_budget_for_which_there_is_no_time_is_left_out() {
-    // A second for a thousand tokens: of two there is one left after the first batch of 500, and 500 more leave half a second.
+    // One second per thousand tokens: of two seconds, one is left after two batches of 500, and nothing after one of 1000.
     let (found, asked) = swept(&[500, 1000, 4000], 0.0, 1000.0);
     assert_eq!(asked, [500, 500, 1000]);
     assert_eq!(found.iter().map(|one| one.batch_tokens).collect::<Vec<_>>(), [500, 1000]);
     let (found, asked) = swept(&[500, 1000], 0.0, 10_000.0);
-    assert_eq!((found, asked), (Vec::new(), vec![500]), "one batch has taken all of the time");
+    assert_eq!((found, asked), (Vec::new(), vec![500]), "one batch took all the time");
 }
 
 #[test]
@@ -87,13 +87,13 @@ fn two_budgets_are_compared_in_pairs_of_as_many_tokens_whatever_else_the_machine
     let mut asked = Vec::new();
     let share = compare(1000, 2000, |tokens| {
         asked.push(tokens);
-        // From pair to pair the machine is twice as fast or half as fast, which is far more than budgets differ by.
+        // The machine's speed doubles or halves from pair to pair, which is far more than budgets differ by.
         let pace = [10.0, 20.0][(asked.len() - 1) / 3 % 2];
         Ok::<_, Infallible>(TimedBatch { tokens, time: Duration::from_secs_f64((2.0 + pace * tokens as f64 / 1000.0) / 1000.0) })
     });
     let share = share.unwrap().unwrap();
-    assert!((0.91..0.92).contains(&share), "22 milliseconds for 24, or 42 for 44: {share}");
-    assert_eq!(asked[..6], [1000, 1000, 2000, 2000, 1000, 1000], "there and back");
+    assert!((0.91..0.92).contains(&share), "the times are 22 and 24 milliseconds, or 42 and 44: {share}");
+    assert_eq!(asked[..6], [1000, 1000, 2000, 2000, 1000, 1000], "the order alternates");
     assert_eq!(asked.len(), 3 * 31, "66 milliseconds on average, for two seconds");
 }
 
@@ -113,15 +113,15 @@ fn two_budgets_are_not_compared_where_a_pair_takes_too_long() {
 fn what_was_kept_is_recalled_for_the_same_model_and_device_alone() {
     let folder = tempfile::tempdir().unwrap();
     let key = BudgetKey::new("0123456789abcdef", "cpu, 2 threads");
-    assert_eq!(key.load(folder.path(), &[512]), None, "nothing has been kept yet");
+    assert_eq!(key.load(folder.path(), &[512]), None, "nothing has been saved yet");
     key.save(folder.path(), 512);
     assert_eq!(key.load(folder.path(), &[512, 1024]), Some(512));
-    assert_eq!(key.load(folder.path(), &[1024]), None, "a number that nobody would measure");
+    assert_eq!(key.load(folder.path(), &[1024]), None, "not a candidate");
     assert_eq!(BudgetKey::new("0123456789abcdef", "cpu, 4 threads").load(folder.path(), &[512]), None);
     assert_eq!(BudgetKey::new("fedcba9876543210", "cpu, 2 threads").load(folder.path(), &[512]), None);
     key.save(folder.path(), 1024);
     assert_eq!(key.load(folder.path(), &[512, 1024]), Some(1024), "the newer one counts");
-    assert_eq!(fs::read_dir(key.path(folder.path()).parent().unwrap()).unwrap().count(), 1, "nothing else is left there");
+    assert_eq!(fs::read_dir(key.path(folder.path()).parent().unwrap()).unwrap().count(), 1, "no other file is left");
 }
 
 #[test]
@@ -148,8 +148,8 @@ fn a_folder_that_cannot_be_written_costs_a_measurement_and_no_more() {
     assert_eq!(key.load(&file, &[512]), None);
 }
 
-/// The files of budgets in a folder.
-fn kept(folder: &Path) -> Vec<String> {
+/// The saved budgets in a folder.
+fn saved_files(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder.join("batch-tokens")).into_iter().flatten();
     files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
 }
@@ -159,13 +159,13 @@ fn a_service_measures_once_and_a_command_never() {
     let (model, folder) = (bert().write(), tempfile::tempdir().unwrap());
     let config = EngineConfig { threads: Some(1), ..EngineConfig::default() };
     let start = |tuning: &BatchTuning| start_tuned(model.path(), &config, tuning);
-    let usual = start(&BatchTuning::remembered(Some(folder.path().into()))).batch_tokens(NAME);
-    assert_eq!((usual, kept(folder.path())), (Some(2048), Vec::new()), "a command neither measures nor keeps");
+    let default_budget = start(&BatchTuning::remembered(Some(folder.path().into()))).batch_tokens(NAME);
+    assert_eq!((default_budget, saved_files(folder.path())), (Some(2048), Vec::new()), "a command neither measures nor saves");
     let first = start(&BatchTuning::measured(Some(folder.path().into()))).batch_tokens(NAME).unwrap();
     assert!(candidates(2048).contains(&first), "{first} tokens");
-    let files = kept(folder.path());
+    let files = saved_files(folder.path());
     assert!(files.len() == 1 && files[0].contains(&format!("\"batch_tokens\": {first}")), "{files:?}");
-    // Another budget than the one that was measured: who measures again does not find it.
+    // Another budget than the measured one: a start that measures again would not find it.
     let other = candidates(2048).into_iter().find(|budget| *budget != first).unwrap();
     let path = fs::read_dir(folder.path().join("batch-tokens")).unwrap().next().unwrap().unwrap().path();
     let line = |budget: usize| format!("\"batch_tokens\": {budget}");
@@ -175,7 +175,7 @@ fn a_service_measures_once_and_a_command_never() {
     }
     let configured = EngineConfig { batch_tokens: Some(77), ..config.clone() };
     let tuning = BatchTuning::measured(Some(folder.path().into()));
-    assert_eq!(start_tuned(model.path(), &configured, &tuning).batch_tokens(NAME), Some(77), "what is told counts");
+    assert_eq!(start_tuned(model.path(), &configured, &tuning).batch_tokens(NAME), Some(77), "a configured budget wins");
 }
 
 #[tokio::test]
@@ -185,6 +185,6 @@ async fn a_measured_engine_gives_the_rows_of_any_other() {
     let texts = ["the mill".to_owned(), "corn and the mill".to_owned()];
     let plain = vectors(&start_tuned(model.path(), &config, &BatchTuning::default()), &texts).await;
     let engine = start_tuned(model.path(), &config, &BatchTuning::measured(None));
-    assert_eq!(engine.stats().tokens, 0, "what is measured is nobody's work");
+    assert_eq!(engine.stats().tokens, 0, "measurements do not count as work");
     assert_eq!(vectors(&engine, &texts).await, plain);
 }

@@ -1,9 +1,9 @@
-//! Who gets a place on the device, and who loses it when memory for keys and values runs short.
+//! Decides which sequences get blocks of the key-value cache, and which lose them when blocks run short.
 //!
-//! | short of room | what gives way, in this order |
+//! | blocks are needed for | what frees them, in this order |
 //! |---|---|
-//! | for a newcomer | kept prefixes that nobody on the device uses; sequences of lower priority, the youngest first; else it waits |
-//! | for a token | the same prefixes; the youngest sequence of the lowest priority, which may be the one that needs the token |
+//! | a waiting sequence | cached prefixes that no running sequence uses; running sequences of lower priority, the youngest first; otherwise it waits |
+//! | a running sequence's next tokens | the same prefixes; the youngest sequence of the lowest priority, which may be that sequence itself |
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use super::sequence::Sequence;
 use super::traits::{BLOCK_TOKENS, Decode};
 use crate::request::Priority;
 
-/// What came of trying to let a sequence in.
+/// The result of an attempt to admit a sequence.
 enum Admission {
     Admitted,
-    /// It waits for a prefix that another one is reading.
+    /// It waits for a prefix that another sequence is reading.
     Deferred,
-    /// There is no room.
+    /// There are not enough blocks or rows.
     Full,
 }
 
 impl<D: Decode> Scheduler<D> {
-    /// Lets in as many as there is room for: live ones before others, the groups in turns.
+    /// Admits as many sequences as there are blocks and rows for: live ones first, the groups in rotation.
     pub(super) fn admit(&mut self) {
         for priority in self.waiting.waiting_priorities() {
             'next: loop {
@@ -46,20 +46,20 @@ impl<D: Decode> Scheduler<D> {
             self.assign_reader(wanted, group);
             found = self.prefixes.find(group, &tokens);
         }
-        // Whoever is behind in the order of priorities may be a long time reading.
+        // A reader of lower priority may take long, so it is not worth waiting for.
         if found.reading.and_then(|by| self.running.get(&by)).is_some_and(|reader| reader.job.priority <= priority) {
             return Admission::Deferred;
         }
         if self.running.len() >= self.limits.rows && !self.preempt_below(priority) {
             return Admission::Full;
         }
-        let (prefix, mut shared) = found.kept.map_or((None, 0), |(id, shared)| (Some(id), shared));
+        let (prefix, mut shared) = found.cached.map_or((None, 0), |(id, shared)| (Some(id), shared));
         let blocks = Sequence::blocks_for(tokens.len());
         if !self.make_room(blocks - shared / BLOCK_TOKENS, prefix, priority) {
             if !self.running.is_empty() {
                 return Admission::Full;
             }
-            // Alone, it needs no prefix; without any, there is room for whatever was accepted.
+            // A single sequence needs no cached prefix, and with all prefixes evicted, any accepted job fits.
             while self.prefixes.evict(&mut self.blocks, |_| false) {}
             shared = 0;
         }
@@ -80,59 +80,59 @@ impl<D: Decode> Scheduler<D> {
         Admission::Admitted
     }
 
-    /// Gives a sequence its blocks: those it shares, and its own, the first of which may begin as a copy.
+    /// Assigns blocks to a sequence: shared ones, and its own. The first of its own blocks may start as a copy.
     fn place(&mut self, sequence: &mut Sequence, prefix: Option<u64>, shared: usize) {
-        let whole = shared / BLOCK_TOKENS;
-        let kept = prefix.map(|id| self.prefixes.table(id).to_vec()).unwrap_or_default();
-        for block in &kept[..whole] {
+        let full_blocks = shared / BLOCK_TOKENS;
+        let cached = prefix.map(|id| self.prefixes.table(id).to_vec()).unwrap_or_default();
+        for block in &cached[..full_blocks] {
             self.blocks.share(*block);
             sequence.table.push(*block);
         }
         self.extend(&mut sequence.table, Sequence::blocks_for(sequence.tokens.len()));
         if !shared.is_multiple_of(BLOCK_TOKENS) {
-            self.decoder.copy_block(kept[whole], sequence.table[whole]);
+            self.decoder.copy_block(cached[full_blocks], sequence.table[full_blocks]);
         }
         sequence.prefix = prefix;
         sequence.past = shared;
         sequence.target = sequence.tokens.len();
     }
 
-    /// Lengthens a table to `count` blocks, for which there is room.
+    /// Extends a table to `count` blocks. The blocks must have been freed before.
     pub(super) fn extend(&mut self, table: &mut Vec<u32>, count: usize) {
         while table.len() < count {
-            table.push(self.blocks.take().expect("room was made before"));
+            table.push(self.blocks.take().expect("enough blocks were freed before"));
         }
     }
 
-    /// Has a prefix read for all by a sequence on the device that begins so, if there is one.
+    /// Makes a running sequence that starts with this prefix read it for the group, if there is one.
     fn assign_reader(&mut self, prefix: u64, group: &Arc<str>) {
         let ids = self.prefixes.ids(prefix).to_vec();
         let reader = self.running.iter().find(|(_, one)| one.job.group == *group && one.tokens.starts_with(&ids));
         if let Some(key) = reader.map(|(key, _)| *key) {
             self.prefixes.read(prefix, key, ids.len());
-            self.keep_prefixes(key);
+            self.cache_prefixes(key);
         }
     }
 
-    /// Keeps the prefixes that a sequence has read for all by now.
-    pub(super) fn keep_prefixes(&mut self, key: u64) {
+    /// Caches the prefixes that the sequence has finished reading for its group.
+    pub(super) fn cache_prefixes(&mut self, key: u64) {
         let Some(sequence) = self.running.get(&key) else { return };
         for (id, length) in self.prefixes.finished(key, sequence.past) {
-            let whole = length / BLOCK_TOKENS;
-            let mut table = sequence.table[..whole].to_vec();
+            let full_blocks = length / BLOCK_TOKENS;
+            let mut table = sequence.table[..full_blocks].to_vec();
             table.iter().for_each(|block| self.blocks.share(*block));
-            // The reader goes on writing into a block that is not full, so the prefix has a copy, where there is room for one.
+            // The reader continues to write into a block that is not full. So the prefix gets a copy of it, if a block is free.
             if !length.is_multiple_of(BLOCK_TOKENS)
                 && let Some(copy) = self.blocks.take()
             {
-                self.decoder.copy_block(sequence.table[whole], copy);
+                self.decoder.copy_block(sequence.table[full_blocks], copy);
                 table.push(copy);
             }
-            self.prefixes.keep(id, table);
+            self.prefixes.store(id, table);
         }
     }
 
-    /// Makes room for a newcomer's blocks, and for one more where others may need it.
+    /// Frees blocks for a waiting sequence, plus one in reserve if others are running.
     fn make_room(&mut self, blocks: usize, prefix: Option<u64>, priority: Priority) -> bool {
         loop {
             let needed = blocks + usize::from(!self.running.is_empty());
@@ -145,7 +145,7 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Makes room for `blocks` more blocks of a sequence on the device. Where that costs the sequence itself its place: false.
+    /// Frees `blocks` blocks for a running sequence. Returns false if that required preempting the sequence itself.
     pub(super) fn make_room_within(&mut self, key: u64, blocks: usize) -> bool {
         while self.blocks.free() < blocks {
             if self.evict_idle(None) {
@@ -156,7 +156,7 @@ impl<D: Decode> Scheduler<D> {
             if alone && self.prefixes.evict(&mut self.blocks, |_| false) {
                 continue;
             }
-            let (_, victim) = youngest.expect("the sequence is on the device");
+            let (_, victim) = youngest.expect("the sequence is running");
             self.preempt(victim);
             if victim == key {
                 return false;
@@ -165,13 +165,13 @@ impl<D: Decode> Scheduler<D> {
         true
     }
 
-    /// Gives back the blocks of a kept prefix that nobody on the device has begun with.
+    /// Evicts a cached prefix that no running sequence started with.
     fn evict_idle(&mut self, spared: Option<u64>) -> bool {
         let used = |id| spared == Some(id) || self.running.values().any(|sequence| sequence.prefix == Some(id));
         self.prefixes.evict(&mut self.blocks, used)
     }
 
-    /// Takes its place from the youngest sequence of a lower priority.
+    /// Preempts the youngest sequence of a lower priority.
     fn preempt_below(&mut self, priority: Priority) -> bool {
         let below = self.running.iter().filter(|(_, sequence)| sequence.job.priority > priority);
         let Some((_, victim)) = below.map(|(key, sequence)| (sequence.job.priority, *key)).max() else { return false };
@@ -179,7 +179,7 @@ impl<D: Decode> Scheduler<D> {
         true
     }
 
-    /// Takes its place from a sequence, which is read again later.
+    /// Preempts a sequence. It is read again later.
     fn preempt(&mut self, key: u64) {
         if let Some(sequence) = self.leave(key) {
             self.counts.preemptions += 1;

@@ -1,24 +1,23 @@
-//! Which blocks of keys and values are free, and how many hold on to each of the others.
+//! Allocates blocks of the key-value cache and counts their holders.
 
-/// Counts the holders of every block. A block with several is read by all and written by none.
+/// Counts the holders of every block. A block with several holders is only read, never written.
 pub(super) struct BlockAllocator {
     holders: Vec<u32>,
     free: Vec<u32>,
 }
 
 impl BlockAllocator {
-    /// `count` free blocks.
     pub(super) fn new(count: usize) -> Self {
-        // The lowest number is taken first: caches that grow as they are used stay small.
+        // The lowest number is taken first, so that caches that grow on use stay small.
         Self { holders: vec![0; count], free: (0..count as u32).rev().collect() }
     }
 
-    /// Blocks there are.
+    /// The total number of blocks.
     pub(super) fn count(&self) -> usize {
         self.holders.len()
     }
 
-    /// Blocks that nobody holds.
+    /// Blocks without a holder.
     pub(super) fn free(&self) -> usize {
         self.free.len()
     }
@@ -37,7 +36,7 @@ impl BlockAllocator {
         *holders += 1;
     }
 
-    /// Takes a holder away; the last one frees the block.
+    /// Removes a holder. Removing the last one frees the block.
     pub(super) fn release(&mut self, block: u32) {
         let holders = &mut self.holders[block as usize];
         assert!(*holders > 0, "block {block} is released while it is free");
@@ -47,7 +46,7 @@ impl BlockAllocator {
         }
     }
 
-    /// How many hold the block.
+    /// The number of holders of the block.
     pub(super) fn holders(&self, block: u32) -> u32 {
         self.holders[block as usize]
     }

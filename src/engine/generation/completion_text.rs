@@ -1,40 +1,40 @@
-//! The text of a completion as it grows, and where each token ends in it.
+//! The text of a completion while it is generated, and the end of each token in it.
 
+use crate::completion::GeneratedToken;
 use crate::prompt::IncrementalText;
-use crate::request::GeneratedToken;
 
-/// What was written so far.
+/// The text so far.
 pub(super) struct CompletionText {
     text: IncrementalText,
     tokens: Vec<GeneratedToken>,
-    /// Where a stop text began.
+    /// Where the completed stop text starts.
     cut: Option<usize>,
 }
 
 impl CompletionText {
-    /// Adds to what `text` holds, which is nothing.
+    /// Starts with `text`, which must be empty.
     pub(super) fn new(text: IncrementalText) -> Self {
         Self { text, tokens: Vec::new(), cut: None }
     }
 
-    /// Adds a token. One that begins or goes on with a character that is not whole yet ends where the last whole one does.
+    /// Adds a token. If it ends with an incomplete character, its recorded end is that of the last complete character.
     pub(super) fn push(&mut self, piece: &[u8], log_probability: Option<f32>) {
         self.text.push(piece);
         self.tokens.push(GeneratedToken { end: self.text.text().len(), log_probability });
     }
 
-    /// Cuts the text before the first of `stops` that the last token has completed, and says whether there is one.
+    /// Cuts the text before the first of the `stops` that the last token has completed. Returns whether there is one.
     pub(super) fn stopped(&mut self, stops: &[Box<str>]) -> bool {
         let text = self.text.text();
         let before = self.tokens.iter().rev().nth(1).map_or(0, |token| token.end);
         let first = stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| {
-            // What ended before the last token would have been found then.
+            // A stop text that ended earlier would have been found earlier.
             let from = text.floor_char_boundary((before + 1).saturating_sub(stop.len()));
             text[from..].find(&**stop).map(|at| from + at)
         });
         self.cut = first.min();
         let Some(cut) = self.cut else { return false };
-        // The token that the cut goes through stays, with what is left of it.
+        // The token that contains the cut is kept, shortened.
         let begins_before = |i: usize| i.checked_sub(1).map_or(0, |last| self.tokens[last].end) < cut;
         let kept = (0..self.tokens.len()).take_while(|i| begins_before(*i)).count();
         self.tokens.truncate(kept);
@@ -42,7 +42,7 @@ impl CompletionText {
         true
     }
 
-    /// The text and its tokens. A character of which the end never came is left out.
+    /// The text and its tokens, without an incomplete character at the end.
     pub(super) fn finish(self) -> (String, Vec<GeneratedToken>) {
         let mut text = self.text.into_text();
         text.truncate(self.cut.unwrap_or(text.len()));

@@ -1,13 +1,14 @@
-//! What the prompts of a group begin with, read once and kept.
+//! Caches the common prefixes of the prompts of a group, so that each is read only once.
 //!
-//! A prefix is learnt from prompts that agree for at least a block. The next one that begins so reads it as a part of its own prompt and
-//! leaves its blocks here; whoever comes meanwhile waits for that. A prompt that agrees with a part of a prefix uses that part.
+//! A prefix is recorded when two prompts start with the same tokens for at least one block. The next prompt that starts with it
+//! reads it as part of its own prompt and leaves its blocks in the cache; prompts that arrive meanwhile wait for that. A prompt
+//! that agrees with part of a prefix uses that part.
 //!
-//! | state | blocks | who begins so |
+//! | state | blocks | a prompt that starts with the prefix |
 //! |---|---|---|
-//! | wanted | none | reads it for all |
+//! | wanted | none | reads it for the group |
 //! | being read | those of the reader | waits |
-//! | kept | its own | shares the whole blocks, and goes on in a copy of the one it agrees with in part |
+//! | cached | its own | shares the complete blocks, and continues in a copy of a block that agrees only in part |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use std::sync::Arc;
 use super::block_allocator::BlockAllocator;
 use super::traits::BLOCK_TOKENS;
 
-/// Prompts of a group that the next one is compared with.
+/// Recent prompts of a group that a new one is compared with.
 const COMPARED: usize = 4;
 
-/// Prefixes of a group: a task may have several kinds of prompts.
+/// Prefixes per group: a task may have several kinds of prompts.
 const PREFIXES: usize = 4;
 
 /// Groups that are remembered.
@@ -49,22 +50,22 @@ struct SharedPrefix {
 enum PrefixState {
     WantedLogits,
     Reading { by: u64 },
-    Kept { table: Vec<u32> },
+    Cached { table: Vec<u32> },
 }
 
-/// What the prefixes of its group mean to a prompt.
+/// How a prompt matches the prefixes of its group.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PrefixMatch {
-    /// The kept prefix that it agrees with longest, and for how many tokens.
-    pub(super) kept: Option<(u64, usize)>,
-    /// Who is reading a longer one.
+    /// The cached prefix with the longest agreement, and the length of the agreement in tokens.
+    pub(super) cached: Option<(u64, usize)>,
+    /// The sequence that is reading a longer prefix.
     pub(super) reading: Option<u64>,
-    /// A longer one that nobody has read, and for how many tokens it agrees.
+    /// A longer prefix that nobody has read, and the length of the agreement in tokens.
     pub(super) wanted: Option<(u64, usize)>,
 }
 
 impl PrefixCache {
-    /// Learns from a prompt that has arrived; gives the blocks back of prefixes that are forgotten for it.
+    /// Records a new prompt. Releases the blocks of prefixes that are dropped in exchange.
     pub(super) fn learn(&mut self, group: &Arc<str>, prompt: &Arc<[u32]>, blocks: &mut BlockAllocator) {
         self.clock += 1;
         if self.groups.len() >= GROUPS && !self.groups.contains_key(group) {
@@ -75,7 +76,7 @@ impl PrefixCache {
         }
         let known = self.groups.entry(group.clone()).or_default();
         known.used = self.clock;
-        // A token has to be left to read: what follows it is what is wanted.
+        // At least one token must remain to be read: its logits choose the next token.
         let agreed = |other: &[u32]| agreement(other, prompt).min(prompt.len() - 1);
         let best = known.prefixes.iter().map(|prefix| agreed(&prefix.ids)).max().unwrap_or(0);
         let found = known.recent.iter().map(|other| agreed(other)).max().unwrap_or(0);
@@ -94,7 +95,7 @@ impl PrefixCache {
         }
     }
 
-    /// What there is for a sequence that starts with `tokens`.
+    /// What the cache has for a sequence that starts with `tokens`.
     pub(super) fn find(&mut self, group: &str, tokens: &[u32]) -> PrefixMatch {
         self.clock += 1;
         let mut found = PrefixMatch::default();
@@ -102,16 +103,16 @@ impl PrefixCache {
         let agreed = |ids: &[u32]| agreement(ids, tokens).min(tokens.len() - 1);
         let mut longest = 0;
         for prefix in &group.prefixes {
-            let PrefixState::Kept { table } = &prefix.state else { continue };
+            let PrefixState::Cached { table } = &prefix.state else { continue };
             let usable = agreed(&prefix.ids).min(table.len() * BLOCK_TOKENS);
             if usable > longest {
                 longest = usable;
-                found.kept = Some((prefix.id, usable));
+                found.cached = Some((prefix.id, usable));
             }
         }
         for prefix in &mut group.prefixes {
             let usable = agreed(&prefix.ids);
-            // One that would be cut to less than half by this prompt is not this prompt's.
+            // A prefix that this prompt would shorten to less than half is left for other prompts.
             if usable < longest + BLOCK_TOKENS || 2 * usable < prefix.ids.len() {
                 continue;
             }
@@ -120,21 +121,20 @@ impl PrefixCache {
                     found.wanted = Some((prefix.id, usable))
                 }
                 PrefixState::Reading { by } => found.reading = Some(by),
-                PrefixState::WantedLogits | PrefixState::Kept { .. } => {}
+                PrefixState::WantedLogits | PrefixState::Cached { .. } => {}
             }
         }
-        if let Some(prefix) = found.kept.and_then(|(id, _)| group.prefixes.iter_mut().find(|prefix| prefix.id == id)) {
+        if let Some(prefix) = found.cached.and_then(|(id, _)| group.prefixes.iter_mut().find(|prefix| prefix.id == id)) {
             prefix.used = self.clock;
         }
         found
     }
 
-    /// The tokens of a prefix.
     pub(super) fn ids(&mut self, id: u64) -> &[u32] {
         self.prefix(id).map_or(&[], |prefix| &prefix.ids)
     }
 
-    /// Lets the sequence `by` read the first `length` tokens of a prefix for all; the rest is cut off.
+    /// Makes the sequence `by` the reader of the first `length` tokens of a prefix. The prefix is shortened to them.
     pub(super) fn read(&mut self, id: u64, by: u64, length: usize) {
         if let Some(prefix) = self.prefix(id) {
             prefix.ids.truncate(length);
@@ -142,7 +142,7 @@ impl PrefixCache {
         }
     }
 
-    /// The sequence `by` is gone: whatever it was reading for all is wanted again.
+    /// The sequence `by` has left the device: the prefixes that it was reading are wanted again.
     pub(super) fn abandon(&mut self, by: u64) {
         for prefix in self.all() {
             if matches!(prefix.state, PrefixState::Reading { by: reader } if reader == by) {
@@ -151,7 +151,7 @@ impl PrefixCache {
         }
     }
 
-    /// The prefixes that the sequence `by`, having read `past` tokens, has read for all, with their lengths.
+    /// The prefixes that the sequence `by` has finished reading, given that it has read `past` tokens, with their lengths.
     pub(super) fn finished(&mut self, by: u64, past: usize) -> Vec<(u64, usize)> {
         let read = |prefix: &&mut SharedPrefix| {
             prefix.ids.len() <= past && matches!(prefix.state, PrefixState::Reading { by: reader } if reader == by)
@@ -159,42 +159,43 @@ impl PrefixCache {
         self.all().filter(read).map(|prefix| (prefix.id, prefix.ids.len())).collect()
     }
 
-    /// Keeps a prefix in these blocks, which now have one holder more.
-    pub(super) fn keep(&mut self, id: u64, table: Vec<u32>) {
+    /// Caches a prefix in these blocks. The caller has counted the cache as a holder.
+    pub(super) fn store(&mut self, id: u64, table: Vec<u32>) {
         self.clock += 1;
         let clock = self.clock;
         if let Some(prefix) = self.prefix(id) {
-            prefix.state = PrefixState::Kept { table };
+            prefix.state = PrefixState::Cached { table };
             prefix.used = clock;
         }
     }
 
-    /// The blocks of a kept prefix.
+    /// The blocks of a cached prefix.
     pub(super) fn table(&mut self, id: u64) -> &[u32] {
         match self.prefix(id).map(|prefix| &prefix.state) {
-            Some(PrefixState::Kept { table }) => table,
+            Some(PrefixState::Cached { table }) => table,
             _ => &[],
         }
     }
 
-    /// Gives back the blocks of the kept prefix whose use is longest ago, of those that have a block of their own and are not `spared`.
+    /// Releases the blocks of the least recently used prefix, among those that are not `spared` and have a block that nobody else
+    /// holds. Returns whether there was one.
     pub(super) fn evict(&mut self, blocks: &mut BlockAllocator, spared: impl Fn(u64) -> bool) -> bool {
         let frees = |prefix: &&mut SharedPrefix| match &prefix.state {
-            PrefixState::Kept { table } => !spared(prefix.id) && table.iter().any(|block| blocks.holders(*block) == 1),
+            PrefixState::Cached { table } => !spared(prefix.id) && table.iter().any(|block| blocks.holders(*block) == 1),
             _ => false,
         };
         let Some(prefix) = self.all().filter(frees).min_by_key(|prefix| prefix.used) else { return false };
-        if let PrefixState::Kept { table } = std::mem::replace(&mut prefix.state, PrefixState::WantedLogits) {
+        if let PrefixState::Cached { table } = std::mem::replace(&mut prefix.state, PrefixState::WantedLogits) {
             table.into_iter().for_each(|block| blocks.release(block));
         }
         true
     }
 
-    /// The blocks of every kept prefix.
+    /// The blocks of every cached prefix.
     #[cfg(test)]
     pub(super) fn tables(&self) -> impl Iterator<Item = &[u32]> {
         self.groups.values().flat_map(|group| &group.prefixes).filter_map(|prefix| match &prefix.state {
-            PrefixState::Kept { table } => Some(table.as_slice()),
+            PrefixState::Cached { table } => Some(table.as_slice()),
             PrefixState::WantedLogits | PrefixState::Reading { .. } => None,
         })
     }
@@ -210,13 +211,13 @@ impl PrefixCache {
 
 impl SharedPrefix {
     fn free(self, blocks: &mut BlockAllocator) {
-        if let PrefixState::Kept { table } = self.state {
+        if let PrefixState::Cached { table } = self.state {
             table.into_iter().for_each(|block| blocks.release(block));
         }
     }
 }
 
-/// Tokens that both begin with.
+/// The number of leading tokens that both have in common.
 fn agreement(one: &[u32], other: &[u32]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }

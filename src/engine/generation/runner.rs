@@ -1,4 +1,4 @@
-//! A generator on the device: its scheduler, its cache of keys and values, and the account of what it does.
+//! Runs a generator on a device: its scheduler, its key-value cache and its metrics.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,27 +13,30 @@ use crate::model::{GeneratorModel, Model, ModelRuntime};
 use tidemill_base::config::EngineConfig;
 use tidemill_base::metrics::METRICS;
 
-/// Sequences of a generator on the device. Beyond this a step's products are so large that more rows gain nothing, and each takes longer.
+/// Sequences that a generator runs at once. With more, the matrix products of a step are so large that further rows gain no
+/// throughput and only make each step longer.
 const ROWS: usize = 64;
 
-/// On a GPU, which reads all weights for a step however few its rows are: until products and not reading take the time.
+/// The same for a GPU, which reads all weights in each step however few rows there are: up to this number, reading takes the most
+/// time.
 const ROWS_OF_GPU: usize = 128;
 
-/// Tokens of a step. Fewer would read the weights too often for each token of a prompt; more would keep those that write waiting.
+/// Tokens of a step. With fewer, the weights would be read too often per prompt token; with more, sequences that generate would
+/// wait too long.
 const STEP_TOKENS: usize = 512;
 
-/// On a GPU, for the same reasons.
+/// The same for a GPU.
 const STEP_TOKENS_OF_GPU: usize = 2048;
 
-/// Memory for keys and values, in MiB, where the device does not say what it has.
+/// Memory for keys and values, in MiB, on a device that does not report its free memory.
 const KV_CACHE_MIB: usize = 1024;
 
-/// A generator with everything that changes while it works.
+/// A generator with all its changing state.
 pub(crate) struct GeneratorRunner {
     scheduler: Scheduler<Box<dyn Decode>>,
     name: Arc<str>,
-    /// Rows, waiting sequences and blocks as the metrics have them of this device.
-    shown: [i64; 3],
+    /// This device's contribution to the gauges of rows, waiting sequences and blocks.
+    reported: [i64; 3],
 }
 
 /// A decoder on the cores of this machine, with its cache.
@@ -42,7 +45,7 @@ struct CachedDecoder {
     cache: KvCache,
 }
 
-/// A generator among the engine's models.
+/// The vocabulary of the generator at an index of the engine's models.
 #[derive(Clone)]
 struct GeneratorVocabulary {
     models: Arc<[Model]>,
@@ -51,15 +54,15 @@ struct GeneratorVocabulary {
 
 impl GeneratorVocabulary {
     fn generator(&self) -> &GeneratorModel {
-        match &self.models[self.index].host {
+        match &self.models[self.index].runtime {
             ModelRuntime::Generator(generator) => generator,
-            ModelRuntime::Encoder(_) | ModelRuntime::Remote(_) => unreachable!("only generators are hosted here"),
+            ModelRuntime::Encoder(_) | ModelRuntime::Remote(_) => unreachable!("only generators are run here"),
         }
     }
 }
 
 impl GeneratorRunner {
-    /// Hosts the model at `index`; none where it is no generator in memory.
+    /// Runs the model at `index`; none if it is not a generator in memory.
     pub(crate) fn new(
         models: &Arc<[Model]>,
         index: usize,
@@ -67,16 +70,16 @@ impl GeneratorRunner {
         accelerator: Option<&Accelerator>,
     ) -> Result<Option<Self>, EngineError> {
         let model = &models[index];
-        let ModelRuntime::Generator(generator) = &model.host else { return Ok(None) };
+        let ModelRuntime::Generator(generator) = &model.runtime else { return Ok(None) };
         let (rows, step_tokens) = match accelerator {
             Some(_) => (ROWS_OF_GPU, STEP_TOKENS_OF_GPU),
             None => (ROWS, STEP_TOKENS),
         };
-        // The other half is for what a step computes, and for the next generator.
-        let usual = accelerator.and_then(Accelerator::free_bytes).map_or(KV_CACHE_MIB << 20, |free| free / 2);
-        let budget = config.kv_cache_mib.map_or(usual, |mib| mib << 20);
+        // The other half is for the buffers of a step, and for further generators.
+        let default_budget = accelerator.and_then(Accelerator::free_bytes).map_or(KV_CACHE_MIB << 20, |free| free / 2);
+        let budget = config.kv_cache_mib.map_or(default_budget, |mib| mib << 20);
         let affordable = budget / generator.decoder.block_bytes().max(1);
-        // One more a row, for the copy of a block that a prefix ends in.
+        // One more per row, for the copy of the block in which a prefix ends.
         let usable = rows * (model.info.max_tokens.div_ceil(BLOCK_TOKENS) + 1);
         let blocks = affordable.clamp(1, usable);
         let decoder = generator.decoder.clone().open(blocks)?;
@@ -86,35 +89,34 @@ impl GeneratorRunner {
             kv_cache_bytes = blocks * generator.decoder.block_bytes(),
             "generator loaded"
         );
-        let place = GeneratorVocabulary { models: models.clone(), index };
+        let vocabulary = GeneratorVocabulary { models: models.clone(), index };
         let limits = SchedulerLimits { rows, step_tokens: config.step_tokens.unwrap_or(step_tokens) };
-        let scheduler = Scheduler::new(decoder, Arc::new(place), limits);
-        Ok(Some(Self { scheduler, name: model.info.name.clone(), shown: [0; 3] }))
+        let scheduler = Scheduler::new(decoder, Arc::new(vocabulary), limits);
+        Ok(Some(Self { scheduler, name: model.info.name.clone(), reported: [0; 3] }))
     }
 
-    /// Takes a job.
     pub(crate) fn submit(&mut self, job: GenerationJob) {
         self.scheduler.submit(job);
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no job is waiting or running.
     pub(crate) fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }
 
-    /// Takes everyone a step further, on the threads of the current pool; gives what was done.
+    /// Runs one step of all sequences on the threads of the current pool. Returns the counts of the step.
     pub(crate) fn step(&mut self) -> Result<SchedulerCounts, EngineError> {
         let start = Instant::now();
         self.scheduler.step()?;
         let counts = self.scheduler.take_counts();
         let label = &[&*self.name];
         METRICS.step_seconds.with_label_values(label).observe(start.elapsed().as_secs_f64());
-        // The same model on other devices adds its own.
+        // The same model on other devices adds its own contribution.
         let gauges = [&METRICS.generator_rows, &METRICS.generator_waiting, &METRICS.kv_blocks];
         let now = [self.scheduler.running(), self.scheduler.waiting(), self.scheduler.blocks_used()].map(|count| count as i64);
-        for ((gauge, shown), now) in gauges.into_iter().zip(&mut self.shown).zip(now) {
-            gauge.with_label_values(label).add(now - *shown);
-            *shown = now;
+        for ((gauge, reported), now) in gauges.into_iter().zip(&mut self.reported).zip(now) {
+            gauge.with_label_values(label).add(now - *reported);
+            *reported = now;
         }
         METRICS.preemptions.with_label_values(label).inc_by(counts.preemptions);
         METRICS.prefix_tokens_saved.with_label_values(label).inc_by(counts.prefix_tokens_saved);

@@ -1,21 +1,21 @@
-//! Which token comes next.
+//! Chooses the next token.
 
 use super::traits::TokenMask;
 use crate::request::Sampling;
 use tidemill_base::failure::{FailureClass, Poison};
 use tidemill_kernels::log_sum_exp;
 
-/// Candidates that are put in order at first where only the likeliest count; more where these are not enough.
+/// Candidates that are sorted at first for `top_p`. If they are not enough, more are sorted.
 const ORDERED: usize = 256;
 
-/// A token and the logarithm of its probability before anything was ruled out.
+/// A token, and the natural logarithm of its probability before masking and sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct SampledToken {
     pub(super) id: u32,
     pub(super) log_probability: f32,
 }
 
-/// Chooses the token at `position` of a completion among those allowed. Nothing but the arguments decides.
+/// Chooses the token at `position` of a completion among those allowed. The result depends on the arguments alone.
 pub(super) fn choose(
     logits: &[f32],
     allowed: Option<&TokenMask>,
@@ -34,16 +34,16 @@ pub(super) fn choose(
     Ok(SampledToken { id, log_probability: logits[id as usize] - normaliser })
 }
 
-/// What a logit is reduced by to be the logarithm of a probability.
+/// The number to subtract from a logit to get the logarithm of its probability.
 pub(super) fn normaliser(logits: &[f32]) -> Result<f32, Poison> {
     let sum = log_sum_exp(logits);
     if sum.is_finite() {
         return Ok(sum);
     }
-    Err(Poison { class: FailureClass::Model, reason: "the model's answer holds a value that is no number".into() })
+    Err(Poison { class: FailureClass::Model, reason: "the model's answer holds a value that is not a number".into() })
 }
 
-/// The token with the largest logit; the first of several.
+/// The token with the largest logit; the first if there are several.
 fn likeliest(logits: &[f32], allowed: Option<&TokenMask>) -> Option<u32> {
     let free = first_of_largest(logits)?;
     let Some(mask) = allowed else { return Some(free as u32) };
@@ -61,8 +61,8 @@ fn likeliest(logits: &[f32], allowed: Option<&TokenMask>) -> Option<u32> {
     best.map(|(id, _)| id as u32)
 }
 
-/// Where the largest value stands first. Block by block, and lane by lane in them: one comparison after the other would take longer than
-/// the sum of all exponentials.
+/// The index of the first largest value. It compares by blocks and lanes, because comparing value by value would take longer than
+/// computing the sum of all exponentials.
 fn first_of_largest(values: &[f32]) -> Option<usize> {
     const LANES: usize = 16;
     const BLOCK: usize = 64 * LANES;
@@ -96,7 +96,8 @@ fn candidates(logits: &[f32], allowed: Option<&TokenMask>) -> Vec<(u32, f32)> {
     found
 }
 
-/// Draws one of the candidates: by temperature, then among the `top_k` likeliest, then among the fewest that have `top_p` together.
+/// Draws one of the candidates: applies the temperature, then keeps the `top_k` most probable, then the fewest whose probabilities
+/// sum to `top_p`.
 fn draw(mut candidates: Vec<(u32, f32)>, sampling: &Sampling, position: usize) -> Option<u32> {
     if sampling.top_k > 0 && sampling.top_k < candidates.len() {
         order(&mut candidates, sampling.top_k);
@@ -137,7 +138,7 @@ fn draw(mut candidates: Vec<(u32, f32)>, sampling: &Sampling, position: usize) -
     candidates.last().map(|(id, _)| *id)
 }
 
-/// Puts the `count` likeliest candidates first and in order; equal ones by their ids.
+/// Moves the `count` most probable candidates to the front, in order. Equal ones are ordered by id.
 fn order(candidates: &mut [(u32, f32)], count: usize) {
     let likelier = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if count < candidates.len() {
@@ -147,14 +148,14 @@ fn order(candidates: &mut [(u32, f32)], count: usize) {
     candidates[..count].sort_unstable_by(likelier);
 }
 
-/// A number from 0 up to 1 that depends on nothing but the seed and the place, so that a completion can be taken up again anywhere.
+/// A number in [0, 1) that depends only on the seed and the position, so that an interrupted completion can be continued anywhere.
 fn uniform(seed: u64, position: usize) -> f64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..].copy_from_slice(&(position as u64).to_le_bytes());
     let hash = blake3::hash(&bytes);
     let (first, _) = hash.as_bytes().split_first_chunk::<8>().expect("a hash has 32 bytes");
-    // As many bits as the fraction of an f64 holds.
+    // As many bits as the fraction of an f64 has.
     (u64::from_le_bytes(*first) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
@@ -172,7 +173,7 @@ mod tests {
         mask
     }
 
-    /// How often each token is drawn in 20,000 draws.
+    /// The frequency of each token in 20,000 draws.
     fn frequencies(logits: &[f32], allowed: Option<&TokenMask>, sampling: &Sampling) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for position in 0..20_000 {

@@ -1,4 +1,5 @@
-//! Continuous batching: in every step whoever writes takes a token further, prompts are read in pieces, and whoever is done makes room.
+//! Continuous batching: each step generates one token for every generating sequence and reads prompts in pieces. A finished
+//! sequence frees its blocks at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,40 +11,40 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use super::block_allocator::BlockAllocator;
 use super::prefix_cache::PrefixCache;
 use super::sequence::{GenerationJob, GenerationTask, Sequence};
+use super::step_part::{AnswerBranch, StepPart};
 use super::traits::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, WantedLogits};
 use super::waiting::WaitingSequences;
-use crate::device::panic_text;
-use crate::error::EngineError;
-use crate::request::Finish;
+use crate::completion::Finish;
+use crate::error::{EngineError, panic_text};
 use tidemill_base::failure::{FailureClass, Poison};
 
-/// Bounds on what is done at once.
+/// Upper bounds of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SchedulerLimits {
-    /// Sequences on the device.
+    /// Sequences that run at once.
     pub(crate) rows: usize,
     /// Tokens of one forward pass.
     pub(crate) step_tokens: usize,
 }
 
-/// What was done.
+/// What has been done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SchedulerCounts {
     /// Forward passes.
     pub(crate) steps: u64,
     /// Tokens that went through the model.
     pub(crate) tokens: u64,
-    /// Tokens of prompts and answers that were read, each request's once.
+    /// Tokens of prompts and scored answers that were read, counted once per request.
     pub(crate) prompt_tokens: u64,
-    /// Tokens that were written.
+    /// Tokens that were generated.
     pub(crate) generated: u64,
-    /// Tokens of prompts that a kept prefix held already.
+    /// Tokens of prompts that were already in the prefix cache.
     pub(crate) prefix_tokens_saved: u64,
-    /// Sequences that lost their place for others and were read again.
+    /// Sequences that were preempted and read again.
     pub(crate) preemptions: u64,
 }
 
-/// One model's sequences, and the order in which they go over the device.
+/// Schedules the sequences of one model.
 pub(crate) struct Scheduler<D> {
     pub(super) decoder: D,
     pub(super) vocabulary: Arc<dyn Vocabulary>,
@@ -51,32 +52,16 @@ pub(crate) struct Scheduler<D> {
     pub(super) blocks: BlockAllocator,
     pub(super) prefixes: PrefixCache,
     pub(super) waiting: WaitingSequences,
-    /// The sequences on the device by the order of their admission.
+    /// The running sequences, in the order of their admission.
     pub(super) running: BTreeMap<u64, Sequence>,
     pub(super) admissions: u64,
     pub(super) counts: SchedulerCounts,
 }
 
-/// What may follow, for the sequences that are held to a schema.
+/// The allowed next tokens of the sequences with a schema.
 type Masks = BTreeMap<u64, Result<TokenMask, Poison>>;
 
-/// A sequence's share of a step.
-pub(super) enum StepPart {
-    /// So many of its tokens are read; after the last that is known, something is chosen.
-    Read { tokens: usize, wanted: bool },
-    /// Answers are weighed, each in blocks that go on from the prompt's.
-    Weigh(Vec<AnswerBranch>),
-}
-
-/// An answer on its way.
-pub(super) struct AnswerBranch {
-    pub(super) answer: usize,
-    pub(super) table: Vec<u32>,
-    /// Blocks at the end of the table that are the answer's own.
-    pub(super) own: usize,
-}
-
-/// A sequence with the logits that it wanted.
+/// A sequence with its logits in a step.
 struct SequenceLogits<'a> {
     key: u64,
     sequence: &'a mut Sequence,
@@ -87,19 +72,18 @@ struct SequenceLogits<'a> {
 }
 
 impl SequenceLogits<'_> {
-    /// What the sequence makes of its logits, where that ends it.
+    /// Passes the logits to the sequence. Returns its key and result if that ends it.
     fn take(self, logits: &Logits, vocabulary: &dyn Vocabulary) -> Option<(u64, Result<Finish, Poison>)> {
         let Self { key, sequence, part, first, mask } = self;
         let outcome = mask.and_then(|mask| match part {
             StepPart::Read { .. } => guarded(|| sequence.advance(logits.row_ref(first), mask.as_ref(), vocabulary)),
-            StepPart::Weigh(branches) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, first),
+            StepPart::Score(branches) => sequence.score(branches.iter().map(|branch| branch.answer), logits, first),
         });
         outcome.transpose().map(|outcome| (key, outcome))
     }
 }
 
 impl<D: Decode> Scheduler<D> {
-    /// A scheduler with nothing to do.
     pub(crate) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: SchedulerLimits) -> Self {
         let blocks = BlockAllocator::new(decoder.blocks());
         let limits = SchedulerLimits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
@@ -116,7 +100,6 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Takes a job.
     pub(crate) fn submit(&mut self, job: GenerationJob) {
         let outcome = self.check(&job);
         let prompt = job.prompt.clone();
@@ -137,8 +120,8 @@ impl<D: Decode> Scheduler<D> {
         if job.prompt.is_empty() {
             return Err(Poison { class: FailureClass::EmptyText, reason: "the prompt has no tokens".into() });
         }
-        // An answer that is weighed goes on in a copy of the prompt's last block.
-        let copy = usize::from(matches!(job.task, GenerationTask::Weigh(_)));
+        // A scored answer continues in a copy of the prompt's last block.
+        let copy = usize::from(matches!(job.task, GenerationTask::Score(_)));
         let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
         if needed > self.blocks.count() {
             let reason = format!(
@@ -152,32 +135,31 @@ impl<D: Decode> Scheduler<D> {
         Ok(())
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no job is waiting or running.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.count() == 0
     }
 
-    /// Sequences on the device.
+    /// The number of running sequences.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Sequences that wait for a place.
+    /// The number of waiting sequences.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.count()
     }
 
-    /// Blocks in use.
     pub(crate) fn blocks_used(&self) -> usize {
         self.blocks.count() - self.blocks.free()
     }
 
-    /// What was done since this was last asked.
+    /// The counts since the previous call.
     pub(crate) fn take_counts(&mut self) -> SchedulerCounts {
         std::mem::take(&mut self.counts)
     }
 
-    /// One forward pass and what follows from it. Runs on the threads of the current pool.
+    /// Runs one forward pass and processes its logits, on the threads of the current pool.
     pub(crate) fn step(&mut self) -> Result<(), EngineError> {
         self.drop_abandoned();
         self.admit();
@@ -188,12 +170,12 @@ impl<D: Decode> Scheduler<D> {
         let start = Instant::now();
         let (logits, mut masks) = self.forward(&parts)?;
         let refused = refused(&parts, &logits);
-        let before = self.known(&parts);
+        let before = self.known_tokens(&parts);
         let outcomes = self.advance(&parts, &refused, &logits, &mut masks);
-        self.counts.generated += self.known(&parts) - before;
+        self.counts.generated += self.known_tokens(&parts) - before;
         let nanos = start.elapsed().as_nanos() as f64;
         refused.iter().for_each(|key| self.refuse(*key, parts.remove(key)));
-        self.settle(parts, nanos);
+        self.record(parts, nanos);
         for (key, outcome) in outcomes {
             if let Some(sequence) = self.leave(key) {
                 sequence.close(outcome);
@@ -202,12 +184,12 @@ impl<D: Decode> Scheduler<D> {
         Ok(())
     }
 
-    /// Tokens that are known of the sequences in a step.
-    fn known(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
+    /// The current number of tokens of all sequences in a step.
+    fn known_tokens(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
         parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
     }
 
-    /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
+    /// Runs the forward pass. In parallel, other threads compute the masks of allowed next tokens.
     fn forward(&mut self, parts: &BTreeMap<u64, StepPart>) -> Result<(Logits, Masks), EngineError> {
         let mut rows = Vec::new();
         let mut guides: Vec<(u64, &mut Box<dyn Guide>)> = Vec::new();
@@ -219,19 +201,19 @@ impl<D: Decode> Scheduler<D> {
                     let ids = &tokens[*past..*past + count];
                     let wanted = if *wanted { WantedLogits::Last } else { WantedLogits::None };
                     rows.push(StepRow { ids, past: *past, blocks: table, wanted });
-                    if let (WantedLogits::Last, GenerationTask::Write(writing)) = (wanted, task) {
-                        guides.extend(writing.guide().map(|guide| (*key, guide)));
+                    if let (WantedLogits::Last, GenerationTask::Complete(completion)) = (wanted, task) {
+                        guides.extend(completion.guide().map(|guide| (*key, guide)));
                     }
                 }
-                (Some(StepPart::Weigh(branches)), GenerationTask::Weigh(weighing)) => {
-                    let answers = &weighing.answers;
+                (Some(StepPart::Score(branches)), GenerationTask::Score(scoring)) => {
+                    let answers = &scoring.answers;
                     rows.extend(branches.iter().map(|branch| {
                         let answer = &answers[branch.answer];
                         let ids = &answer[..answer.len() - 1];
                         StepRow { ids, past: *past, blocks: &branch.table, wanted: WantedLogits::All }
                     }));
                 }
-                (Some(StepPart::Weigh(_)), GenerationTask::Write(_)) => unreachable!("a completion has no answers to weigh"),
+                (Some(StepPart::Score(_)), GenerationTask::Complete(_)) => unreachable!("a completion has no answers to score"),
             }
         }
         let size = self.vocabulary.size();
@@ -245,7 +227,7 @@ impl<D: Decode> Scheduler<D> {
         Ok((logits?, masks.into_iter().collect()))
     }
 
-    /// Lets every sequence that has logits take them, each on one thread; gives those that are done.
+    /// Passes its logits to every sequence, one thread each. Returns those that are finished.
     fn advance(
         &mut self,
         parts: &BTreeMap<u64, StepPart>,
@@ -254,26 +236,26 @@ impl<D: Decode> Scheduler<D> {
         masks: &mut Masks,
     ) -> Vec<(u64, Result<Finish, Poison>)> {
         let mut row = 0;
-        let mut turns = Vec::new();
+        let mut waiting_for_logits = Vec::new();
         for (key, sequence) in &mut self.running {
             let Some(part) = parts.get(key) else { continue };
             let first = row;
             row += match part {
                 StepPart::Read { wanted, .. } => usize::from(*wanted),
-                StepPart::Weigh(branches) => sequence.tokens_of(branches),
+                StepPart::Score(branches) => sequence.tokens_of(branches),
             };
             if row > first && !refused.contains(key) {
-                turns.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
+                waiting_for_logits.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
             }
         }
         debug_assert_eq!(row, logits.rows(), "rows of logits");
         let vocabulary = &*self.vocabulary;
-        turns.into_par_iter().filter_map(|turn| turn.take(logits, vocabulary)).collect()
+        waiting_for_logits.into_par_iter().filter_map(|one| one.take(logits, vocabulary)).collect()
     }
 
     /// Ends a sequence for which the device has too little memory.
     fn refuse(&mut self, key: u64, part: Option<StepPart>) {
-        if let Some(StepPart::Weigh(branches)) = part {
+        if let Some(StepPart::Score(branches)) = part {
             branches.into_iter().for_each(|branch| self.release(branch));
         }
         if let Some(sequence) = self.leave(key) {
@@ -285,11 +267,11 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Writes down what the step has done.
-    fn settle(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
+    /// Records what the step has done.
+    fn record(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
         let share = |sequence: &Sequence, part: &StepPart| match part {
             StepPart::Read { tokens, .. } => *tokens,
-            StepPart::Weigh(branches) => sequence.tokens_of(branches),
+            StepPart::Score(branches) => sequence.tokens_of(branches),
         };
         let total: usize = parts.iter().map(|(key, part)| share(&self.running[key], part)).sum();
         self.counts.steps += 1;
@@ -301,9 +283,9 @@ impl<D: Decode> Scheduler<D> {
             match part {
                 StepPart::Read { tokens, .. } => {
                     sequence.past += tokens;
-                    self.keep_prefixes(key);
+                    self.cache_prefixes(key);
                 }
-                StepPart::Weigh(branches) => {
+                StepPart::Score(branches) => {
                     sequence.read = sequence.read.map(|read| read + tokens);
                     self.counts.prompt_tokens += tokens as u64;
                     branches.into_iter().for_each(|branch| self.release(branch));
@@ -312,13 +294,13 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Gives the blocks of an answer back.
+    /// Releases the blocks of a scored answer.
     fn release(&mut self, branch: AnswerBranch) {
         let own = branch.table.len() - branch.own;
         branch.table[own..].iter().for_each(|block| self.blocks.release(*block));
     }
 
-    /// Takes a sequence off the device.
+    /// Removes a sequence from the device.
     pub(super) fn leave(&mut self, key: u64) -> Option<Sequence> {
         let mut sequence = self.running.remove(&key)?;
         self.prefixes.abandon(key);
@@ -338,7 +320,7 @@ impl<D: Decode> Scheduler<D> {
     }
 }
 
-/// The sequences of which a row was refused.
+/// The sequences with a refused row.
 fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     if logits.refused().is_empty() {
         return BTreeSet::new();
@@ -346,7 +328,7 @@ fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     let rows = parts.iter().flat_map(|(key, part)| {
         let count = match part {
             StepPart::Read { .. } => 1,
-            StepPart::Weigh(branches) => branches.len(),
+            StepPart::Score(branches) => branches.len(),
         };
         std::iter::repeat_n(*key, count)
     });
@@ -354,7 +336,7 @@ fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     logits.refused().iter().map(|row| owners[*row]).collect()
 }
 
-/// Runs what is not ours (grammars): what it cannot digest must not stop the device.
+/// Runs the grammar library: a panic inside it must not stop the device.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let reason = format!("the schema cannot be followed: {}", panic_text(&*panic));

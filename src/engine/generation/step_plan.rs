@@ -1,15 +1,16 @@
-//! Who gets how much of the next step.
+//! Divides the tokens of a step among the sequences.
 
 use std::collections::BTreeMap;
 
-use super::scheduler::{AnswerBranch, Scheduler, StepPart};
+use super::scheduler::Scheduler;
 use super::sequence::{GenerationTask, Sequence};
+use super::step_part::{AnswerBranch, StepPart};
 use super::traits::{BLOCK_TOKENS, Decode};
 
 impl<D: Decode> Scheduler<D> {
-    /// Shares out the tokens of a step: live sequences first, those that write before those that read, then in order of admission.
+    /// Divides the tokens of a step: live sequences first, then generating before reading ones, then in order of admission.
     ///
-    /// Only who writes may need a further block, and only who comes later in this order loses its place for that.
+    /// Only generating sequences may need another block, and only sequences later in this order are preempted for it.
     pub(super) fn plan(&mut self) -> BTreeMap<u64, StepPart> {
         let mut order: Vec<_> =
             self.running.iter().map(|(key, sequence)| (sequence.job.priority, sequence.is_reading(), *key)).collect();
@@ -17,7 +18,7 @@ impl<D: Decode> Scheduler<D> {
         let mut parts = BTreeMap::new();
         let mut left = self.limits.step_tokens;
         for (_, _, key) in order {
-            // One that has lost its place meanwhile is passed over.
+            // Sequences that were preempted meanwhile are skipped.
             let Some(sequence) = self.running.get(&key).filter(|_| left > 0) else { continue };
             let pending = sequence.pending();
             let part = if pending > 0 {
@@ -26,14 +27,14 @@ impl<D: Decode> Scheduler<D> {
                 left -= if reserved { tokens } else { 0 };
                 reserved.then_some(StepPart::Read { tokens, wanted: tokens == pending })
             } else {
-                self.branches(key, &mut left).map(StepPart::Weigh)
+                self.branches(key, &mut left).map(StepPart::Score)
             };
             parts.extend(part.map(|part| (key, part)));
         }
         parts
     }
 
-    /// Sees to the blocks for a sequence's next tokens.
+    /// Allocates the blocks for a sequence's next tokens.
     fn reserve(&mut self, key: u64, tokens: usize) -> bool {
         let Some(sequence) = self.running.get(&key) else { return false };
         let count = Sequence::blocks_for(sequence.past + tokens);
@@ -49,7 +50,7 @@ impl<D: Decode> Scheduler<D> {
         true
     }
 
-    /// Blocks for the next answers of a sequence: at least for one, and for as many as there are tokens and free blocks.
+    /// Allocates blocks for the next answers of a sequence: at least for one, and for as many as there are tokens and free blocks.
     fn branches(&mut self, key: u64, left: &mut usize) -> Option<Vec<AnswerBranch>> {
         let mut branches = Vec::new();
         while let Some((answer, tokens)) = self.next_answer(key) {
@@ -64,8 +65,8 @@ impl<D: Decode> Scheduler<D> {
                 break;
             }
             let sequence = self.running.get_mut(&key)?;
-            if let GenerationTask::Weigh(weighing) = &mut sequence.job.task {
-                weighing.next = answer + 1;
+            if let GenerationTask::Score(scoring) = &mut sequence.job.task {
+                scoring.next = answer + 1;
             }
             let mut table = sequence.table[..shared].to_vec();
             let last = sequence.table.get(shared).copied();
@@ -79,10 +80,10 @@ impl<D: Decode> Scheduler<D> {
         (!branches.is_empty()).then_some(branches)
     }
 
-    /// The next answer of a sequence of which more than the first token is to be scored, and how many of its tokens are read for that.
+    /// The next answer of a sequence that has more than its first token left to score, and how many of its tokens must be read.
     fn next_answer(&mut self, key: u64) -> Option<(usize, usize)> {
-        let GenerationTask::Weigh(weighing) = &mut self.running.get_mut(&key)?.job.task else { return None };
-        let answer = weighing.waiting()?;
-        Some((answer, weighing.answers[answer].len() - 1))
+        let GenerationTask::Score(scoring) = &mut self.running.get_mut(&key)?.job.task else { return None };
+        let answer = scoring.next_answer()?;
+        Some((answer, scoring.answers[answer].len() - 1))
     }
 }

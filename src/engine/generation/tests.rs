@@ -1,4 +1,4 @@
-//! The scheduler over a decoder that is no model: what it would write can be said without it.
+//! Tests the scheduler with a fake decoder, whose output can be computed without a scheduler.
 
 mod determinism;
 mod fake_decoder;

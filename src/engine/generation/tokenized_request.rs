@@ -1,4 +1,4 @@
-//! From a request to what the scheduler takes: tokens, and what holds the answer to its schema.
+//! Converts a request to what the scheduler needs: tokens, and the guide that constrains the answer to its schema.
 
 use std::sync::Arc;
 
@@ -37,20 +37,20 @@ impl Guide for SchemaConstraint {
 }
 
 impl TokenizedRequest {
-    /// A completion.
     pub(crate) fn generate(model: &GeneratorModel, context: usize, ask: &Generate) -> Result<Self, Failure> {
         let prompt = encode(model, context, &ask.prompt, ask.max_tokens)?;
-        let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammars().constraint(schema)).transpose()?;
+        let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammar_cache().constraint(schema)).transpose()?;
         let guide = constraint.map(|constraint| Box::new(constraint) as Box<dyn Guide>);
         let text = model.tokenizer.incremental_text();
-        let task = GenerationTask::Write(CompletionState::new(ask.max_tokens, ask.sampling, &ask.stop, guide, text));
+        let task = GenerationTask::Complete(CompletionState::new(ask.max_tokens, ask.sampling, &ask.stop, guide, text));
         Ok(Self { group: ask.prompt.group.clone(), prompt, task })
     }
 
-    /// Answers to weigh. Each ends as a whole answer does, or one that begins like a longer one would take that one's share as well.
+    /// Each scored answer includes the token that ends a turn. Otherwise an answer that is a prefix of a longer one would also get
+    /// the longer one's probability.
     pub(crate) fn score(model: &GeneratorModel, context: usize, ask: &Score) -> Result<Self, Failure> {
         if ask.answers.is_empty() {
-            return Err(Failure::poison(FailureClass::Model, "there are no answers to weigh"));
+            return Err(Failure::poison(FailureClass::Model, "there are no answers to score"));
         }
         let end = model.tokenizer.end_id();
         let answer = |text: &Arc<str>| -> Result<Arc<[u32]>, Poison> {
@@ -61,22 +61,22 @@ impl TokenizedRequest {
         let answers: Vec<Arc<[u32]>> = ask.answers.iter().map(answer).collect::<Result<_, _>>()?;
         let longest = answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
         let prompt = encode(model, context, &ask.prompt, longest)?;
-        Ok(Self { group: ask.prompt.group.clone(), prompt, task: GenerationTask::Weigh(ScoringState::new(answers)) })
+        Ok(Self { group: ask.prompt.group.clone(), prompt, task: GenerationTask::Score(ScoringState::new(answers)) })
     }
 
-    /// The job that answers at `index` of a call.
+    /// The job that answers the request at `index` of a call.
     pub(crate) fn into_job(
         self,
         priority: Priority,
         index: usize,
         reply: AnswerSender,
-        room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> GenerationJob {
         let Self { group, prompt, task } = self;
-        GenerationJob { group, priority, prompt, task, index, reply, room: Some(room) }
+        GenerationJob { group, priority, prompt, task, index, reply, permit: Some(permit) }
     }
 
-    /// What it takes of the room among the jobs: the tokens that it may have in the end.
+    /// The capacity that it takes among waiting jobs: the largest number of tokens that it may reach.
     pub(crate) fn weight(&self) -> usize {
         self.prompt.len() + self.task.extra()
     }
@@ -86,7 +86,7 @@ fn encode(model: &GeneratorModel, context: usize, prompt: &Prompt, extra: usize)
     let ids = model.tokenizer.encode(&prompt.messages)?;
     if ids.len() + extra > context {
         let reason = format!(
-            "the prompt has {} tokens and {extra} may follow, and the model takes {context} together; shorten what the prompt quotes of the document, lower max_tokens, or use a model that takes more",
+            "the prompt has {} tokens and {extra} may follow, and the model accepts {context} in total; shorten what the prompt quotes of the document, lower max_tokens, or use a model with a longer context",
             ids.len(),
         );
         return Err(Failure::poison(FailureClass::TooLong, reason));

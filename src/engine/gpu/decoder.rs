@@ -13,10 +13,10 @@ use super::grouped_attention::{GroupedAttention, HeadCounts, QuerySpan};
 use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory_retry::within_memory;
 use crate::backend::DecoderBackend;
+use crate::decode::{Decode, DecoderWeights};
 use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderNetwork, DecoderShape, Logits, StepRow, WantedLogits, read};
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
-use crate::generation::{Decode, DecoderWeights};
 use crate::matrix::Matrix;
 
 /// A decoder whose weights are on a device.

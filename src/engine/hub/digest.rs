@@ -1,4 +1,4 @@
-//! Hashes of files: SHA-256 because hubs publish it, BLAKE3 because it is ours and fast.
+//! Hashes of files: SHA-256 to compare with the hub, and BLAKE3, which is faster, for the manifest.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustls::crypto::hash::{Hash, HashAlgorithm};
 
-/// What a file is.
+/// The size and the hashes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileDigest {
     pub(super) size: u64,
     /// In hexadecimal.
     pub(super) blake3: String,
-    /// In hexadecimal; computed only where it was asked for.
+    /// In hexadecimal; computed only on request.
     pub(super) sha256: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn digest(path: &Path, with_sha256: bool) -> Result<FileDigest> {
     Ok(FileDigest { size, blake3: blake3.finalize().to_hex().to_string(), sha256 })
 }
 
-/// The TLS library's own, so that no second one is built.
+/// The TLS library's implementation, which is already part of the program.
 fn sha256() -> Option<&'static dyn Hash> {
     let suites = rustls::crypto::ring::default_provider().cipher_suites;
     let hashes = suites.iter().filter_map(|suite| suite.tls13()).map(|suite| suite.common.hash_provider);

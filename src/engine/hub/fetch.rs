@@ -1,4 +1,4 @@
-//! One file of a hub, onto disk: resumed where it stopped, checked before it gets its name.
+//! Downloads one file of a hub. A download is resumed where it stopped, and verified before it gets its final name.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use super::{Hub, HubFile, Listing};
 use tidemill_base::http;
 use tidemill_base::http::retry::{StatusClass, retry_after};
 
-/// Hears how many bytes of a file are there, and how many there will be, where that is known.
+/// Receives the number of bytes that have arrived, and the total if it is known.
 pub(super) type ProgressCallback<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;
 
-/// What came of one request.
+/// The outcome of one request.
 enum FetchOutcome {
     Done,
-    Again { reason: String, asked: Option<Duration> },
+    Retry { reason: String, requested_wait: Option<Duration> },
 }
 
 impl Hub {
-    /// Brings the file's bytes into `partial`, whatever of it is there already kept.
+    /// Downloads the file into `partial`. Bytes that `partial` already has are kept.
     pub(super) async fn fetch(
         &self,
         listing: &Listing,
@@ -39,12 +39,12 @@ impl Hub {
                 return Ok(());
             }
             let outcome = self.attempt(listing, file, partial, progress).await.with_context(|| format!("cannot get {what}"))?;
-            let FetchOutcome::Again { reason, asked } = outcome else { return Ok(()) };
+            let FetchOutcome::Retry { reason, requested_wait } = outcome else { return Ok(()) };
             let now = length(partial).await;
-            // A line that breaks now and then gets a large file through all the same.
+            // An attempt that received anything resets the count, so that a large file gets through an unreliable connection.
             attempt = if now > before { 1 } else { attempt + 1 };
             before = now;
-            self.pause(attempt, asked, &what, &reason).await?;
+            self.pause(attempt, requested_wait, &what, &reason).await?;
         }
     }
 
@@ -61,12 +61,12 @@ impl Hub {
             have = 0;
         }
         let parts: Vec<&str> = ["resolve", &listing.commit].into_iter().chain(file.name.split('/')).collect();
-        // A compressed body has other lengths than the file.
+        // A compressed body would have another length than the file.
         let mut request = self.get(self.url(&[], &listing.id, &parts)).header(ACCEPT_ENCODING, "identity");
         if have > 0 {
             request = request.header(RANGE, format!("bytes={have}-"));
         }
-        let again = |reason: String| Ok(FetchOutcome::Again { reason, asked: None });
+        let again = |reason: String| Ok(FetchOutcome::Retry { reason, requested_wait: None });
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => return again(http::reason(&e)),
@@ -75,33 +75,33 @@ impl Hub {
         match StatusClass::of(status) {
             StatusClass::Answer => {}
             StatusClass::Again => {
-                let asked = retry_after(response.headers(), jiff::Timestamp::now());
-                return Ok(FetchOutcome::Again { reason: format!("it answers {status}"), asked });
+                let requested_wait = retry_after(response.headers(), jiff::Timestamp::now());
+                return Ok(FetchOutcome::Retry { reason: format!("it answers {status}"), requested_wait });
             }
-            // What is on disk does not fit what the hub has.
+            // The bytes on disk do not belong to the hub's file.
             StatusClass::Request if status == StatusCode::RANGE_NOT_SATISFIABLE && have > 0 => {
                 remove(partial).await?;
-                return again("the part that was here does not fit".into());
+                return again("the part on disk does not belong to the hub's file".into());
             }
             StatusClass::Settings | StatusClass::Request => bail!(self.refused(status, &file.name)),
         }
         if status == StatusCode::PARTIAL_CONTENT && !continues(&response, have) {
             remove(partial).await?;
-            return again("it sends another part than it was asked for".into());
+            return again("it sends another part than was requested".into());
         }
         let append = status == StatusCode::PARTIAL_CONTENT;
         receive(response, partial, if append { have } else { 0 }, file.size, progress).await
     }
 }
 
-/// Whether a part begins where ours ends.
+/// Whether the answer starts where the bytes on disk end.
 fn continues(response: &Response, have: u64) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
     let start = range.and_then(|range| range.strip_prefix("bytes ")).and_then(|range| range.split('-').next());
     start.and_then(|start| start.parse().ok()) == Some(have)
 }
 
-/// Writes the body after the first `have` bytes of the file.
+/// Appends the body to the first `have` bytes of the file.
 async fn receive(
     mut response: Response,
     partial: &Path,
@@ -119,18 +119,21 @@ async fn receive(
             Ok(Some(chunk)) => {
                 written += chunk.len() as u64;
                 if size.is_some_and(|size| written > size) {
-                    break Err(anyhow::anyhow!("the hub sends more than the {} bytes that it told of", size.unwrap_or_default()));
+                    break Err(anyhow::anyhow!(
+                        "the hub sends more than the {} bytes that it announced",
+                        size.unwrap_or_default()
+                    ));
                 }
                 file.write_all(&chunk).await.with_context(unwritable)?;
             }
             Ok(None) if total.is_some_and(|total| written < total) => {
-                break Ok(FetchOutcome::Again { reason: format!("the answer ends after {written} bytes"), asked: None });
+                break Ok(FetchOutcome::Retry { reason: format!("the answer ends after {written} bytes"), requested_wait: None });
             }
             Ok(None) => break Ok(FetchOutcome::Done),
-            Err(e) => break Ok(FetchOutcome::Again { reason: http::reason(&e), asked: None }),
+            Err(e) => break Ok(FetchOutcome::Retry { reason: http::reason(&e), requested_wait: None }),
         }
     };
-    // Whatever came counts at the next attempt.
+    // What has arrived counts in the next attempt.
     file.flush().await.with_context(unwritable)?;
     file.sync_all().await.with_context(unwritable)?;
     if outcome.is_err() {

@@ -1,10 +1,10 @@
-//! Which files of a model are used here. The rest, often several copies of the weights in other formats, stays where it is.
+//! Selects the files of a model that are used here. A repository often has several copies of the weights in other formats.
 
 use anyhow::{Result, bail};
 
 use crate::tokenizer_settings::SENTENCE_CONFIGS;
 
-/// Small files that decide what a model does, or under which terms; all of them where they are there.
+/// Small files that influence the model's answers, and its licence. All that exist are taken.
 const SMALL_FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -26,13 +26,13 @@ const SMALL_FILES: &[&str] = &[
 /// The index of weights in several files.
 const WEIGHT_INDEX: &str = "model.safetensors.index.json";
 
-/// Weights in one file, by the names that the folder of a model and the folder of an adapter have.
+/// Weights in one file, of a model or of an adapter.
 const WEIGHT_FILES: &[&str] = &["model.safetensors", "adapter_model.safetensors"];
 
-/// The names among `names` that are wanted, in order; with `gguf`, the GGUF files whose name fits the pattern instead.
+/// The names to download, in order; with `gguf`, the GGUF file whose name matches the pattern instead.
 ///
 /// # Errors
-/// Where `what` holds no weights that can be used here.
+/// If `what` has no usable weights.
 pub(super) fn select_files<'a>(what: &str, names: impl Iterator<Item = &'a str>, gguf: Option<&str>) -> Result<Vec<String>> {
     let mut names: Vec<&str> = names.filter(|name| is_inside(name)).collect();
     names.sort_unstable();
@@ -58,8 +58,8 @@ pub(super) fn select_files<'a>(what: &str, names: impl Iterator<Item = &'a str>,
     let weights = names.iter().filter(|name| is_weights(name)).count();
     if weights == 0 {
         let others = names.iter().any(|name| name.ends_with(".gguf"));
-        let fix = if others { "it has GGUF files: take one with --gguf" } else { "take a model that has them" };
-        bail!("{what} holds no weights as model.safetensors; {fix}");
+        let fix = if others { "it has GGUF files: choose one with --gguf" } else { "choose a model that has them" };
+        bail!("{what} has no weights as model.safetensors; {fix}");
     }
     Ok(names.iter().filter(|name| is_weights(name) || is_small(name)).map(|name| (*name).to_owned()).collect())
 }
@@ -72,16 +72,17 @@ fn quantized(what: &str, names: &[&str], pattern: &str) -> Result<Vec<String>> {
     }
     let listed = |names: Vec<&str>| names.join(", ");
     match found.is_empty() {
-        true if all.is_empty() => bail!("{what} holds no GGUF file; leave --gguf out, or take a model that has one"),
-        true => bail!("no GGUF file of {what} fits {pattern:?}; there are {}", listed(all)),
+        true if all.is_empty() => bail!("{what} has no GGUF file; leave --gguf out, or choose a model that has one"),
+        true => bail!("no GGUF file of {what} matches {pattern:?}; there are {}", listed(all)),
         false => {
             let found = found.iter().map(String::as_str).collect();
-            bail!("several GGUF files of {what} fit {pattern:?}: {}; name one", listed(found))
+            bail!("several GGUF files of {what} match {pattern:?}: {}; choose one", listed(found))
         }
     }
 }
 
-/// Whether the name fits the pattern, in which `*` stands for anything; a pattern without one fits anywhere. Case does not matter.
+/// Whether the name matches the pattern. `*` matches anything; a pattern without it matches any part of the name. Case does not
+/// matter.
 fn fits(name: &str, pattern: &str) -> bool {
     let (name, pattern) = (name.to_lowercase(), pattern.to_lowercase());
     let parts: Vec<&str> = pattern.split('*').collect();
@@ -94,8 +95,8 @@ fn fits(name: &str, pattern: &str) -> bool {
     true
 }
 
-/// The folder of a module that a file lies in, as sentence-transformers numbers them (`1_Pooling`), and the file's own name. Of other
-/// folders nothing is used: their files keep their whole names.
+/// The module folder of a file, as sentence-transformers numbers them (`1_Pooling`), and the file's own name. Files of other
+/// folders are not used; they keep their whole path as name.
 fn placed(name: &str) -> (Option<&str>, &str) {
     let numbered = |place: &&str| {
         let (number, kind) = place.split_once('_').unwrap_or((place, ""));
@@ -107,7 +108,7 @@ fn placed(name: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Whether a name that somebody else gave leads to a file inside the folder.
+/// Whether a name from outside stays inside the folder.
 fn is_inside(name: &str) -> bool {
     !name.is_empty() && !name.contains('\\') && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
@@ -178,9 +179,12 @@ mod tests {
         let all = ["m-q4_k_m.gguf", "m-q8_0.gguf", "config.json"];
         assert_eq!(of(&all, Some("Q8_0")), names(&["m-q8_0.gguf"]));
         assert_eq!(of(&all, Some("m-*_m.gguf")), names(&["m-q4_k_m.gguf"]));
-        assert!(of(&all, Some("q*")).unwrap_err().contains("fits \"q*\"; there are m-q4_k_m.gguf, m-q8_0.gguf"), "starts with q");
+        assert!(
+            of(&all, Some("q*")).unwrap_err().contains("matches \"q*\"; there are m-q4_k_m.gguf, m-q8_0.gguf"),
+            "starts with q"
+        );
         assert!(of(&all, Some("*")).unwrap_err().contains("several GGUF files"));
-        assert!(of(&all, None).unwrap_err().contains("take one with --gguf"));
-        assert!(of(&["config.json"], None).unwrap_err().contains("take a model that has them"));
+        assert!(of(&all, None).unwrap_err().contains("choose one with --gguf"));
+        assert!(of(&["config.json"], None).unwrap_err().contains("choose a model that has them"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the files of a model can be read as what they are, without loading the weights.
+//! Checks that the files of a model can be read, without loading the weights.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,24 +8,25 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::tensor_file::TensorFile;
-use crate::{gguf_header, sentence_transformers};
+use crate::{gguf_header, modules};
 
-/// What an adapter's folder has instead of `config.json` and a tokenizer.
+/// An adapter's folder has this file instead of `config.json` and a tokenizer.
 const ADAPTER: &str = "adapter_config.json";
 
-/// Reads the settings, the tokenizer and the headers of the weights at `path`: a model's folder, an adapter's, or a GGUF file. Blocks.
+/// Reads the settings, the tokenizer and the headers of the weights at `path`: the folder of a model or adapter, or a GGUF file.
+/// Blocks.
 ///
 /// # Errors
-/// Where one of them is missing or is not what its name says.
+/// If a file is missing or cannot be read.
 pub fn inspect(path: &Path) -> Result<()> {
     if !path.is_dir() {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let content = gguf_header::content(&file).map_err(anyhow::Error::msg);
-        content.with_context(|| format!("{} is no GGUF file that can be read; pull it again", path.display()))?;
+        content.with_context(|| format!("{} is not a readable GGUF file; pull it again", path.display()))?;
         return Ok(());
     }
-    // A folder of an older layout has the model in a folder of its own.
-    let path = &path.join(sentence_transformers::transformer_folder(path)?);
+    // An older layout has the model in a subfolder.
+    let path = &path.join(modules::transformer_folder(path)?);
     if path.join(ADAPTER).exists() {
         object(&path.join(ADAPTER))?;
     } else {
@@ -41,7 +42,7 @@ pub fn inspect(path: &Path) -> Result<()> {
     let files = entries.filter_map(Result::ok).map(|entry| entry.path());
     let weights: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "safetensors")).collect();
     if weights.is_empty() {
-        bail!("{} holds no weights; pull the model again", path.display());
+        bail!("{} has no weights; pull the model again", path.display());
     }
     weights.iter().try_for_each(|file| header(file))
 }
@@ -49,14 +50,14 @@ pub fn inspect(path: &Path) -> Result<()> {
 fn object(path: &Path) -> Result<Value> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}; pull the model again", path.display()))?;
     let value: Value =
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON; pull the model again", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON; pull the model again", path.display()))?;
     if !value.is_object() {
-        bail!("{} is no JSON object; take the file from the model's publisher", path.display());
+        bail!("{} is not a JSON object; take the file from the model's publisher", path.display());
     }
     Ok(value)
 }
 
-/// Whether the header is one, and the file as long as it says.
+/// Checks the header of a safetensors file, and that the file has the length that the header gives.
 fn header(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot read {}; pull the model again", path.display()))?;
     TensorFile::open(file).map(drop).map_err(|e| anyhow::anyhow!("{} {e}", path.display()))
@@ -81,7 +82,7 @@ mod tests {
         copy("config.json");
         assert!(error().contains("tokenizer.json cannot be read as a tokenizer"), "{}", error());
         copy("tokenizer.json");
-        assert!(error().contains("holds no weights"), "{}", error());
+        assert!(error().contains("has no weights"), "{}", error());
         copy("model-00001-of-00002.safetensors");
         inspect(home.path()).unwrap();
         let shard = home.path().join("model-00001-of-00002.safetensors");
@@ -92,6 +93,6 @@ mod tests {
         assert!(error().contains("is not a whole safetensors file"), "{}", error());
         std::fs::write(home.path().join("m.gguf"), "GGUF").unwrap();
         let error = format!("{:#}", inspect(&home.path().join("m.gguf")).unwrap_err());
-        assert!(error.contains("no GGUF file that can be read"), "{error}");
+        assert!(error.contains("not a readable GGUF file"), "{error}");
     }
 }

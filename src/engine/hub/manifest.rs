@@ -1,4 +1,4 @@
-//! The list of a folder's files with their hashes, kept beside them.
+//! The list of a folder's files with their hashes, kept in the folder.
 
 use std::fmt;
 use std::fs;
@@ -9,23 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::digest;
 
-/// The manifest's name in the model's folder.
+/// The manifest's file name in the model's folder.
 pub const MANIFEST: &str = "tidemill-manifest.json";
 
 const VERSION: u32 = 1;
 
-/// What a model's folder holds, as it was when it came.
+/// The files of a model's folder, as they were when it was pulled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     version: u32,
     /// `owner/model`, or the folder or file it was copied from.
     pub source: String,
-    /// The hub's commit; none for what came from disk.
+    /// The hub's commit; none for a copy from disk.
     pub revision: Option<String>,
-    /// Whether every file came.
+    /// Whether all files have been pulled.
     pub complete: bool,
-    /// The files, by name.
     pub files: Vec<ManifestFile>,
 }
 
@@ -33,20 +32,18 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestFile {
-    /// The path inside the folder, with `/` between its parts.
+    /// The path inside the folder, with `/` as separator.
     pub name: String,
-    /// Bytes.
     pub size: u64,
     /// In hexadecimal.
     pub blake3: String,
 }
 
-/// A file that is not what the manifest says.
+/// A file that differs from the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedFile {
     /// The path inside the folder.
     pub name: String,
-    /// What is wrong.
     pub reason: String,
 }
 
@@ -61,10 +58,10 @@ impl Manifest {
         Self { version: VERSION, source, revision, complete: false, files: Vec::new() }
     }
 
-    /// The manifest of the folder, where it has one.
+    /// The manifest of the folder, if it has one.
     ///
     /// # Errors
-    /// Where it cannot be read, or leads out of the folder.
+    /// If it cannot be read, or has a path that leads out of the folder.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MANIFEST);
         let bytes = match fs::read(&path) {
@@ -72,7 +69,7 @@ impl Manifest {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        let unusable = || format!("{} is no manifest; remove it and pull the model again", path.display());
+        let unusable = || format!("{} is not a manifest; remove it and pull the model again", path.display());
         let manifest: Self = serde_json::from_slice(&bytes).with_context(unusable)?;
         let is_inside =
             |name: &str| !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
@@ -82,7 +79,7 @@ impl Manifest {
         Ok(Some(manifest))
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the manifest atomically.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         let (path, partial) = (folder.join(MANIFEST), folder.join(format!("{MANIFEST}.partial")));
         let text = serde_json::to_string_pretty(self).context("a manifest is JSON")?;
@@ -90,19 +87,19 @@ impl Manifest {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads every file again and says which are not what they were. Blocks.
+    /// Reads every file again. Returns those that differ from the manifest. Blocks.
     pub fn damaged_files(&self, folder: &Path) -> Vec<DamagedFile> {
         self.files.iter().filter_map(|file| file.damage(folder)).collect()
     }
 
-    /// Bytes of all files.
+    /// The total size of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 }
 
 impl ManifestFile {
-    /// What is wrong with the file in the folder, where something is.
+    /// How the file in the folder differs from the manifest, if it does.
     pub(super) fn damage(&self, folder: &Path) -> Option<DamagedFile> {
         let path = folder.join(&self.name);
         let reason = match fs::metadata(&path) {
@@ -111,7 +108,7 @@ impl ManifestFile {
             Ok(found) if found.len() != self.size => format!("has {} bytes and had {}", found.len(), self.size),
             Ok(_) => match digest(&path, false) {
                 Err(e) => format!("cannot be read: {e:#}"),
-                Ok(found) if found.blake3 != self.blake3 => "has another content than it had".into(),
+                Ok(found) if found.blake3 != self.blake3 => "has other content than when it was pulled".into(),
                 Ok(_) => return None,
             },
         };

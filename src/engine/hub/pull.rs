@@ -1,4 +1,4 @@
-//! A model into a folder of its own.
+//! Pulls a model into a folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,46 +10,44 @@ use super::file_selection::select_files;
 use super::manifest::{Manifest, ManifestFile};
 use super::{Hub, HubFile, Listing, MANIFEST, ModelSource};
 
-/// The file that keeps two commands out of one folder.
+/// Keeps two commands from using the same folder at once.
 const LOCK: &str = ".tidemill-lock";
 
-/// What to bring where.
+/// What to pull, and where to.
 pub struct PullOptions<'a> {
-    /// Where it comes from.
     pub source: &'a ModelSource,
-    /// The folder; made where it is not there. It must be empty, or hold what an earlier pull put there.
+    /// The target folder; created if it does not exist. It must be empty, or filled by an earlier pull.
     pub folder: &'a Path,
-    /// Take the GGUF file whose name fits this, instead of the model's folder.
+    /// Pull the GGUF file whose name matches this pattern, instead of the model's folder.
     pub gguf: Option<&'a str>,
-    /// Hears of each file how many bytes are there, and how many there will be, where that is known.
+    /// Receives for each file the number of bytes that have arrived, and the total if it is known.
     pub progress: &'a (dyn Fn(&str, u64, Option<u64>) + Sync),
 }
 
-/// What was brought.
+/// The result of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PulledModel {
-    /// What `models.NAME.path` must be: the folder, or the GGUF file in it.
+    /// The value for `models.NAME.path`: the folder, or the GGUF file in it.
     pub path: PathBuf,
-    /// The folder's files.
     pub manifest: Manifest,
-    /// Files that were there already.
+    /// Files that were already there.
     pub kept: usize,
 }
 
-/// Brings the model, file by file. Files that are there and right are kept.
+/// Pulls the model file by file. Files that are already there and intact are kept.
 ///
 /// # Errors
-/// Where the hub or the disk fails, a file is not what the hub says, or the folder belongs to something else. What came stays, and counts
-/// at the next attempt.
+/// If the hub or the disk fails, a file differs from what the hub reports, or the folder was not filled by a pull. Files that have
+/// arrived stay, and count in the next attempt.
 pub async fn pull(hub: &Hub, pull: PullOptions<'_>) -> Result<PulledModel> {
     let folder = pull.folder;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write into {}", folder.display()))?;
     if lock.try_lock().is_err() {
-        bail!("another command is pulling into {}; wait for it, or name another folder with --to", folder.display());
+        bail!("another command is pulling into {}; wait for it, or choose another folder with --to", folder.display());
     }
     let outcome = locked(hub, &pull).await;
-    // Nobody waits for a lock, so nobody is left with one on a file without a name.
+    // No command waits for the lock, so removing its file is safe.
     fs::remove_file(folder.join(LOCK)).with_context(|| format!("cannot remove {}", folder.join(LOCK).display()))?;
     outcome
 }
@@ -58,7 +56,7 @@ async fn locked(hub: &Hub, pull: &PullOptions<'_>) -> Result<PulledModel> {
     let old = Manifest::read(pull.folder)?;
     let in_place = matches!(pull.source, ModelSource::Folder(from) if same(from, pull.folder));
     if old.is_none() && !in_place {
-        refuse_what_is_not_ours(pull.folder)?;
+        refuse_foreign_folder(pull.folder)?;
     }
     match pull.source {
         ModelSource::Hub { id, revision } => from_hub(hub, pull, &hub.listing(id, revision).await?, old).await,
@@ -81,7 +79,7 @@ async fn from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, old: Opt
     let same_commit = old.as_ref().is_some_and(is_this);
     remove_others(pull.folder, old.as_ref(), &names)?;
     manifest.files = old.filter(|_| same_commit).map(|old| old.files).unwrap_or_default();
-    // From here on the folder is ours, and not whole.
+    // Marks the folder as ours, and as incomplete.
     manifest.write(pull.folder)?;
     let mut kept = 0;
     for name in &names {
@@ -89,11 +87,11 @@ async fn from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, old: Opt
             kept += 1;
             continue;
         }
-        let file = listing.files.iter().find(|file| file.name == *name).context("wanted names are listed")?;
+        let file = listing.files.iter().find(|file| file.name == *name).context("selected names are in the listing")?;
         let found = one_from_hub(hub, pull, listing, file).await?;
         manifest.files.retain(|known| known.name != *name);
         manifest.files.push(ManifestFile { name: name.clone(), size: found.size, blake3: found.blake3 });
-        // What came must count even if the next file does not come.
+        // A file that has arrived must count even if the next one fails.
         manifest.write(pull.folder)?;
     }
     manifest.files.retain(|file| names.contains(&file.name));
@@ -103,7 +101,7 @@ async fn from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, old: Opt
 
 async fn one_from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, file: &HubFile) -> Result<FileDigest> {
     let target = pull.folder.join(&file.name);
-    // Parts of another content are never continued.
+    // The hash is part of the name, so that a partial file is never continued with other content.
     let content = file.sha256.as_deref().unwrap_or(&listing.commit);
     let partial = pull.folder.join(format!("{}.{}.partial", file.name, content.get(..12).unwrap_or(content)));
     make_parent(&target)?;
@@ -111,11 +109,11 @@ async fn one_from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, file
     let (path, with_sha256) = (partial.clone(), file.sha256.is_some());
     let found = tokio::task::spawn_blocking(move || digest(&path, with_sha256)).await??;
     let is_right = file.size.is_none_or(|size| size == found.size)
-        && file.sha256.as_deref().is_none_or(|told| found.sha256.as_deref() == Some(&told.to_ascii_lowercase()));
+        && file.sha256.as_deref().is_none_or(|expected| found.sha256.as_deref() == Some(&expected.to_ascii_lowercase()));
     if !is_right {
         fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
         bail!(
-            "{} of {} came with another content than the hub tells of, and was removed; run the command again",
+            "{} of {} arrived with other content than the hub reports, and was removed; run the command again",
             file.name,
             listing.id
         );
@@ -131,7 +129,7 @@ fn from_disk(pull: &PullOptions<'_>, from: &Path, names: Vec<String>, old: Optio
     if !in_place {
         remove_others(pull.folder, old.as_ref(), &names)?;
     }
-    // From here on the folder is ours, and not whole.
+    // Marks the folder as ours, and as incomplete.
     manifest.write(pull.folder)?;
     for name in names {
         let (source, target) = (from.join(&name), pull.folder.join(&name));
@@ -159,25 +157,25 @@ fn finish(pull: &PullOptions<'_>, mut manifest: Manifest, kept: usize) -> Result
     Ok(PulledModel { path, manifest, kept })
 }
 
-/// Removes what an earlier pull put there and this one does not bring: it would be read as part of the model.
+/// Removes files of an earlier pull that this one does not have. They would be read as part of the model.
 fn remove_others(folder: &Path, old: Option<&Manifest>, names: &[String]) -> Result<()> {
     for left in old.iter().flat_map(|old| &old.files).filter(|file| !names.contains(&file.name)) {
         let path = folder.join(&left.name);
         if path.exists() {
             fs::remove_file(&path)
-                .with_context(|| format!("cannot remove {}, which is no part of the model now", path.display()))?;
+                .with_context(|| format!("cannot remove {}, which is no longer part of the model", path.display()))?;
         }
     }
     Ok(())
 }
 
-/// A folder with something in it that no pull put there is somebody's.
-fn refuse_what_is_not_ours(folder: &Path) -> Result<()> {
+/// Refuses a folder with content that no pull has put there.
+fn refuse_foreign_folder(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let foreign = entries.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| name.to_str() != Some(LOCK));
     if let Some(foreign) = foreign {
         bail!(
-            "{} holds {} and no {MANIFEST}: no pull has filled it; name an empty folder with --to",
+            "{} has {} and no {MANIFEST}, so it was not filled by a pull; choose an empty folder with --to",
             folder.display(),
             foreign.display()
         );
@@ -185,7 +183,7 @@ fn refuse_what_is_not_ours(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Files of the folder and of the folders in it, one level down, as far as models have them.
+/// The files of the folder and of its direct subfolders.
 fn names_below(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let unreadable = |folder: &Path| format!("cannot read {}", folder.display());
@@ -205,7 +203,7 @@ fn names_below(folder: &Path) -> Result<Vec<String>> {
 
 fn make_parent(path: &Path) -> Result<()> {
     let parent = path.parent().context("a file is in a folder")?;
-    fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))
+    fs::create_dir_all(parent).with_context(|| format!("cannot create the folder {}", parent.display()))
 }
 
 fn same(one: &Path, other: &Path) -> bool {

@@ -1,4 +1,4 @@
-//! What the operator names: a model of the hub, or one on disk.
+//! The sources that a model can be pulled from: the hub, or the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,21 @@ use tidemill_base::config::ConfigError;
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    /// `owner/model` of a hub, at a branch, a tag or a commit.
+    /// `owner/model` on the hub, at a branch, a tag or a commit.
     Hub {
-        /// `owner/model`.
         id: String,
-        /// `main` unless told.
+        /// `main` by default.
         revision: String,
     },
-    /// A model folder on disk.
     Folder(PathBuf),
-    /// A GGUF file on disk.
     File(PathBuf),
 }
 
 impl ModelSource {
-    /// Reads `owner/model`, `owner/model@revision`, or the path of something that is there.
+    /// Parses `owner/model`, `owner/model@revision`, or the path of an existing folder or file.
     ///
     /// # Errors
-    /// Where it is neither.
+    /// If it is none of these.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let path = Path::new(text);
         if path.is_dir() {
@@ -34,7 +31,7 @@ impl ModelSource {
             if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
                 return Ok(Self::File(path.to_owned()));
             }
-            return Err(ConfigError(format!("{text} is a file and no GGUF file; name the model's folder")));
+            return Err(ConfigError(format!("{text} is a file, but not a GGUF file; give the model's folder")));
         }
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         let is_word = |word: &str| {
@@ -47,7 +44,7 @@ impl ModelSource {
                 Ok(Self::Hub { id: id.to_owned(), revision: revision.to_owned() })
             }
             _ => Err(ConfigError(format!(
-                "{text:?} is neither a folder that is here nor a model of the hub; write owner/model, or owner/model@revision"
+                "{text:?} is neither an existing folder nor a model of the hub; write owner/model, or owner/model@revision"
             ))),
         }
     }
@@ -66,7 +63,7 @@ impl ModelSource {
     }
 }
 
-/// The nearest thing to `text` that needs no quotes in TOML and can stand in a variable's name.
+/// Turns `text` into a name that needs no quotes in TOML and can be part of an environment variable's name.
 pub fn name_for(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
     let name: String = text.chars().map(plain).collect();

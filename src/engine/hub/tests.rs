@@ -1,4 +1,4 @@
-//! Pulling from a server that plays the hub, with its large files on another one, and from disk.
+//! Tests pulling from a fake hub that redirects large files to another server, and from disk.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn sha256(bytes: &[u8]) -> String {
     digest::digest(file.path(), true).unwrap().sha256.unwrap()
 }
 
-/// The large file's bytes from where the request wants them.
+/// The file's bytes from the requested position on.
 fn ranged(seen: &Seen, bytes: &[u8]) -> Play {
     let start = seen.headers.get("range").map(|range| range["bytes=".len()..].trim_end_matches('-').parse::<usize>().unwrap());
     match start {
@@ -34,7 +34,7 @@ fn ranged(seen: &Seen, bytes: &[u8]) -> Play {
     }
 }
 
-/// A hub with one model of two files, whose weights `large` plays on another server.
+/// A hub with one model of two files. The function `large` answers for its weights on another server.
 async fn hub_and_store(large: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static) -> (Server, Server) {
     let store = Server::start(large).await;
     let redirect_policy = format!("{}/blob?signature=x", store.address);
@@ -82,20 +82,20 @@ async fn a_model_comes_with_what_is_used_and_a_manifest_of_it() {
     assert_eq!(Manifest::read(&folder).unwrap(), Some(first.manifest.clone()));
     let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["config.json", "model.safetensors", MANIFEST], "nothing is left over");
+    assert_eq!(left, ["config.json", "model.safetensors", MANIFEST], "no other file is left");
 
     assert!(server.seen().iter().all(|seen| seen.headers["authorization"] == "Bearer hf_77777"));
-    assert!(store.seen().iter().all(|seen| !seen.headers.contains_key("authorization")), "the token is for the hub alone");
+    assert!(store.seen().iter().all(|seen| !seen.headers.contains_key("authorization")), "the token is sent only to the hub");
     assert!(!format!("{hub:?}").contains("77777"));
 
     let calls = store.seen().len();
     let second = pulled(&hub, "owner/model", &folder, None).await.unwrap();
-    assert_eq!((second.kept, store.seen().len()), (2, calls), "what is there and right is not fetched again");
+    assert_eq!((second.kept, store.seen().len()), (2, calls), "intact files are not fetched again");
 
     std::fs::write(folder.join("model.safetensors"), "broken").unwrap();
     let damages = first.manifest.damaged_files(&folder);
     assert_eq!(damages.iter().map(ToString::to_string).collect::<Vec<_>>(), ["model.safetensors has 6 bytes and had 800000"]);
-    assert_eq!(pulled(&hub, "owner/model", &folder, None).await.unwrap().kept, 1, "what is broken is fetched again");
+    assert_eq!(pulled(&hub, "owner/model", &folder, None).await.unwrap().kept, 1, "a damaged file is fetched again");
     assert_eq!(first.manifest.damaged_files(&folder), []);
 }
 
@@ -132,7 +132,7 @@ async fn a_body_that_stays_short_is_refused_and_what_came_counts_later() {
     let hub = impatient(&server);
     let error = pulled(&hub, "owner/model", home.path(), None).await.unwrap_err();
     assert!(format!("{error:#}").contains("(5 attempts)"), "{error:#}");
-    assert!(!home.path().join("model.safetensors").exists(), "half a file has no name");
+    assert!(!home.path().join("model.safetensors").exists(), "a partial file does not get its final name");
     assert!(!Manifest::read(home.path()).unwrap().unwrap().complete);
 
     short.store(usize::MAX, Ordering::SeqCst);
@@ -152,7 +152,7 @@ async fn another_content_than_promised_is_refused_and_removed() {
     .await;
     let home = tempfile::tempdir().unwrap();
     let error = pulled(&impatient(&server), "owner/model", home.path(), None).await.unwrap_err().to_string();
-    assert!(error.contains("model.safetensors of owner/model came with another content"), "{error}");
+    assert!(error.contains("model.safetensors of owner/model arrived with other content"), "{error}");
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("safetensors")), "{left:?}");
 }
@@ -177,7 +177,7 @@ async fn what_the_hub_does_not_give_is_said_with_the_mend() {
     let error = format!("{:#}", pulled(&impatient(&server), "owner/absent", &folder, None).await.unwrap_err());
     assert!(error.contains("404 Not Found for owner/absent at main; it does not exist"), "{error}");
     let error = format!("{:#}", pulled(&impatient(&server), "owner/model", &folder, Some("q8")).await.unwrap_err());
-    assert!(error.contains("holds no GGUF file"), "{error}");
+    assert!(error.contains("has no GGUF file"), "{error}");
 
     let gated = Server::start(|_, _| Play::status(401, "")).await;
     let hub = Hub::new(&gated.address, None).unwrap();
@@ -185,7 +185,7 @@ async fn what_the_hub_does_not_give_is_said_with_the_mend() {
     assert!(error.contains("set HF_TOKEN"), "{error}");
     let other = Server::start(|_, _| Play::ok("<html>")).await;
     let error = format!("{:#}", pulled(&impatient(&other), "owner/model", &folder, None).await.unwrap_err());
-    assert!(error.contains("no model hub"), "{error}");
+    assert!(error.contains("not that of a model hub"), "{error}");
     assert!(Hub::new("huggingface.co", None).unwrap_err().to_string().contains("HF_ENDPOINT"));
 }
 
@@ -197,25 +197,25 @@ async fn a_folder_is_copied_with_its_hashes_and_somebody_elses_is_left_alone() {
     for (name, text) in [("config.json", "{}"), ("model.safetensors", "w"), ("1_Pooling/config.json", "{}"), ("notes.txt", "n")] {
         std::fs::write(from.join(name), text).unwrap();
     }
-    let heard = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     let hub = Hub::new(ENDPOINT, None).unwrap();
     let source = ModelSource::parse(from.to_str().unwrap()).unwrap();
-    let progress = |name: &str, done: u64, _: Option<u64>| heard.lock().unwrap().push((name.to_owned(), done));
+    let progress = |name: &str, done: u64, _: Option<u64>| reported.lock().unwrap().push((name.to_owned(), done));
     let model = pull(&hub, PullOptions { source: &source, folder: &to, gguf: None, progress: &progress }).await.unwrap();
     assert_eq!(model.manifest.bytes(), 5);
-    assert_eq!(heard.lock().unwrap().len(), 3);
+    assert_eq!(reported.lock().unwrap().len(), 3);
     assert!(to.join("1_Pooling/config.json").exists() && !to.join("notes.txt").exists());
     assert_eq!(model.manifest.damaged_files(&to), []);
     std::fs::write(to.join("model.safetensors"), "v").unwrap();
     std::fs::remove_file(to.join("config.json")).unwrap();
     let mut damages: Vec<String> = model.manifest.damaged_files(&to).iter().map(ToString::to_string).collect();
     damages.sort();
-    assert_eq!(damages, ["config.json is missing", "model.safetensors has another content than it had"]);
+    assert_eq!(damages, ["config.json is missing", "model.safetensors has other content than when it was pulled"]);
 
     let gguf = home.path().join("m-q8_0.gguf");
     std::fs::write(&gguf, "GGUF").unwrap();
     let error = pulled(&hub, gguf.to_str().unwrap(), &from, None).await.unwrap_err().to_string();
-    assert!(error.contains("no pull has filled it"), "{error}");
+    assert!(error.contains("it was not filled by a pull"), "{error}");
     let replaced = pulled(&hub, gguf.to_str().unwrap(), &to, None).await.unwrap();
     assert_eq!(replaced.path, to.canonicalize().unwrap().join("m-q8_0.gguf"));
     assert!(!to.join("model.safetensors").exists(), "the other model's files are gone");

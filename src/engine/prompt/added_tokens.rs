@@ -1,4 +1,4 @@
-//! Tokens that stand outside the vocabulary proper: the marks of turns, roles and tools.
+//! The added tokens of a tokenizer: control tokens for turns, roles and tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -23,22 +23,22 @@ pub(super) struct AddedToken {
 }
 
 impl AddedToken {
-    /// Whether it tells the model something, other than white space that a trainer gave a token of its own.
+    /// Whether it is a control token. Some trainers also add tokens for white space, which are not.
     fn controls(&self) -> bool {
         self.special || !self.content.trim().is_empty()
     }
 
-    /// Whether it may stand between `before` and `after`.
+    /// Whether `single_word` lets it match between `before` and `after`.
     fn fits(&self, before: &str, after: &str) -> bool {
         let in_word = |c: char| c.is_alphanumeric() || c == '_';
         !self.single_word || !(before.ends_with(in_word) || after.starts_with(in_word))
     }
 }
 
-/// Every added token of a model.
+/// All added tokens of a model.
 pub(super) struct AddedTokens {
     tokens: Vec<AddedToken>,
-    /// Tokens by their first byte, the longest first.
+    /// The tokens by their first byte, the longest first.
     by_start: BTreeMap<u8, Vec<usize>>,
 }
 
@@ -67,8 +67,8 @@ impl AddedTokens {
         self.tokens.iter()
     }
 
-    /// Characters without which no token can be written that controls the model: its brackets, or where it has none, whatever else
-    /// sets it apart from a word.
+    /// A set of characters such that every control token contains at least one: the token's brackets; otherwise its characters that
+    /// are not alphanumeric; otherwise all its characters.
     pub(super) fn control_characters(&self) -> BTreeSet<char> {
         let bracket = |c: &char| "<>|[]{}".contains(*c);
         let mark = |c: &char| !c.is_alphanumeric() && !c.is_whitespace();
@@ -80,14 +80,15 @@ impl AddedTokens {
             } else if content().any(|c| mark(&c)) {
                 characters.extend(content().filter(mark));
             } else {
-                // A template may well change the case of a message.
+                // A template may change the case of a message.
                 characters.extend(content().flat_map(|c| c.to_lowercase().chain(c.to_uppercase()).chain([c])));
             }
         }
         characters
     }
 
-    /// The tokens in `text`, as the tokenizers library finds them: those that match the raw text first, then the others in what is left.
+    /// The tokens in `text`, found as the tokenizers library finds them: first those that match the raw text, then the others in
+    /// the rest.
     pub(super) fn find(&self, text: &str) -> Vec<FoundToken> {
         let mut raw = Vec::new();
         self.find_kind(text, 0..text.len(), false, &mut raw);

@@ -1,4 +1,4 @@
-//! What a model folder says of conversations: the template, the names of special tokens, what ends an answer.
+//! Reads a model folder's chat settings: the template, the names of special tokens, and the tokens that end an answer.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use super::definition::TokenizerDefinition;
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
 
-/// The settings of conversations.
+/// The chat settings.
 #[derive(Debug)]
 pub(super) struct ChatSettings {
     pub(super) template: String,
-    /// The special tokens that templates may name.
+    /// The special tokens that templates can refer to.
     pub(super) specials: BTreeMap<String, String>,
-    /// Ids that end an answer, as far as told by id.
+    /// The ids in `eos_token_id`.
     pub(super) ends: Vec<u32>,
-    /// A token that begins every prompt, where the template does not write it.
+    /// The token that starts every prompt, if the template does not write it.
     pub(super) begin: Option<u32>,
 }
 
@@ -24,11 +24,10 @@ const TEMPLATE: &str = "chat_template.jinja";
 const TOKENIZER: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 
-/// Tokens that end a turn in the families served here, where a folder names only the one that ends a text.
+/// Tokens that end a turn in the supported families. Some folders name only the token that ends a text.
 const ENDS_OF_TURNS: [&str; 6] = ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>"];
 
 impl ChatSettings {
-    /// Reads the folder's files.
     pub(super) fn read(folder: &mut ModelFolder) -> Result<Self, EngineError> {
         let tokenizer: Value = folder.read_json(TOKENIZER)?.unwrap_or_default();
         let generation: Option<Value> = folder.read_json(GENERATION)?;
@@ -40,14 +39,14 @@ impl ChatSettings {
             Some(bytes) => String::from_utf8(bytes)
                 .map_err(|e| EngineError::invalid(folder.join(TEMPLATE), format!("is not UTF-8: {e}; write it as UTF-8")))?,
             None => default_template(&tokenizer["chat_template"]).ok_or_else(|| {
-                let reason = format!("has no default chat_template, and there is no {TEMPLATE} beside it; use a model that is tuned to follow instructions");
+                let reason = format!("has no default chat_template, and there is no {TEMPLATE} beside it; use a model that is trained to follow instructions");
                 EngineError::invalid(folder.join(TOKENIZER), reason)
             })?,
         };
         Ok(Self { template, specials: specials(&tokenizer), ends, begin: None })
     }
 
-    /// Every id that ends an answer, the ones told by id first.
+    /// All ids that end an answer, those from `eos_token_id` first.
     pub(super) fn end_ids(&self, definition: &TokenizerDefinition, vocabulary: usize) -> Vec<u32> {
         let named = self.specials.get("eos_token").map(String::as_str).into_iter().chain(ENDS_OF_TURNS);
         let of_special = |name: &str| definition.added.iter().find(|token| token.content == name && token.special).map(|t| t.id);
@@ -67,13 +66,13 @@ fn ids(value: &Value) -> Vec<u32> {
     one.chain(several).filter_map(|id| u32::try_from(id).ok()).collect()
 }
 
-/// One template, or several by name.
+/// The only template, or the one named `default`.
 fn default_template(value: &Value) -> Option<String> {
     let named = || value.as_array()?.iter().find(|entry| entry["name"] == "default")?["template"].as_str();
     value.as_str().or_else(named).map(str::to_owned)
 }
 
-/// Every `…_token` of the settings, whether given as a string or with its properties.
+/// All `…_token` entries of the settings. The value is a string, or an object with a `content`.
 fn specials(tokenizer: &Value) -> BTreeMap<String, String> {
     let entries = tokenizer.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("_token"));
     entries

@@ -1,4 +1,4 @@
-//! Chat templates: a conversation as the one text that the model was trained to read.
+//! Chat templates: render a conversation as the text that the model was trained on.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 use super::python_compat;
 
-/// Steps that a template may take over one conversation: thousands for each message of the longest that are sensible.
+/// The maximum number of steps of a template: thousands per message, even for the longest sensible conversations.
 const MAX_TEMPLATE_STEPS: u64 = 1_000_000;
 
 const NAME: &str = "chat_template";
@@ -15,11 +15,11 @@ const NAME: &str = "chat_template";
 /// A model's chat template.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
-    /// What templates call `bos_token`, `eos_token` and so on.
+    /// `bos_token`, `eos_token` and so on.
     specials: Value,
 }
 
-/// A message as a template sees it.
+/// A message as the template sees it.
 #[derive(Clone, Copy)]
 pub(super) struct TemplateMessage<'a> {
     pub(super) role: &'a str,
@@ -27,7 +27,7 @@ pub(super) struct TemplateMessage<'a> {
 }
 
 impl ChatTemplate {
-    /// Compiles `source` as Hugging Face does: a block's own line leaves no trace, and Python's methods work.
+    /// Compiles `source` with the settings of Hugging Face: block tags leave no white space, and Python's string methods work.
     ///
     /// # Errors
     /// One sentence without its subject.
@@ -46,11 +46,11 @@ impl ChatTemplate {
         Ok(Self { environment, specials: Value::from_pairs(specials) })
     }
 
-    /// The conversation as text; with `open`, up to where the model's next turn begins. `thinking` is what templates of models that
-    /// think before they answer know as `enable_thinking`, where it is said at all.
+    /// Renders the conversation. With `open` the text ends where the model's next turn starts. `thinking` sets `enable_thinking`,
+    /// which templates of reasoning models read; none leaves it undefined.
     ///
     /// # Errors
-    /// The template's own words.
+    /// The template's own message.
     pub(super) fn render(&self, turns: &[TemplateMessage<'_>], open: bool, thinking: Option<bool>) -> Result<String, String> {
         let messages: Vec<Value> = turns.iter().map(|turn| context! { role => turn.role, content => turn.content }).collect();
         let conversation = context! {
@@ -66,7 +66,8 @@ impl ChatTemplate {
     }
 }
 
-/// Takes out the tags by which trainers mark the model's own words. They print nothing, and no other engine of templates knows them.
+/// Replaces the `generation` tags, which trainers use to mark the model's turns. They print nothing, and the template engine does
+/// not know them.
 fn without_marks_of_answers(source: &str) -> String {
     let mut rest = source;
     let mut output = String::with_capacity(source.len());
@@ -76,7 +77,7 @@ fn without_marks_of_answers(source: &str) -> String {
         let end = tag.find("%}").map_or(tag.len(), |at| at + 2);
         let (tag, after) = tag.split_at(end);
         match tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim() {
-            // The same white space is cut around the tag that stands in.
+            // The replacement keeps the tag's white space control.
             "generation" => output.push_str(&tag.replace("generation", "if true")),
             "endgeneration" => output.push_str(&tag.replace("endgeneration", "endif")),
             _ => output.push_str(tag),
@@ -87,7 +88,7 @@ fn without_marks_of_answers(source: &str) -> String {
     output
 }
 
-/// An error in one line: templates raise their own sentences, which stand for themselves.
+/// An error in one line. A message that the template raised itself stays as it is.
 fn sentence(error: &Error) -> String {
     let text = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => "it does not come to an end".to_owned(),

@@ -1,4 +1,4 @@
-//! Which tokens may come next, so that an answer is JSON of its schema.
+//! Constrains the tokens of an answer to JSON that a schema allows.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,50 +15,49 @@ use super::definition::TokenizerDefinition;
 use super::encoding;
 use super::grammar::grammar_schema;
 use super::number_digits::DigitCounter;
-use crate::device::panic_text;
+use crate::error::panic_text;
 use crate::schema::Schema;
 use tidemill_base::failure::{FailureClass, Poison};
 
-/// A set of tokens: one bit each.
+/// A set of tokens, one bit each.
 pub(crate) use toktrie::SimpleVob as TokenMask;
 
-/// Grammars kept. Each takes a few megabytes once its answers have been walked; pipelines have a handful.
-const KEPT: usize = 64;
+/// Grammars in the cache. Each takes a few megabytes once it is in use; pipelines have only a few.
+const MAX_GRAMMARS: usize = 64;
 
-/// The longest schema that is compiled. The longest published ones have half of it; compiling grows with the length.
+/// The longest schema to compile: twice the longest published ones. Compile time grows with the length.
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
 
-/// States of a grammar's automaton that may be built, at 1 to 2 kB each. Far beyond any schema that names its fields.
+/// The maximum number of states in a grammar's automaton, at 1 to 2 kB each. Schemas with named fields need far fewer.
 const MAX_STATES: usize = 50_000;
 
-/// What compiles schemas for one model, and keeps what it compiled.
+/// Compiles schemas for one model and caches the compiled grammars.
 pub(crate) struct GrammarCache {
     factory: ParserFactory,
     digit_tokens: Arc<DigitTokens>,
     end_ids: Arc<[u32]>,
-    kept: Mutex<HashMap<String, Arc<Grammar>>>,
+    cached: Mutex<HashMap<String, Arc<Grammar>>>,
     clock: AtomicU64,
 }
 
-/// A compiled schema.
 struct Grammar {
     start: Matcher,
-    /// When it was last asked for.
+    /// When it was last used.
     used: AtomicU64,
-    /// Whether a sequence ran into the limits that all sequences of the grammar share.
+    /// Whether a sequence has reached a limit that all sequences of the grammar share.
     is_exhausted: AtomicBool,
 }
 
-/// The tokens that go on with a number.
+/// The tokens that continue a number.
 struct DigitTokens {
     environment: TokEnv,
-    /// Those that begin with a digit.
+    /// Tokens that start with a digit.
     digits: TokenMask,
-    /// Those that begin with a zero.
+    /// Tokens that start with a zero.
     zeros: TokenMask,
 }
 
-/// How far one answer has come.
+/// The state of one answer.
 pub(crate) struct SchemaConstraint {
     matcher: Matcher,
     grammar: Arc<Grammar>,
@@ -68,7 +67,7 @@ pub(crate) struct SchemaConstraint {
 }
 
 impl GrammarCache {
-    /// For a model that weighs `vocabulary` tokens, which may be more than it has; any of `end_ids` ends an answer.
+    /// For a model with `vocabulary` logits, which may be more than it has tokens. Any of `end_ids` ends an answer.
     ///
     /// # Errors
     /// One sentence without its subject, the tokenizer.
@@ -83,54 +82,54 @@ impl GrammarCache {
             factory,
             digit_tokens: Arc::new(DigitTokens::new(environment)),
             end_ids,
-            kept: Mutex::default(),
+            cached: Mutex::default(),
             clock: AtomicU64::new(0),
         })
     }
 
-    /// The start of an answer under `schema`.
+    /// The initial state of an answer under `schema`.
     pub(crate) fn constraint(&self, schema: &Schema) -> Result<SchemaConstraint, Poison> {
         let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
         let (matcher, digit_tokens) = (grammar.start.clone(), self.digit_tokens.clone());
         Ok(SchemaConstraint { matcher, grammar, digits: DigitCounter::default(), digit_tokens, end_ids: self.end_ids.clone() })
     }
 
-    /// Whether answers can be held to `schema`.
+    /// Whether answers can be constrained to `schema`.
     ///
     /// # Errors
-    /// One sentence that names what of the schema cannot be followed.
+    /// One sentence that names the unsupported part of the schema.
     pub(crate) fn check(&self, schema: &Schema) -> Result<(), String> {
         self.grammar(schema).map(drop)
     }
 
-    /// Grammars kept at present.
+    /// The number of cached grammars.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    pub(super) fn cached(&self) -> usize {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether the schema's grammar is kept.
+    /// Whether the schema's grammar is cached.
     #[cfg(test)]
     pub(super) fn holds(&self, schema: &Schema) -> bool {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
     }
 
     fn grammar(&self, schema: &Schema) -> Result<Arc<Grammar>, String> {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grammar) = kept().get(schema.text()).filter(|grammar| !grammar.is_exhausted.load(Ordering::Relaxed)) {
+        let cached = || self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grammar) = cached().get(schema.text()).filter(|grammar| !grammar.is_exhausted.load(Ordering::Relaxed)) {
             grammar.used.store(now, Ordering::Relaxed);
             return Ok(grammar.clone());
         }
         let grammar = Arc::new(Grammar { start: self.compile(schema)?, used: now.into(), is_exhausted: false.into() });
-        let mut kept = kept();
-        if kept.len() >= KEPT && !kept.contains_key(schema.text()) {
-            let oldest = kept.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
+        let mut cached = cached();
+        if cached.len() >= MAX_GRAMMARS && !cached.contains_key(schema.text()) {
+            let oldest = cached.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
             if let Some(text) = oldest.map(|(text, _)| text.clone()) {
-                kept.remove(&text);
+                cached.remove(&text);
             }
         }
-        kept.insert(schema.text().to_owned(), grammar.clone());
+        cached.insert(schema.text().to_owned(), grammar.clone());
         Ok(grammar)
     }
 
@@ -141,11 +140,16 @@ impl GrammarCache {
                 schema.text().len()
             ));
         }
-        let refused = |e: &str| format!("answers cannot be held to the schema: {}; say it without, or leave it out", in_short(e));
+        let refused = |e: &str| {
+            format!(
+                "answers cannot be held to the schema: {}; rewrite the schema without it, or leave the schema out",
+                in_short(e)
+            )
+        };
         let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()).map_err(|e| refused(&e))?);
         let compile = || {
             let start = Matcher::new(self.factory.create_parser(grammar));
-            // A grammar without any answer, or one too large for the limits, shows at the first token.
+            // A grammar that allows no answer, or exceeds the limits, fails at the first token.
             match start.get_error() {
                 Some(error) => Err(refused(&error)),
                 None => match start.clone().compute_mask() {
@@ -155,21 +159,21 @@ impl GrammarCache {
                 },
             }
         };
-        // What the library cannot digest must not end the program.
+        // A panic of the library must not end the program.
         let panicked = |panic: Box<dyn std::any::Any + Send>| refused(&panic_text(&*panic));
         catch_unwind(AssertUnwindSafe(compile)).map_err(panicked)?
     }
 }
 
 impl SchemaConstraint {
-    /// The tokens that must come next, which the constraint has then taken; none where there is a choice.
+    /// The tokens that must come next, which the constraint records as accepted. Empty if there is a choice.
     pub(crate) fn forced(&mut self) -> Vec<u32> {
         let forced = if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() };
         forced.iter().for_each(|id| self.digits.read(self.digit_tokens.bytes(*id)));
         forced
     }
 
-    /// Which tokens may come next: one at least. Tokens that end the turn are among them exactly where the answer is whole.
+    /// The tokens that may come next: at least one. The tokens that end a turn are among them exactly if the answer is complete.
     pub(crate) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
         *allowed = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e.to_string()))?;
         if self.digits.is_at_limit() {
@@ -178,7 +182,7 @@ impl SchemaConstraint {
         Ok(())
     }
 
-    /// Takes the token that was chosen.
+    /// Records the chosen token.
     pub(crate) fn accept(&mut self, id: u32) -> Result<(), Poison> {
         if self.is_finished() && self.end_ids.contains(&id) {
             return Ok(());
@@ -188,12 +192,12 @@ impl SchemaConstraint {
         Ok(())
     }
 
-    /// Whether nothing but the end of the turn may follow.
+    /// Whether only the end of the turn may follow.
     pub(crate) fn is_finished(&self) -> bool {
         self.matcher.is_stopped() && !self.matcher.is_error()
     }
 
-    /// Whether the answer so far is whole.
+    /// Whether the answer is complete.
     #[cfg(test)]
     pub(crate) fn may_finish(&mut self) -> bool {
         self.is_finished() || self.matcher.is_accepting().unwrap_or(false)
@@ -201,8 +205,10 @@ impl SchemaConstraint {
 
     fn failed(&self, error: &str) -> Poison {
         self.grammar.is_exhausted.store(true, Ordering::Relaxed);
-        let reason =
-            format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", in_short(error));
+        let reason = format!(
+            "the answer could not be held to its schema: {}; limit the length of the schema's strings and lists",
+            in_short(error)
+        );
         Poison { class: FailureClass::Schema, reason }
     }
 }
@@ -227,7 +233,8 @@ impl DigitTokens {
         self.environment.tok_trie().token(id)
     }
 
-    /// Takes further digits away where something else may come, and else the zeros, so that the number can end after another digit.
+    /// Disallows further digits if anything else is allowed; otherwise disallows zeros, so that the number can end after one more
+    /// digit.
     fn end(&self, allowed: &mut TokenMask) {
         for further in [&self.digits, &self.zeros] {
             let mut left = allowed.clone();
@@ -240,17 +247,17 @@ impl DigitTokens {
     }
 }
 
-/// The library's error in one line and in our words, without its advice on its own options.
+/// The library's error in one line, without its advice about its own options.
 fn in_short(error: &str) -> String {
     let reason = error.lines().find_map(|line| line.strip_prefix("error: ")).or_else(|| error.lines().next()).unwrap_or_default();
     let reason = reason.split(". ").next().unwrap_or_default().trim_end_matches(['.', ' ']);
     match reason.strip_prefix("Unimplemented keys: ") {
         Some(keywords) => format!("the keywords {keywords} are not supported"),
-        None => reason.replace("Unsatisfiable schema: ", "nothing fits it, for "),
+        None => reason.replace("Unsatisfiable schema: ", "nothing satisfies it, for "),
     }
 }
 
-/// The vocabulary as the grammar's automaton walks it.
+/// The vocabulary in the form that the grammar library needs.
 struct TokenizerEnvironment {
     trie: TokTrie,
     /// Encodes text in the middle of an answer.
@@ -260,7 +267,7 @@ struct TokenizerEnvironment {
 impl TokenizerEnvironment {
     fn new(definition: &TokenizerDefinition, vocabulary: usize, end_ids: &[u32]) -> Self {
         let mut words: Vec<Vec<u8>> = (0..vocabulary as u32).map(|id| definition.pieces.get(id).to_vec()).collect();
-        // A string may contain what an added token says, spelled out, but never the token.
+        // A string may spell an added token with ordinary tokens, but never contain the token.
         for token in definition.added.iter() {
             if let Some(word) = words.get_mut(token.id as usize) {
                 word.clear();
@@ -280,7 +287,7 @@ impl TokenizerEnv for TokenizerEnvironment {
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
             let ids = encoding::encode_after(&self.tokenizer, text).unwrap_or_default();
-            // A normalizer may have changed the text; what is forced is forced byte by byte.
+            // If a normalizer changed the text, forced bytes are tokenized greedily instead.
             if self.trie.decode_raw(&ids) == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
         })
     }

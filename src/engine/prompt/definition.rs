@@ -1,4 +1,4 @@
-//! `tokenizer.json` taken apart: the vocabulary proper on one side, the added tokens on the other.
+//! Splits `tokenizer.json` into the vocabulary and the added tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,26 +7,17 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use super::added_tokens::{AddedToken, AddedTokens};
-use super::token_bytes::TokenBytes;
-
-/// How the vocabulary spells bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ByteEncoding {
-    /// One character of GPT-2's alphabet for each byte.
-    ByteLevel,
-    /// As text with `▁` for a space, and `<0x0A>` for a byte that is no character of the vocabulary.
-    SentencePiece,
-}
+use super::token_bytes::{ByteEncoding, TokenBytes};
 
 /// A tokenizer's definition.
 pub(super) struct TokenizerDefinition {
-    /// The tokenizer without its added tokens: no text can become one.
+    /// The tokenizer without its added tokens, so that no text can become one.
     pub(super) plain: Arc<Tokenizer>,
-    /// The same for text in the middle of a sentence, where `plain` would put a space first.
+    /// The same for text in the middle of a sentence, if `plain` would put a space before it.
     pub(super) continuing: Option<Arc<Tokenizer>>,
     pub(super) added: AddedTokens,
     pub(super) pieces: TokenBytes,
-    /// Whether a decoded text loses the space that encoding puts first.
+    /// Whether decoding removes the space that encoding puts first.
     pub(super) drops_first_space: bool,
 }
 
@@ -48,7 +39,7 @@ impl TokenizerDefinition {
         let added: Vec<AddedToken> = serde_json::from_value(file["added_tokens"].take()).map_err(|e| malformed(&e))?;
         let kind = file["model"]["type"].as_str().unwrap_or("BPE");
         if kind != "BPE" {
-            return Err(format!("has a vocabulary of type {kind}, and generators need BPE; use a model with such a tokenizer"));
+            return Err(format!("has a vocabulary of type {kind}, and generators need BPE; use a model with a BPE tokenizer"));
         }
         let spelling = spelling(&file)?;
         let drops_first_space = mentions(&file["decoder"], "Strip")
@@ -56,7 +47,7 @@ impl TokenizerDefinition {
         remove(&mut file["model"], &added);
         let vocabulary: BTreeMap<String, u32> =
             serde_json::from_value(file["model"]["vocab"].clone()).map_err(|e| malformed(&e))?;
-        // Limits, special tokens around a sequence and the like are the template's and the caller's business.
+        // The template adds special tokens, and the caller applies limits.
         for part in ["truncation", "padding", "post_processor"] {
             file[part] = Value::Null;
         }
@@ -76,20 +67,20 @@ fn spelling(file: &Value) -> Result<ByteEncoding, String> {
     } else if mentions(&file["decoder"], "ByteFallback") || mentions(&file["decoder"], "Metaspace") {
         Ok(ByteEncoding::SentencePiece)
     } else {
-        Err("does not say how its tokens spell bytes; its decoder must be byte-level, or of the sentencepiece kind".into())
+        Err("does not say how its tokens spell bytes; use a tokenizer with a byte-level or sentencepiece decoder".into())
     }
 }
 
-/// Whether `part`, or a member of it where it is a sequence, is of type `kind`.
+/// Whether `part`, or one of its members if it is a sequence, is of type `kind`.
 fn mentions(part: &Value, kind: &str) -> bool {
     let members = ["decoders", "pretokenizers", "normalizers"].iter().filter_map(|name| part[name].as_array()).flatten();
     part["type"] == kind || members.into_iter().any(|member| mentions(member, kind))
 }
 
-/// Takes the added tokens out of the vocabulary, where some publishers list them again, and the merges that lead to them.
+/// Removes the added tokens from the vocabulary, where some publishers list them again, and the merges that lead to them.
 ///
-/// The unknown token stays: the model cannot do without. So does a word that is only spelled like an added token, as `§` is, which
-/// in a byte-level vocabulary is one byte.
+/// The unknown token stays, because the model needs it. A word that is only spelled like an added token stays too: in a byte-level
+/// vocabulary, `§` is one byte.
 fn remove(model: &mut Value, added: &[AddedToken]) {
     let unknown = model["unk_token"].as_str().map(str::to_owned);
     let again = |token: &&AddedToken| model["vocab"][&token.content] == token.id && Some(&token.content) != unknown.as_ref();
@@ -108,7 +99,7 @@ fn remove(model: &mut Value, added: &[AddedToken]) {
     }
 }
 
-/// Takes out of the definition what puts a space before the text; false if there is nothing of the kind.
+/// Removes what puts a space before the text. Returns false if there is nothing of the kind.
 fn without_first_space(file: &mut Value) -> bool {
     fn clean(part: &mut Value) -> bool {
         let mut changed = false;

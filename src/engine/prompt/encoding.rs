@@ -1,12 +1,12 @@
-//! Text to token ids, with control over what may become a control token.
+//! Encodes text to token ids. The caller decides which parts are control tokens.
 
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
 use tokenizers::{Model, Normalizer, PreTokenizer, Tokenizer};
 
 use super::added_tokens::FoundToken;
 
-/// The ids of `text`, in which `found` are tokens already. The rest is encoded by `plain`, which knows no added tokens, step by step as
-/// the tokenizers library itself goes about it, so that each piece knows whether it begins the text.
+/// The ids of `text`, in which `found` are already tokens. The rest is encoded by `plain`, which has no added tokens, with the same
+/// steps as in the tokenizers library, so that each piece knows whether it starts the text.
 pub(super) fn encode(plain: &Tokenizer, text: &str, found: &[FoundToken]) -> Result<Vec<u32>, tokenizers::Error> {
     let mut pieces = PreTokenizedString::from(text);
     pieces.split(|_, whole| {
@@ -42,7 +42,7 @@ pub(super) fn encode(plain: &Tokenizer, text: &str, found: &[FoundToken]) -> Res
     Ok(splits.iter().filter_map(|split| split.2.as_ref()).flatten().map(|token| token.id).collect())
 }
 
-/// The ids of `text` where it goes on after a control token.
+/// The ids of `text` after a control token.
 pub(super) fn encode_after(plain: &Tokenizer, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
     let before = FoundToken { id: u32::MAX, range: 0..1 };
     let ids = encode(plain, &format!("\n{text}"), std::slice::from_ref(&before))?;

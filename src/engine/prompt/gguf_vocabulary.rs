@@ -1,4 +1,4 @@
-//! A GGUF file's own vocabulary and template, as the definition that a `tokenizer.json` would give.
+//! Converts the vocabulary and the chat template of a GGUF file to the form of `tokenizer.json`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +18,7 @@ mod kind {
     pub(super) const UNUSED: i64 = 5;
 }
 
-/// What `tokenizer.json` calls a token, and which of its kinds it is.
+/// A token with its type.
 struct GgufToken<'a> {
     id: usize,
     text: &'a str,
@@ -26,7 +26,7 @@ struct GgufToken<'a> {
 }
 
 impl GgufMetadata<'_> {
-    /// The content of a `tokenizer.json` that encodes alike.
+    /// The content of an equivalent `tokenizer.json`.
     ///
     /// # Errors
     /// One sentence without its subject, the file.
@@ -45,7 +45,7 @@ impl GgufMetadata<'_> {
             "llama" => self.sentence(vocabulary, &tokens)?,
             other => {
                 return Err(format!(
-                    "has a vocabulary of kind {other:?}, and only \"gpt2\" and \"llama\" are read; use the Hugging Face folder"
+                    "has a vocabulary of kind {other:?}, and only \"gpt2\" and \"llama\" are supported; use the Hugging Face folder"
                 ));
             }
         };
@@ -62,7 +62,7 @@ impl GgufMetadata<'_> {
     /// One sentence without its subject, the file.
     pub(super) fn settings(&self) -> Result<ChatSettings, String> {
         let template = self.text("tokenizer.chat_template").map_err(|_| {
-            "has no chat template (tokenizer.chat_template); use a model that is tuned to follow instructions".to_owned()
+            "has no chat template (tokenizer.chat_template); use a model that is trained to follow instructions".to_owned()
         })?;
         let tokens = self.tokens()?;
         let id = |name: &str| Some(self.0.get(&format!("tokenizer.ggml.{name}_token_id"))?.to_u64().ok()? as u32);
@@ -85,20 +85,21 @@ impl GgufMetadata<'_> {
             .iter()
             .enumerate()
             .map(|(id, text)| {
-                let text = text.to_string().map_err(|_| format!("names token {id} by something that is no text"))?;
+                let text =
+                    text.to_string().map_err(|_| format!("has a token {id} that is not a text; convert the model again"))?;
                 Ok(GgufToken { id, text, kind: kinds.get(id).and_then(integer).unwrap_or(1) })
             })
             .collect()
     }
 
-    /// Normalizer, pre-tokenizer, decoder and model of GPT-2's kind.
+    /// The normalizer, pre-tokenizer, decoder and model of a byte-level vocabulary (GPT-2).
     fn byte_level(&self, vocabulary: Map<String, Value>) -> Result<[Value; 4], String> {
         let merges: Vec<&str> =
             self.list("tokenizer.ggml.merges")?.iter().filter_map(|merge| Some(merge.to_string().ok()?.as_str())).collect();
         let named = self.text("tokenizer.ggml.pre").unwrap_or("default");
         let Some(cut) = WordSplitRules::named(named) else {
             return Err(format!(
-                "cuts text the way it calls {named:?} (tokenizer.ggml.pre), which is not known here; use the Hugging Face folder"
+                "splits text into words by the rules {named:?} (tokenizer.ggml.pre), which are not supported; use the Hugging Face folder"
             ));
         };
         let splits = cut
@@ -115,7 +116,7 @@ impl GgufMetadata<'_> {
         Ok([normalizer, json!({"type": "Sequence", "pretokenizers": pre_tokenizers}), bytes, model])
     }
 
-    /// Normalizer, pre-tokenizer, decoder and model of the sentencepiece kind.
+    /// The normalizer, pre-tokenizer, decoder and model of a sentencepiece vocabulary.
     fn sentence(&self, vocabulary: Map<String, Value>, tokens: &[GgufToken<'_>]) -> Result<[Value; 4], String> {
         let scores = self.list("tokenizer.ggml.scores")?;
         let prefix = self.0.get("tokenizer.ggml.add_space_prefix").is_none_or(|field| field.to_bool().unwrap_or(true));
@@ -129,7 +130,7 @@ impl GgufMetadata<'_> {
                 }
             }
         }
-        // The better the piece that a merge makes, the sooner it is made.
+        // A merge into a token with a higher score is applied earlier.
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (b.1.len(), b.2.len()).cmp(&(a.1.len(), a.2.len()))));
         let merges: Vec<Value> = merges.into_iter().map(|(_, left, right)| json!([left, right])).collect();
         let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
@@ -162,7 +163,7 @@ impl GgufMetadata<'_> {
 }
 
 fn lacks(key: &str) -> String {
-    format!("has no {key}; convert the model anew, with its tokenizer, or use the Hugging Face folder")
+    format!("has no {key}; convert the model again with its tokenizer, or use the Hugging Face folder")
 }
 
 fn integer(field: &Field) -> Option<i64> {
@@ -172,12 +173,12 @@ fn integer(field: &Field) -> Option<i64> {
     }
 }
 
-/// How a byte-level vocabulary cuts text into the words that merges stay within.
+/// How a byte-level vocabulary splits text into words. Merges stay within a word.
 struct WordSplitRules {
     patterns: &'static [&'static str],
-    /// Whether characters are composed first.
+    /// Whether characters are composed (NFC) first.
     composes: bool,
-    /// Whether a word that is a token is taken without its merges.
+    /// Whether a word that is a token is taken without applying merges.
     takes_whole_words: bool,
 }
 

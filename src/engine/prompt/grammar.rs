@@ -1,41 +1,42 @@
-//! The schema that an answer is held to while it is written: the given one, narrowed to answers that are good to have.
+//! Narrows a schema for constrained generation, so that models write only useful answers.
 //!
-//! | given | while writing | because |
+//! | in the schema | in the narrowed schema | reason |
 //! |---|---|---|
 //! | white space anywhere | none outside strings | a model could write it forever |
-//! | `\u0000` and the like in strings | `\n`, `\t` and so on only | no database takes the first |
-//! | a number without an upper or a lower bound | ±9007199254740991, or ±10¹⁵ for fractions | digits end, and every reader keeps the value |
-//! | bounds beyond 64 bits, or with more than 15 digits behind the point | the next number inside that has fewer | the grammar is made of such |
-//! | an object that names its properties and does not speak of others | no others | the named ones were meant |
-//! | anything at all | any value, its numbers bounded as above | the same |
+//! | `\u0000` and the like in strings | only `\n`, `\t` and so on | databases do not accept the former |
+//! | a number without an upper or a lower bound | ±9007199254740991, or ±10¹⁵ for fractions | the number ends, and every JSON reader keeps its value |
+//! | bounds beyond 64 bits, or with more than 15 decimals | the nearest supported number inside the bound | the grammar library supports only these |
+//! | an object that names properties and does not mention others | no other properties | the named ones were meant |
+//! | no constraint at all | any value, its numbers bounded as above | the same |
 //!
-//! How many digits a number has, no schema says: `digits` ends them. Every answer under the narrowed schema is valid under the given one. The last two lines do not hold where a schema puts objects or
-//! lists together from several schemas: closing one would shut out the properties of the others.
+//! A schema cannot limit the digits of a number; `number_digits` does that. Every answer under the narrowed schema is valid under
+//! the given one. The last two rows do not apply if the schema composes objects or lists from several schemas: closing one would
+//! exclude the properties of the others.
 
 use serde_json::{Map, Number, Value, json};
 
-/// The largest integer that every reader of JSON keeps exactly.
+/// The largest integer that every JSON reader keeps exactly.
 const LARGEST_INTEGER: i64 = (1 << 53) - 1;
 
 /// The bound of numbers with a fraction.
 const LARGEST_NUMBER: i64 = 1_000_000_000_000_000;
 
-/// The name of the schema of any value, among the definitions.
+/// The name of the definition that allows any value.
 const ANY: &str = "any-bounded-value";
 
-/// The largest bound that the grammar can be made of: the last number below 2⁶³ that a double is.
+/// The largest bound that the grammar library supports: the last double below 2⁶³.
 const LARGEST_BOUND: i64 = i64::MAX - 1023;
 
-/// Digits behind the point that a bound may have.
+/// The maximum number of decimals of a bound.
 const BOUND_DIGITS: i32 = 15;
 
-/// Digits behind the point that a step may have.
+/// The maximum number of decimals of `multipleOf`.
 const STEP_DIGITS: i32 = 9;
 
-/// The schema for the grammar.
+/// The narrowed schema.
 ///
 /// # Errors
-/// What of the numbers in it cannot be followed.
+/// Which number in the schema is not supported.
 pub(super) fn grammar_schema(schema: &Value) -> Result<Value, String> {
     let mut narrowed = schema.clone();
     narrow(&mut narrowed, !joins(schema))?;
@@ -62,7 +63,7 @@ fn any_value() -> Value {
     ]})
 }
 
-/// Keywords whose value is one schema, a list of schemas, or schemas by name.
+/// Keywords whose value is one schema, a list of schemas, or a map of schemas.
 const ONE: [&str; 3] = ["items", "additionalProperties", "additionalItems"];
 const LIST: [&str; 5] = ["anyOf", "oneOf", "allOf", "prefixItems", "items"];
 const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
@@ -74,7 +75,7 @@ fn parts(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     one.chain(list).chain(named)
 }
 
-/// Whether objects or lists are put together from several schemas anywhere in `schema`.
+/// Whether `schema` composes objects or lists from several schemas anywhere.
 fn joins(schema: &Value) -> bool {
     let Some(schema) = schema.as_object() else { return false };
     let has = |keys: &[&str]| keys.iter().any(|key| schema.contains_key(*key));
@@ -129,7 +130,7 @@ fn narrow(schema: &mut Value, closes: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses numbers among the listed values that the grammar would write as others.
+/// Refuses listed values with numbers that the grammar library would write differently.
 fn listed(schema: &Map<String, Value>) -> Result<(), String> {
     fn check(key: &str, value: &Value) -> Result<(), String> {
         match value {
@@ -151,23 +152,23 @@ fn step(schema: &Map<String, Value>) -> Result<(), String> {
     let finest = step * 10_f64.powi(STEP_DIGITS);
     match (finest - finest.round()).abs() < 1e-6 && finest >= 1.0 {
         true => Ok(()),
-        false => Err(format!("multipleOf {step} has more than {STEP_DIGITS} digits behind the point")),
+        false => Err(format!("multipleOf {step} has more than {STEP_DIGITS} decimals")),
     }
 }
 
-/// The integer that a number is, as it is written.
+/// The exact value, if the number is an integer.
 fn exact(number: &Number) -> Option<i128> {
     number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
 }
 
-/// A bound of a number, and whether it is outside itself.
+/// A bound of a number. An excluded bound is not itself allowed.
 #[derive(Clone, Copy)]
 struct Bound<'a> {
     number: &'a Number,
     excluded: bool,
 }
 
-/// The bounds that the schema gives at one end. In draft 4 `exclusiveMinimum` is no number and belongs to `minimum`.
+/// The schema's bounds at one end. In draft 4, `exclusiveMinimum` is a boolean that modifies `minimum`.
 fn given<'a>(schema: &'a Map<String, Value>, keys: [&str; 2]) -> impl Iterator<Item = Bound<'a>> {
     let number = |key: &str| schema.get(key).and_then(Value::as_number);
     let excluded = schema.get(keys[1]) == Some(&Value::Bool(true));
@@ -178,7 +179,7 @@ fn given<'a>(schema: &'a Map<String, Value>, keys: [&str; 2]) -> impl Iterator<I
 const LOW: [&str; 2] = ["minimum", "exclusiveMinimum"];
 const HIGH: [&str; 2] = ["maximum", "exclusiveMaximum"];
 
-/// Gives an integer the bounds it lacks, as far as they leave any, and makes those it has such that the grammar can be made of them.
+/// Adds missing bounds to an integer, unless they would exclude all values, and converts its own bounds to supported ones.
 fn bound_integer(schema: &mut Map<String, Value>) -> Result<(), String> {
     let up = |bound: Bound<'_>| match exact(bound.number) {
         Some(exact) => exact.saturating_add(bound.excluded.into()),
@@ -201,7 +202,7 @@ fn bound_integer(schema: &mut Map<String, Value>) -> Result<(), String> {
     }
     let low = low.or((high.is_none_or(|high| high > -usual)).then_some(-usual)).map(|low| low.max(-most));
     let high = high.or((low.is_none_or(|low| low < usual)).then_some(usual)).map(|high| high.min(most));
-    // As doubles, which the grammar is made of; where that is none of the integers, the next inside.
+    // The grammar library computes with doubles. An integer that is not a double becomes the next double inside the bound.
     let near = |exact: i128| exact as f64;
     let low = low.map(|low| if (near(low) as i128) < low { near(low).next_up() } else { near(low) });
     let high = high.map(|high| if near(high) as i128 > high { near(high).next_down() } else { near(high) });
@@ -235,7 +236,7 @@ fn bound_number(schema: &mut Map<String, Value>) -> Result<(), String> {
     let scale = 10_f64.powi(BOUND_DIGITS);
     let rounded = |bound: (f64, bool), sign: f64| {
         let inside = sign * ((sign * bound.0 * scale).ceil() / scale);
-        // From 1 on a double has no more digits than that.
+        // From 1 on, a double has no more than 15 decimals.
         if bound.0.abs() < 1.0 && sign * inside > sign * bound.0 { (inside + 0.0, false) } else { bound }
     };
     let (shorter_low, shorter_high) = (low.map(|low| rounded(low, 1.0)), high.map(|high| rounded(high, -1.0)));

@@ -1,18 +1,18 @@
-//! How far a number has come while an answer is written, so that its digits end.
+//! Limits the digits of numbers in a generated answer.
 //!
-//! A schema bounds how large a number is, and never how many digits it has: under `{"minimum": 0, "maximum": 1}` a model may write zeros
-//! until its tokens are spent.
+//! A schema can bound the size of a number, but not its digits: under `{"minimum": 0, "maximum": 1}` a model may write zeros until
+//! it reaches its token limit.
 
-/// Digits before the point: those of the largest integer of 64 bits.
+/// Digits before the decimal point, as many as the largest 64-bit integer has.
 const WHOLE: usize = 20;
 
-/// Digits behind the point. With more, a reader's number is another than the one that was written.
+/// Digits after the decimal point. With more, a JSON reader would round the number.
 const FRACTION: usize = 15;
 
-/// Digits of an exponent: with more, a number is none that readers keep.
+/// Digits of an exponent. With more, a JSON reader would not keep the number.
 const EXPONENT: usize = 2;
 
-/// Where a text of JSON has come to.
+/// Tracks the position inside JSON text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DigitCounter {
     in_string: bool,
@@ -31,7 +31,7 @@ enum NumberPart {
 }
 
 impl DigitCounter {
-    /// Takes what was written next.
+    /// Reads the bytes that were written next.
     pub(super) fn read(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|byte| self.next(*byte));
     }
@@ -59,7 +59,7 @@ impl DigitCounter {
         self.in_string = byte == b'"';
     }
 
-    /// Whether the part of a number that is being written has as many digits as it may have.
+    /// Whether the current part of a number has its maximum number of digits.
     pub(super) fn is_at_limit(self) -> bool {
         match self.part {
             NumberPart::None => false,
@@ -86,14 +86,14 @@ mod tests {
         assert!(enough(&format!("{{\"a\":1.{zeros}")) && !enough(&format!("{{\"a\":1.{}", &zeros[1..])));
         assert!(enough(&format!("[-{}", "9".repeat(WHOLE))) && !enough(&format!("[{}.5", "9".repeat(WHOLE))));
         assert!(enough("1e-40") && !enough("1e-4"));
-        assert!(!enough(&format!("[1.{zeros},2")), "the next number begins anew");
+        assert!(!enough(&format!("[1.{zeros},2")), "the next number starts at zero");
     }
 
     #[test]
     fn digits_in_strings_are_letters() {
         let digits = "7".repeat(40);
         assert!(!enough(&format!("{{\"a\":\"{digits}")));
-        assert!(!enough(&format!("{{\"a\":\"\\\"{digits}")), "a quote that is escaped ends nothing");
-        assert!(enough(&format!("{{\"\\\\\":{digits}")), "a backslash that is escaped escapes nothing");
+        assert!(!enough(&format!("{{\"a\":\"\\\"{digits}")), "an escaped quote does not end the string");
+        assert!(enough(&format!("{{\"\\\\\":{digits}")), "an escaped backslash does not escape the quote");
     }
 }

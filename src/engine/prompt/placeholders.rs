@@ -1,28 +1,28 @@
-//! Keeps what messages say from becoming what controls the model.
+//! Prevents the content of messages from becoming control tokens.
 //!
-//! A template is free to cut, join and rewrite contents, so looking for control tokens in a content beforehand proves nothing about the
-//! prompt. Instead the characters that every control token needs are replaced in contents by stand-ins: characters that Unicode reserves
-//! for such use and that occur in none of the contents. The tokens found in the rendered prompt are then the template's own; afterwards
-//! the stand-ins become what they stood for, as plain text. (Only a template that itself writes both brackets of a token around what a
-//! message says could still make one; none does.)
+//! A template may cut, join and rewrite contents, so a search for control tokens in the contents proves nothing about the prompt.
+//! Instead, the characters that control tokens consist of are replaced in the contents by placeholders: characters that Unicode
+//! reserves for internal use and that occur in none of the contents. Any control token in the rendered prompt was then written by
+//! the template. Afterwards the placeholders are replaced by the original characters, as plain text. (A template could still make a
+//! control token by writing the brackets of a token around a message's content; no known template does.)
 
 use std::collections::BTreeSet;
 
 use super::added_tokens::FoundToken;
 
-/// The noncharacters, then a plane of private use for texts that hold all of them.
+/// The noncharacters, and then a plane of private use characters for texts that contain all of the former.
 fn candidates() -> impl Iterator<Item = char> {
     ('\u{fdd0}'..='\u{fdef}').chain('\u{f0000}'..='\u{ffffd}')
 }
 
-/// Which character stands for which.
+/// Pairs of an original character and its placeholder.
 #[derive(Debug, Default)]
 pub(super) struct Placeholders {
     pairs: Vec<(char, char)>,
 }
 
 impl Placeholders {
-    /// Finds a stand-in for every one of `characters` that occurs in `contents`; none if the contents hold all the candidates.
+    /// Chooses a placeholder for each of `characters` that occurs in `contents`; none if the contents use up all candidates.
     pub(super) fn choose<'a>(characters: &BTreeSet<char>, contents: impl Iterator<Item = &'a str>) -> Option<Self> {
         let (mut needed, mut taken) = (BTreeSet::new(), BTreeSet::new());
         for c in contents.flat_map(str::chars) {
@@ -37,13 +37,13 @@ impl Placeholders {
         Some(Self { pairs })
     }
 
-    /// The content with stand-ins.
+    /// The content with placeholders.
     pub(super) fn insert(&self, content: &str) -> String {
         let stand_in = |c: char| self.pairs.iter().find(|pair| pair.0 == c).map_or(c, |pair| pair.1);
         content.chars().map(stand_in).collect()
     }
 
-    /// The text as it was meant, and where the tokens found in it are then.
+    /// The text with its original characters, and the tokens at their new places.
     pub(super) fn restore(&self, text: &str, found: Vec<FoundToken>) -> (String, Vec<FoundToken>) {
         if self.pairs.is_empty() {
             return (text.to_owned(), found);

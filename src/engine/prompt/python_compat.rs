@@ -1,4 +1,4 @@
-//! Where Python prints and cuts otherwise than the template engine: prompts must come out byte for byte as the model's publisher renders them.
+//! Makes the template engine print and trim like Python, so that prompts match those of the model's publisher byte for byte.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
-/// The day on which every prompt is written. Some templates print the date; were it the real one, the same document would get another
-/// prompt, another fingerprint and another answer every day. It is the date that Llama's own templates fall back on.
+/// The date in every prompt. Some templates print the current date. With the real one, the same document would get another prompt,
+/// another fingerprint and another answer every day. Llama's own templates fall back to this date.
 const TODAY: Date = jiff::civil::date(2024, 7, 26);
 
-/// Makes `environment` behave as Hugging Face's does.
+/// Makes `environment` behave like that of Hugging Face transformers.
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.set_unknown_method_callback(|state, value, method, arguments| match (value.as_str(), arguments) {
         (Some(text), []) if ["strip", "lstrip", "rstrip"].contains(&method) => Ok(Value::from(match method {
@@ -37,12 +37,12 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     });
 }
 
-/// What Python's `str.isspace` holds for white space: Unicode's, and the four separators of ASCII.
+/// White space in the sense of Python's `str.isspace`: Unicode's, and the four separators of ASCII.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// `tojson` as `json.dumps` writes: a space after commas and colons, and nothing escaped for HTML.
+/// `tojson` with the output of `json.dumps`: a space after commas and colons, and no escapes for HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let failed = |e: serde_json::Error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}"));
     let indent: Option<usize> = options.get("indent")?;
@@ -61,7 +61,7 @@ fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     Ok(Value::from(if escape.unwrap_or(false) { ascii(&text) } else { text.into_owned() }))
 }
 
-/// JSON in which every character beyond ASCII is an escape.
+/// JSON in which every character beyond ASCII is escaped.
 fn ascii(json: &str) -> String {
     let mut output = String::with_capacity(json.len());
     for c in json.chars() {
@@ -74,7 +74,7 @@ fn ascii(json: &str) -> String {
     output
 }
 
-/// Compact but for a space after each comma and colon.
+/// Compact JSON with a space after each comma and colon.
 struct SpacedFormatter;
 
 impl Formatter for SpacedFormatter {

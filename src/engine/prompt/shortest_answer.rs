@@ -1,21 +1,21 @@
-//! The shortest answer that a schema allows, to tell before anything runs that a limit of tokens is too low for it.
+//! Computes the shortest answer that a schema allows, to detect a too low token limit before anything runs.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// Answers longer than this are longer than any model's limit.
+/// Longer answers exceed any model's limit.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The shortest answer as compact JSON: what each keyword asks for at least, patterns and formats left aside, so that no answer is
-/// much shorter. None where the schema allows nothing, or only what is far too long.
+/// The shortest answer as compact JSON. It satisfies the minimum of each keyword and ignores patterns and formats, so valid answers
+/// are hardly shorter. None if the schema allows nothing, or only answers that are far too long.
 pub(super) fn shortest_answer(schema: &Value) -> Option<String> {
     ShortestAnswer { root: schema, known: BTreeMap::new() }.of(schema)
 }
 
 struct ShortestAnswer<'a> {
     root: &'a Value,
-    /// What references lead to; nothing for those that are being followed, which would never end.
+    /// The shortest answers of references. None for a reference that is being resolved: its answer would never end.
     known: BTreeMap<&'a str, Option<String>>,
 }
 

@@ -1,20 +1,28 @@
-//! What each token stands for, in bytes, and text from them as they come.
+//! The bytes of each token, and text that is assembled from them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use super::added_tokens::AddedTokens;
-use super::definition::ByteEncoding;
+
+/// How the vocabulary spells bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteEncoding {
+    /// One character of GPT-2's alphabet for each byte.
+    ByteLevel,
+    /// As text, with `▁` for a space, and `<0x0A>` for a byte that is not a character of the vocabulary.
+    SentencePiece,
+}
 
 /// The bytes of every token.
 pub(super) struct TokenBytes {
     bytes: Vec<u8>,
-    /// Where each token's bytes end.
+    /// The end of each token in `bytes`.
     ends: Vec<usize>,
 }
 
 impl TokenBytes {
-    /// `vocabulary` is without the added tokens.
+    /// `vocabulary` does not contain the added tokens.
     pub(super) fn new(vocabulary: &BTreeMap<String, u32>, added: &AddedTokens, spelling: ByteEncoding) -> Self {
         let ids = vocabulary.values().copied().chain(added.iter().map(|token| token.id));
         let mut pieces: Vec<Vec<u8>> = vec![Vec::new(); ids.max().map_or(0, |id| id as usize + 1)];
@@ -34,14 +42,14 @@ impl TokenBytes {
         Self { bytes: pieces.concat(), ends }
     }
 
-    /// The bytes of a token; none for control tokens and for ids that are no token's.
+    /// The bytes of a token; empty for control tokens and for unused ids.
     pub(super) fn get(&self, id: u32) -> &[u8] {
         let Some(end) = self.ends.get(id as usize) else { return &[] };
         let start = (id as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..*end]
     }
 
-    /// One more than the largest id.
+    /// The largest id plus one.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -49,7 +57,7 @@ impl TokenBytes {
 
 fn spelled(token: &str, spelling: ByteEncoding) -> Vec<u8> {
     match spelling {
-        // A character outside the alphabet stands in a token that was added by hand, as itself.
+        // A token with a character outside the alphabet was added by hand and stands for its own text.
         ByteEncoding::ByteLevel => {
             token.chars().map(|c| ALPHABET.get(&c).copied()).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
         }
@@ -63,20 +71,20 @@ fn spelled(token: &str, spelling: ByteEncoding) -> Vec<u8> {
     }
 }
 
-/// GPT-2's alphabet: bytes that print stand for themselves, the others for the characters from U+0100 on.
+/// GPT-2's alphabet: printable bytes stand for themselves, the others are the characters from U+0100 on.
 static ALPHABET: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     let prints = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let others = (0..=u8::MAX).filter(|byte| !prints(byte)).zip('\u{100}'..).map(|(byte, c)| (c, byte));
     (0..=u8::MAX).filter(prints).map(|byte| (char::from(byte), byte)).chain(others).collect()
 });
 
-/// Text that grows by pieces and never shows half a character.
+/// Decodes tokens to text incrementally, and never returns an incomplete character.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IncrementalText {
     text: String,
-    /// Bytes of a character that is not whole yet.
+    /// Bytes of an incomplete character.
     pending: Vec<u8>,
-    /// Whether a space at the very start is the tokenizer's and not the text's.
+    /// Whether the tokenizer's decoder removes a space at the very start.
     drop_space: bool,
 }
 
@@ -85,7 +93,7 @@ impl IncrementalText {
         Self { drop_space, ..Self::default() }
     }
 
-    /// Adds the bytes of one token. Bytes that can never become a character turn into U+FFFD.
+    /// Adds the bytes of one token. Invalid bytes become U+FFFD.
     pub(crate) fn push(&mut self, mut piece: &[u8]) {
         if self.drop_space && !piece.is_empty() {
             self.drop_space = false;
@@ -109,18 +117,18 @@ impl IncrementalText {
         self.pending.drain(..whole);
     }
 
-    /// The whole characters so far.
+    /// The text up to the last complete character.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// The whole characters; the start of one that never came is dropped.
+    /// The text, without an incomplete character at the end.
     pub(crate) fn into_text(self) -> String {
         self.text
     }
 }
 
-/// Whether these bytes are the beginning of a character.
+/// Whether these bytes are the start of a character.
 fn may_continue(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
 }

@@ -1,4 +1,5 @@
-//! Answers that were paid for in calls that came to nothing because of a neighbour: they are not asked for again.
+//! Caches answers of calls that failed as a whole because of another request in the call. They have been paid for and are not
+//! requested again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::request::{Answer, Request};
 use tidemill_base::failure::{Failure, Poison};
 
-/// Answers that are kept at most: more than the documents of the batches that are under way at a time.
+/// The maximum number of cached answers: more than the documents of all batches in progress.
 const ENTRIES_MAX: usize = 4096;
 
-/// What a request came to.
+/// The outcome of a request.
 type CachedOutcome = Result<Answer, Poison>;
 
-/// The answers of calls that have not ended well, by request.
+/// The outcomes of requests whose call has not succeeded, by request.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerCache(Mutex<CacheEntries>);
 
@@ -28,13 +29,13 @@ impl AnswerCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the request came to before.
+    /// The cached outcome of the request.
     pub(crate) fn get(&self, request: &Request) -> Option<Result<Answer, Failure>> {
         let kept = self.answers().by_request.get(&digest(request)?).cloned()?;
         Some(kept.map_err(Failure::Poison))
     }
 
-    /// Keeps what the request came to, until its call ends well.
+    /// Caches the outcome of the request until its call succeeds.
     pub(crate) fn keep(&self, request: &Request, outcome: CachedOutcome) {
         let Some(digest) = digest(request) else { return };
         let mut answers = self.answers();
@@ -47,7 +48,7 @@ impl AnswerCache {
         }
     }
 
-    /// Forgets the request: its call has ended well.
+    /// Removes the request, because its call has succeeded.
     pub(crate) fn forget(&self, request: &Request) {
         let Some(digest) = digest(request) else { return };
         let mut answers = self.answers();
@@ -58,6 +59,6 @@ impl AnswerCache {
 }
 
 fn digest(request: &Request) -> Option<blake3::Hash> {
-    // The work without who asks, which is all that decides the answer.
+    // The work without the group, which does not affect the answer.
     serde_json::to_vec(&request.work).ok().map(|work| blake3::hash(&work))
 }

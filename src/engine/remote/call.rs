@@ -1,4 +1,4 @@
-//! One call to a server: within its slot, its time and its bytes.
+//! One call to a server, with limits for concurrency, time and size.
 
 use std::time::Duration;
 
@@ -15,67 +15,70 @@ use tidemill_base::failure::{FailureClass, Poison};
 use tidemill_base::http::BodyError;
 use tidemill_base::http::retry::{StatusClass, retry_after};
 
-/// Bytes of an answer that say nothing yet, and those that a token may take with its alternatives. A server that sends more than these for
-/// the tokens it was allowed sends something else.
+/// The largest plausible answer: a base, plus an amount for each allowed token with its alternatives. A larger one is not an answer
+/// to the request.
 const BASE_BYTES: usize = 1 << 20;
 const TOKEN_BYTES: usize = 4 << 10;
 
-/// What came of one call.
+/// The outcome of one call.
 pub(super) enum CallOutcome {
-    /// An answer.
     Reply(Reply),
-    /// Nothing for now.
-    Again(RetryableFailure),
-    /// Nothing until an operator mends a setting or the server.
-    Settings(String),
-    /// Nothing ever.
+    /// No answer for now: the call may be repeated.
+    Retry(RetryableFailure),
+    /// No answer until an operator fixes a setting or the server.
+    SettingsFault(String),
+    /// No answer ever.
     Poison(Poison),
-    /// Nothing, as it was asked: the document, a parameter or the settings are at fault.
-    Refused { status: StatusCode, refusal: Refusal },
+    /// The server refuses the request because of the document, a parameter or the settings.
+    Refused {
+        status: StatusCode,
+        refusal: Refusal,
+    },
 }
 
 /// Why there is no answer for now.
 pub(super) struct RetryableFailure {
     pub(super) reason: String,
-    /// When to come back, if the server said so.
-    pub(super) asked: Option<Duration>,
+    /// When to call again, if the server said so.
+    pub(super) requested_wait: Option<Duration>,
     pub(super) source: FaultSource,
-    /// What the server says, where that may be about a parameter.
+    /// The server's message, if it may be about a parameter.
     refusal: Option<Refusal>,
 }
 
-/// What may be at fault where a server gives no answer.
+/// The likely cause of a missing answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultSource {
-    /// The server: it is not there, or busy.
+    /// The server: it is unreachable or busy.
     Server,
-    /// The server, or the document that it works on.
+    /// The server, or the document.
     Either,
-    /// The document more likely: there was an answer, and it is none.
+    /// More likely the document: the server answered, but not with a usable completion.
     Document,
 }
 
 impl RetryableFailure {
     fn new(reason: impl Into<String>, source: FaultSource) -> Self {
-        Self { reason: reason.into(), asked: None, source, refusal: None }
+        Self { reason: reason.into(), requested_wait: None, source, refusal: None }
     }
 }
 
 impl CallOutcome {
-    /// What the server says, where that may be about a parameter.
+    /// The server's message, if it may be about a parameter.
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused { refusal, .. } => Some(refusal),
-            Self::Again(again) => again.refusal.as_ref(),
-            Self::Reply(_) | Self::Settings(_) | Self::Poison(_) => None,
+            Self::Retry(again) => again.refusal.as_ref(),
+            Self::Reply(_) | Self::SettingsFault(_) | Self::Poison(_) => None,
         }
     }
 }
 
 impl RemoteModel {
-    /// Asks once, taking at most the time of a call and at most `left`; tells how long it took, waiting for a slot not counted.
+    /// Calls the server once, for at most the model's timeout and at most `left`. Also returns the time it took, without the time
+    /// of waiting for a slot.
     pub(super) async fn attempt(&self, question: &ChatRequest<'_>, dialect: Dialect, left: Duration) -> (CallOutcome, Duration) {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         self.gate.pass().await;
         let start = Instant::now();
@@ -90,64 +93,64 @@ impl RemoteModel {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
-        let again = |reason: String, source| CallOutcome::Again(RetryableFailure::new(reason, source));
+        let again = |reason: String, source| CallOutcome::Retry(RetryableFailure::new(reason, source));
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => {
                 let source = if e.is_connect() { FaultSource::Server } else { FaultSource::Either };
-                return again(format!("cannot be asked: {}", http::reason(&e)), source);
+                return again(format!("cannot be reached: {}", http::reason(&e)), source);
             }
         };
         let status = response.status();
-        let asked = retry_after(response.headers(), jiff::Timestamp::now());
+        let requested_wait = retry_after(response.headers(), jiff::Timestamp::now());
         let most = BASE_BYTES + TOKEN_BYTES * question.max_tokens;
         let body = http::read(response, most).await;
         if StatusClass::of(status) != StatusClass::Answer {
             let refusal = Refusal::read(body.as_deref().unwrap_or_default(), self.secret());
-            return self.refused_with(status, refusal, asked);
+            return self.refused_with(status, refusal, requested_wait);
         }
         let body = match body {
             Ok(body) => body,
             Err(BodyError::Broken(reason)) => return again(format!("breaks off its answer: {reason}"), FaultSource::Either),
-            // The same question would cost as much again for the same.
+            // The same request would cost as much again, with the same result.
             Err(BodyError::TooLarge) => {
                 let tokens = question.max_tokens;
                 return CallOutcome::Poison(Poison {
                     class: FailureClass::Model,
-                    reason: format!("the server's answer is larger than {most} bytes, which {tokens} tokens cannot be"),
+                    reason: format!("the server's answer is larger than {most} bytes, which is impossible for {tokens} tokens"),
                 });
             }
         };
         match Reply::read(&body, question) {
             Ok(reply) => CallOutcome::Reply(reply),
-            Err(UnusableReply::Foreign(reason)) => again(reason, FaultSource::Document),
+            Err(UnusableReply::NotACompletion(reason)) => again(reason, FaultSource::Document),
             Err(UnusableReply::Refused(poison)) => CallOutcome::Poison(poison),
             Err(UnusableReply::Error(refusal)) => {
                 let refusal = refusal.without(self.secret());
                 match refusal.status() {
-                    Some(status) => self.refused_with(status, refusal, asked),
+                    Some(status) => self.refused_with(status, refusal, requested_wait),
                     None if refusal.is_of_load() => {
-                        again(format!("answers with an error{}", refusal.said()), FaultSource::Server)
+                        again(format!("answers with an error{}", refusal.quoted()), FaultSource::Server)
                     }
-                    None => again(format!("answers with an error{}", refusal.said()), FaultSource::Document),
+                    None => again(format!("answers with an error{}", refusal.quoted()), FaultSource::Document),
                 }
             }
         }
     }
 
-    /// What follows from a bad status, be it the answer's or one that stands in it.
-    fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> CallOutcome {
+    /// The outcome of an error status, of the response or inside its body.
+    fn refused_with(&self, status: StatusCode, refusal: Refusal, requested_wait: Option<Duration>) -> CallOutcome {
         match (StatusClass::of(status), status.as_u16()) {
-            // No pause makes it shorter: of a quota a minute, one request may ask for more than all.
+            // No pause helps: the request alone may exceed a quota per minute.
             (StatusClass::Again, 429) if refusal.is_of_length() => CallOutcome::Refused { status, refusal },
-            // A server may refuse a parameter or a document so, as well as a key.
+            // Some servers refuse a parameter or a document with this status, which usually refuses the key.
             (StatusClass::Request, _) | (StatusClass::Settings, 403) => CallOutcome::Refused { status, refusal },
-            (StatusClass::Settings, _) => CallOutcome::Settings(self.settings_at_fault(status, &refusal)),
+            (StatusClass::Settings, _) => CallOutcome::SettingsFault(self.settings_at_fault(status, &refusal)),
             (StatusClass::Again | StatusClass::Answer, code) => {
-                let reason = format!("answers {status}{}", refusal.said());
+                let reason = format!("answers {status}{}", refusal.quoted());
                 let source = if matches!(code, 408 | 425 | 429 | 503 | 529) { FaultSource::Server } else { FaultSource::Either };
                 let refusal = matches!(code, 500 | 501).then_some(refusal);
-                CallOutcome::Again(RetryableFailure { reason, asked, source, refusal })
+                CallOutcome::Retry(RetryableFailure { reason, requested_wait, source, refusal })
             }
         }
     }
@@ -156,21 +159,24 @@ impl RemoteModel {
         self.key.as_ref().map(|key| key.secret.as_str())
     }
 
-    /// What is wrong where a document cannot be at fault, in an operator's words and the server's. The server's own might show the key.
+    /// Describes a fault that no document can have caused, and how to fix it. The server's own message is shortened, and the key is
+    /// removed from it.
     pub(super) fn settings_at_fault(&self, status: StatusCode, refusal: &Refusal) -> String {
         let name = &self.info.name;
         let fix = match (status.as_u16(), &self.key) {
             (401 | 403, Some(key)) => format!("refuses the key ({status}); set the variable {} to a valid one", key.variable),
             (401 | 403, None) => {
-                format!("asks for a key ({status}); set a variable to it and `models.{name}.api_key_env` to the variable's name")
+                format!(
+                    "requires a key ({status}); set an environment variable to it and `models.{name}.api_key_env` to the variable's name"
+                )
             }
-            (402, _) => format!("asks to be paid ({status}); mend that with whoever runs it"),
-            (300..=399, _) => format!("sends elsewhere ({status}); set `models.{name}.base_url` to the address that it sends to"),
+            (402, _) => format!("requires payment ({status}); settle it with the server's operator"),
+            (300..=399, _) => format!("redirects to another address ({status}); set `models.{name}.base_url` to that address"),
             _ => format!(
                 "does not know the address or the model {:?} ({status}); correct `models.{name}.base_url` or `server_model`",
                 self.server_model
             ),
         };
-        format!("{fix}{}", refusal.said())
+        format!("{fix}{}", refusal.quoted())
     }
 }

@@ -1,4 +1,4 @@
-//! What goes to a server: chat completions as OpenAI defined them and everyone speaks them.
+//! The body of a request: chat completions in the format of OpenAI.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::dialect::{Dialect, SchemaFormat};
 use super::escaping::escape_control_tokens;
 use crate::request::{Message, Role, Sampling};
 
-/// One question to a server, in our words.
+/// One request to a server.
 #[derive(Debug, Clone)]
 pub(super) struct ChatRequest<'a> {
     pub(super) messages: &'a [Message],
@@ -14,20 +14,20 @@ pub(super) struct ChatRequest<'a> {
     pub(super) sampling: Sampling,
     pub(super) stop: &'a [String],
     pub(super) schema: Option<&'a Value>,
-    /// Whether the alternatives to each token matter.
+    /// Whether the alternatives to each token are needed.
     pub(super) alternatives: bool,
 }
 
 impl ChatRequest<'_> {
-    /// The body of the call.
+    /// The JSON body of the call.
     pub(super) fn body(&self, server_model: &str, dialect: Dialect) -> Value {
         let Sampling { temperature, top_p, top_k, seed } = self.sampling;
         let limit = if dialect.has("max_tokens") { "max_tokens" } else { "max_completion_tokens" };
-        let mut body = json!({"model": server_model, "messages": self.said(dialect), limit: self.max_tokens});
+        let mut body = json!({"model": server_model, "messages": self.messages(dialect), limit: self.max_tokens});
         if dialect.has("temperature") {
             body["temperature"] = json!(temperature);
         }
-        // All tokens are what every server draws from without being asked.
+        // By default every server draws from all tokens.
         if top_p < 1.0 && dialect.has("top_p") {
             body["top_p"] = json!(top_p);
         }
@@ -35,7 +35,7 @@ impl ChatRequest<'_> {
             body["top_k"] = json!(top_k);
         }
         if dialect.has("seed") {
-            // Servers read a signed number.
+            // Servers read it as a signed number.
             body["seed"] = json!(seed & i64::MAX as u64);
         }
         if !self.stop.is_empty() && dialect.has("stop") {
@@ -48,7 +48,7 @@ impl ChatRequest<'_> {
                     body["response_format"] = json!({"type": "json_schema", "json_schema": named});
                 }
                 SchemaFormat::Object => body["response_format"] = json!({"type": "json_object"}),
-                SchemaFormat::Words => {}
+                SchemaFormat::PromptOnly => {}
             }
         }
         if dialect.has("logprobs") {
@@ -60,8 +60,8 @@ impl ChatRequest<'_> {
         body
     }
 
-    /// The messages: what they say is text, whatever it looks like.
-    fn said(&self, dialect: Dialect) -> Vec<Value> {
+    /// The messages, with control tokens in their content escaped.
+    fn messages(&self, dialect: Dialect) -> Vec<Value> {
         let mut said: Vec<(Role, String)> = Vec::with_capacity(self.messages.len());
         for message in self.messages {
             let content = escape_control_tokens(&message.content).into_owned();
@@ -74,7 +74,7 @@ impl ChatRequest<'_> {
                 _ => said.push((message.role, content)),
             }
         }
-        if let (Some(schema), SchemaFormat::Object | SchemaFormat::Words, Some((_, first))) =
+        if let (Some(schema), SchemaFormat::Object | SchemaFormat::PromptOnly, Some((_, first))) =
             (self.schema, dialect.format(), said.first_mut())
         {
             first.push_str(&format!(

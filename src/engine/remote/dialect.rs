@@ -1,33 +1,33 @@
-//! What a server is spoken to with: the one table of what a request may do without.
+//! Adapts requests to the parameters that a server accepts.
 //!
-//! Not every server takes every parameter. One that it refuses by name, and that the request had, is left out or replaced, and once a
-//! request without it was taken, it stays so for the server, with one warning. A refusal that does not change without the parameter was not
-//! about it. Every answer is judged here in any case.
+//! Not every server accepts every parameter. If a refusal names a parameter that the request has, the parameter is left out or
+//! replaced. Once a request without it has been accepted, this stays so for the server, and a warning is logged once. If the
+//! refusal stays the same without the parameter, it was not about it. The answer is validated here in any case.
 //!
-//! | parameter | what comes in its place |
+//! | parameter | replacement |
 //! |---|---|
-//! | `top_logprobs` | 5 alternatives, then none: the label that is chosen gets nearly everything |
+//! | `top_logprobs` | 5 alternatives, then none: the chosen label gets nearly all the probability |
 //! | `logprobs` | nothing: answers have no confidence |
-//! | `top_p`, `top_k`, `temperature`, `seed` | nothing: the server draws as it likes |
+//! | `top_p`, `top_k`, `temperature`, `seed` | nothing: the server uses its own |
 //! | `stop` | nothing: answers are cut here |
-//! | `response_format` | the schema without `strict`, then `json_object`, then nothing, both with the schema in the prompt |
+//! | `response_format` | the schema without `strict`, then `json_object`, then nothing; the last two with the schema in the prompt |
 //! | `max_tokens` | `max_completion_tokens` |
-//! | messages of the system | the same words at the beginning of the user's message |
+//! | system messages | the same text at the start of the user's message |
 
 use serde_json::Value;
 
 use super::refusal::Refusal;
 
-/// Alternatives to each token that are asked for when answers are weighed: the most that servers commonly give, and fewer.
+/// The number of alternatives to request for each token when scoring answers: the usual maximum of servers, then fewer.
 const ALTERNATIVES: [u8; 2] = [20, 5];
 
 /// One row of the table.
 struct ParameterFallback {
-    /// Its place in the body of a request.
+    /// The parameter's key in the request body.
     key: &'static str,
-    /// What servers call it, in lower case.
+    /// The names that servers use for it, in lower case.
     names: &'static [&'static str],
-    /// What is done once it is refused, once more and so on; for the log.
+    /// The replacement after each further refusal, for the log.
     steps: &'static [&'static str],
 }
 
@@ -35,31 +35,31 @@ const PARAMETERS: [ParameterFallback; 10] = [
     ParameterFallback {
         key: "top_logprobs",
         names: &["top_logprobs", "logprobs", "toplogprobs"],
-        steps: &["asking for 5 alternatives to a token", "asking for no alternatives to tokens"],
+        steps: &["requesting 5 alternatives to each token", "requesting no alternatives to tokens"],
     },
     ParameterFallback {
         key: "logprobs",
         names: &["logprobs", "logprob", "log_probs", "log probabilities", "responselogprobs"],
-        steps: &["answers come without confidences"],
+        steps: &["answers have no confidence"],
     },
     ParameterFallback { key: "top_p", names: &["top_p", "topp"], steps: &["left out"] },
     ParameterFallback { key: "top_k", names: &["top_k", "topk"], steps: &["left out"] },
     ParameterFallback { key: "temperature", names: &["temperature"], steps: &["left out"] },
     ParameterFallback { key: "seed", names: &["seed"], steps: &["left out"] },
-    ParameterFallback { key: "stop", names: &["stop", "stop_sequences"], steps: &["left out, answers are cut here"] },
+    ParameterFallback { key: "stop", names: &["stop", "stop_sequences"], steps: &["left out; answers are cut here"] },
     ParameterFallback {
         key: "response_format",
         names: &["response_format", "json_schema", "json_object", "strict", "structured output", "structured outputs"],
         steps: &[
-            "asking without `strict`",
-            "asking for `json_object`, the schema stands in the prompt",
-            "left out, the schema stands in the prompt",
+            "requesting without `strict`",
+            "requesting `json_object`, with the schema in the prompt",
+            "left out, with the schema in the prompt",
         ],
     },
     ParameterFallback {
         key: "max_tokens",
         names: &["max_tokens", "max_completion_tokens"],
-        steps: &["`max_completion_tokens` in its place"],
+        steps: &["replaced by `max_completion_tokens`"],
     },
     ParameterFallback {
         key: "messages",
@@ -71,22 +71,22 @@ const PARAMETERS: [ParameterFallback; 10] = [
             "developer instruction",
             "roles must alternate",
         ],
-        steps: &["what the system says begins the user's message"],
+        steps: &["system messages are moved to the start of the user's message"],
     },
 ];
 
-/// How a schema is asked for.
+/// How a schema is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SchemaFormat {
-    /// As a schema, strictly or not.
+    /// As a schema, strict or not.
     Schema { strict: bool },
-    /// As any object.
+    /// As any JSON object, with the schema in the prompt.
     Object,
-    /// In the prompt alone.
-    Words,
+    /// Only in the prompt.
+    PromptOnly,
 }
 
-/// How far each part of the table has been replaced.
+/// For each row of the table, how many replacements have been made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Dialect([u8; PARAMETERS.len()]);
 
@@ -95,26 +95,26 @@ impl Dialect {
         PARAMETERS.iter().position(|part| part.key == key).map_or(0, |place| self.0[place])
     }
 
-    /// Whether the part of that name is still sent as it is.
+    /// Whether the parameter is still sent unchanged.
     pub(super) fn has(self, key: &str) -> bool {
         self.level(key) == 0
     }
 
-    /// How many alternatives to each token are asked for.
+    /// The number of alternatives to request for each token.
     pub(super) fn alternatives(self) -> Option<u8> {
         ALTERNATIVES.get(usize::from(self.level("top_logprobs"))).copied()
     }
 
-    /// How a schema is asked for.
     pub(super) fn format(self) -> SchemaFormat {
         match self.level("response_format") {
             level @ (0 | 1) => SchemaFormat::Schema { strict: level == 0 },
             2 => SchemaFormat::Object,
-            _ => SchemaFormat::Words,
+            _ => SchemaFormat::PromptOnly,
         }
     }
 
-    /// The dialects to try after a refusal of `body`, the nearest first: each has less of one part, which the refusal names and `body` has.
+    /// The dialects to try after a refusal of `body`, the closest first. Each replaces one more parameter that the refusal names
+    /// and `body` has.
     pub(super) fn leaner(self, refusal: &Refusal, body: &Value) -> Vec<Self> {
         let named = named(refusal);
         let candidates = PARAMETERS.iter().enumerate().filter(|(place, part)| named.contains(place) && part.is_in(body));
@@ -128,7 +128,7 @@ impl Dialect {
         levels.map(leaner).collect()
     }
 
-    /// What both can do.
+    /// The dialect with the replacements of both.
     pub(super) fn common(mut self, other: Self) -> Self {
         for (level, other) in self.0.iter_mut().zip(other.0) {
             *level = other.max(*level);
@@ -136,9 +136,9 @@ impl Dialect {
         self
     }
 
-    /// What this does without and `before` did not: the parameter, and what comes in its place.
-    pub(super) fn lessons(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        // Alternatives go where the probabilities go.
+    /// The parameters that this dialect replaces and `before` did not, with their replacements.
+    pub(super) fn changes_since(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        // Alternatives are part of the probabilities, so they are not reported separately.
         let is_new = move |place: &usize| {
             self.0[*place] > before.0[*place] && (PARAMETERS[*place].key != "top_logprobs" || self.has("logprobs"))
         };
@@ -159,7 +159,7 @@ impl ParameterFallback {
     }
 }
 
-/// The places of the parts that a refusal names: by its parameter, else in its words.
+/// The rows that a refusal refers to: by its parameter field, otherwise by its message.
 fn named(refusal: &Refusal) -> Vec<usize> {
     let words = refusal.message.to_lowercase();
     let by = |is_named: &dyn Fn(&ParameterFallback) -> bool| {
@@ -179,7 +179,7 @@ fn named(refusal: &Refusal) -> Vec<usize> {
     by(&|part| part.names.iter().any(|name| has_word(&words, name)))
 }
 
-/// Whether `name` stands in `words` with nothing beside it that belongs to a name.
+/// Whether `name` occurs in `words` as a whole word.
 fn has_word(words: &str, name: &str) -> bool {
     let belongs = |c: char| c.is_alphanumeric() || c == '_';
     words.match_indices(name).any(|(at, _)| !words[..at].ends_with(belongs) && !words[at + name.len()..].starts_with(belongs))
@@ -202,7 +202,7 @@ mod tests {
         let error = json!({"error": {"message": message, "param": parameter}});
         let leaner = Dialect::default().leaner(&Refusal::of(&error), body);
         let mut tried: Vec<_> =
-            leaner.into_iter().flat_map(|leaner| leaner.lessons(Dialect::default())).map(|(key, _)| key).collect();
+            leaner.into_iter().flat_map(|leaner| leaner.changes_since(Dialect::default())).map(|(key, _)| key).collect();
         tried.dedup();
         tried
     }
@@ -247,11 +247,11 @@ mod tests {
         let refusal = |name: &str| Refusal::of(&json!({"error": format!("no {name}")}));
         let formats: Vec<_> =
             Dialect::default().leaner(&refusal("response_format"), &body()).into_iter().map(Dialect::format).collect();
-        assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::Words]);
+        assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::PromptOnly]);
         let fewer = Dialect::default().leaner(&refusal("top_logprobs"), &body());
         assert_eq!(fewer.iter().map(|dialect| dialect.alternatives()).collect::<Vec<_>>(), [Some(5), None]);
-        assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "nothing is left to leave out");
+        assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "there is nothing left to replace");
         let both = fewer[0].common(Dialect::default().leaner(&refusal("seed"), &body())[0]);
-        assert_eq!(both.lessons(Dialect::default()).map(|(key, _)| key).collect::<Vec<_>>(), ["top_logprobs", "seed"]);
+        assert_eq!(both.changes_since(Dialect::default()).map(|(key, _)| key).collect::<Vec<_>>(), ["top_logprobs", "seed"]);
     }
 }

@@ -1,15 +1,15 @@
-//! Keeps what a document says from becoming what controls a server's model.
+//! Prevents the content of documents from becoming control tokens of a server's model.
 //!
-//! A server tokenizes messages as it likes, and many take a control token of the chat template that stands in a message for the real one.
-//! Which ones its model has it does not tell, so every mark is broken up that the families of models use: a space behind its first
-//! character makes it plain text for all of them. Models in memory need no such list, see `prompt/placeholders.rs`.
+//! Many servers treat a control token that is written in a message like one from the chat template. A server does not report which
+//! control tokens its model has. So the known ones of all model families are escaped: a space after the first character turns them
+//! into plain text. Models in memory need no such list, see `prompt/placeholders.rs`.
 
 use std::borrow::Cow;
 
-/// Characters of the longest mark.
+/// The length of the longest control token, in characters.
 const LONGEST: usize = 64;
 
-/// Names that control models when they stand in angle brackets, by themselves or behind a slash, whatever the case.
+/// Names of control tokens in angle brackets, optionally after a slash, in any case.
 const NAMES: &[&str] = &[
     "s",
     "bos",
@@ -48,7 +48,7 @@ const NAMES: &[&str] = &[
     "jupyter_code",
 ];
 
-/// What such names begin with where there are many alike.
+/// Prefixes of such names, for numbered or similar ones.
 const BEGINNINGS: &[&str] = &[
     "unused",
     "reserved_",
@@ -65,7 +65,7 @@ const BEGINNINGS: &[&str] = &[
     "audio_",
 ];
 
-/// Names that control models when they stand in square brackets, by themselves or behind a slash.
+/// Names of control tokens in square brackets, optionally after a slash.
 const SQUARE: &[&str] = &[
     "INST",
     "SYSTEM_PROMPT",
@@ -97,10 +97,10 @@ const SQUARE: &[&str] = &[
     "sMASK",
 ];
 
-/// Marks of another shape.
+/// Control tokens of another form.
 const LITERALS: &[&str] = &["]~b]", "]~!b[", "[e~[", "◁think▷", "◁/think▷"];
 
-/// The text with every mark broken up.
+/// The text with every control token escaped.
 pub(super) fn escape_control_tokens(text: &str) -> Cow<'_, str> {
     let mut shielded = String::new();
     let mut copied = 0;
@@ -161,7 +161,7 @@ mod tests {
             ("<|<|im_end|>|>", "<|< |im_end|>|>"),
         ] {
             assert_eq!(escape_control_tokens(text), expected);
-            assert_eq!(escape_control_tokens(expected), expected, "nothing is left to break up");
+            assert_eq!(escape_control_tokens(expected), expected, "escaped text stays as it is");
         }
     }
 

@@ -1,8 +1,9 @@
-//! Bodies that are nearly JSON.
+//! Parses response bodies that are almost JSON.
 
 use serde_json::Value;
 
-/// The value that a body is, and whether it had to be mended: some servers write numbers that are no JSON, `-Infinity` most of all.
+/// The parsed body, and whether it had to be repaired: some servers write numbers that JSON does not have, such as `-Infinity`.
+/// They become null.
 pub(super) fn parse(body: &[u8]) -> Option<(Value, bool)> {
     if let Ok(value) = serde_json::from_slice(body) {
         return Some((value, false));
@@ -19,7 +20,7 @@ pub(super) fn parse(body: &[u8]) -> Option<(Value, bool)> {
                 at += number.len();
                 continue;
             }
-            // What is escaped ends no string.
+            // An escaped quote does not end the string.
             ('\\', None) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
             _ => c.len_utf8(),
         };

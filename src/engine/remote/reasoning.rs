@@ -1,8 +1,9 @@
-//! Where in a text the answer stands, beside what the model thought and the fences that it puts around JSON.
+//! Finds the answer in a text that may also contain the model's reasoning and code fences.
 
 use std::ops::Range;
 
-/// What models write around their thoughts where the server leaves them in the text. The last two are what closes one and opens the answer.
+/// The marks that models write around their reasoning, if the server does not remove it. The closing mark of the last pair also
+/// starts the answer.
 const MARKS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -17,23 +18,23 @@ const MARKS: &[(&str, &str)] = &[
 
 const FENCE: &str = "```";
 
-/// Why a text has no part that is surely the answer.
+/// Why the answer cannot be separated from the reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReasoningFault {
-    /// A thought begins and does not end.
-    Open,
-    /// A mark of thoughts stands in the midst of the text.
-    Inside,
+    /// The reasoning is not closed.
+    Unclosed,
+    /// A mark occurs inside the text.
+    InsideText,
 }
 
-/// The part of `text` behind what the model thought; all of it where there is no thought.
+/// The part of `text` after the reasoning; all of it if there is none.
 pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault> {
     let mut start = 0;
     loop {
         let rest = text[start..].trim_start();
         let begin = text.len() - rest.len();
         if let Some((open, close)) = MARKS.iter().find(|(open, _)| rest.starts_with(open)) {
-            let end = rest[open.len()..].find(close).ok_or(ReasoningFault::Open)?;
+            let end = rest[open.len()..].find(close).ok_or(ReasoningFault::Unclosed)?;
             start = begin + open.len() + end + close.len();
             continue;
         }
@@ -42,22 +43,22 @@ pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault
         let closing = MARKS.iter().filter_map(|(_, close)| first(close)).min();
         match (opening, closing) {
             (None, None) => return Ok(if start == 0 { 0 } else { begin }..text.len()),
-            // A template may have written the mark that opens a thought at the end of the prompt.
+            // The opening mark may be part of the prompt, written by the chat template.
             (opening, Some((at, mark))) if start == 0 && opening.is_none_or(|(before, _)| at < before) => {
                 start = begin + at + mark.len();
             }
-            _ => return Err(ReasoningFault::Inside),
+            _ => return Err(ReasoningFault::InsideText),
         }
     }
 }
 
-/// The object in a fence, where the text has one fence and no other.
+/// The JSON object in a code fence, if the text has exactly one fence.
 pub(super) fn json_in_fence(text: &str) -> Option<Range<usize>> {
     let fences: Vec<usize> = text.match_indices(FENCE).map(|(at, _)| at).collect();
     let [open, close] = fences[..] else { return None };
     let inside = open + FENCE.len()..close;
     let begin = inside.start + text[inside.clone()].find('{')?;
-    // What stands before is the name of the language.
+    // The language name of the fence.
     let language = text[inside.start..begin].trim();
     let end = begin + text[begin..close].trim_end().len();
     language.chars().all(char::is_alphanumeric).then_some(begin..end)
@@ -80,18 +81,18 @@ mod tests {
         ] {
             assert_eq!(after_reasoning(text).map(|range| &text[range]), Ok("A kettle."), "{text}");
         }
-        assert_eq!(after_reasoning("  as it is "), Ok(0..11), "nothing is cut off without a thought");
+        assert_eq!(after_reasoning("  as it is "), Ok(0..11), "without reasoning nothing is cut off");
         assert_eq!(after_reasoning("<think>only</think>"), Ok(19..19));
     }
 
     #[test]
     fn what_cannot_be_told_from_a_thought_is_no_answer() {
         for (text, stray) in [
-            ("<think>I am still", ReasoningFault::Open),
-            ("<think>a</think><think>b", ReasoningFault::Open),
-            ("A kettle. <think>Hm", ReasoningFault::Inside),
-            ("A kettle. <think>Hm.</think> More.", ReasoningFault::Inside),
-            ("<think>a</think>A kettle.</think>", ReasoningFault::Inside),
+            ("<think>I am still", ReasoningFault::Unclosed),
+            ("<think>a</think><think>b", ReasoningFault::Unclosed),
+            ("A kettle. <think>Hm", ReasoningFault::InsideText),
+            ("A kettle. <think>Hm.</think> More.", ReasoningFault::InsideText),
+            ("<think>a</think>A kettle.</think>", ReasoningFault::InsideText),
         ] {
             assert_eq!(after_reasoning(text), Err(stray), "{text}");
         }

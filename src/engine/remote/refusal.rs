@@ -1,14 +1,14 @@
-//! What a server says about a request that it does not take.
+//! A server's error message about a request that it refuses.
 
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use tidemill_base::failure::{FailureClass, Poison};
 
-/// Characters of a server's own words that are passed on. They may quote the document.
+/// The number of characters of a server's message to quote. It may contain parts of the document.
 const QUOTED: usize = 200;
 
-/// A server's words, its parameter and its code.
+/// A server's error message, with the parameter and the code it names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Refusal {
     pub(super) message: String,
@@ -17,8 +17,8 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the body of an answer with a bad status, in the shapes that servers send: `{"error": {"message", "param", "code"}}`,
-    /// `{"error": "…"}`, `{"message": "…"}`, `{"detail": …}`, any of them in a list, or plain text. `secret` is kept out of it.
+    /// Reads an error body in the forms that servers use: `{"error": {"message", "param", "code"}}`, `{"error": "…"}`, `{"message":
+    /// "…"}`, `{"detail": …}`, any of them in a list, or plain text. `secret` is removed from the message.
     pub(super) fn read(body: &[u8], secret: Option<&str>) -> Self {
         let refusal = match serde_json::from_slice::<Value>(body) {
             Ok(value) => Self::of(&value),
@@ -27,13 +27,13 @@ impl Refusal {
         refusal.without(secret)
     }
 
-    /// The refusal with `secret` kept out of it.
+    /// The refusal with `secret` removed.
     pub(super) fn without(self, secret: Option<&str>) -> Self {
         let message = secret.map(|secret| self.message.replace(secret, "…"));
         Self { message: message.unwrap_or(self.message), ..self }
     }
 
-    /// Reads what the value says.
+    /// Reads an error value.
     pub(super) fn of(value: &Value) -> Self {
         let value = value.get(0).unwrap_or(value);
         let error = error_in(value).unwrap_or(value);
@@ -57,25 +57,25 @@ impl Refusal {
         }
     }
 
-    /// The status that the code is, where it is one that says no.
+    /// The code as an HTTP status, if it is an error status.
     pub(super) fn status(&self) -> Option<StatusCode> {
         let status = StatusCode::from_bytes(self.code.as_deref()?.as_bytes()).ok()?;
         (status.is_client_error() || status.is_server_error()).then_some(status)
     }
 
-    /// Whether the code says that too much is asked of the server at present.
+    /// Whether the code says that the server is overloaded.
     pub(super) fn is_of_load(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default().to_lowercase();
         ["rate_limit", "overloaded", "unavailable"].iter().any(|sign| code.contains(sign))
     }
 
-    /// Whether the code names what the request says, and nothing about how it is asked.
+    /// Whether the code is about the content of the request, and not about its form.
     pub(super) fn is_of_content(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default().to_lowercase();
         ["content_policy", "content_filter", "moderation", "data_inspection"].iter().any(|sign| code.contains(sign))
     }
 
-    /// Whether the prompt is longer than the model takes, or than a quota would ever let through at once.
+    /// Whether the prompt is longer than the model accepts, or than a quota would ever allow at once.
     pub(super) fn is_of_length(&self) -> bool {
         let words = self.message.to_lowercase();
         let code = self.code.as_deref().unwrap_or_default();
@@ -83,7 +83,7 @@ impl Refusal {
             || ["context length", "context size", "context window", "request too large"].iter().any(|sign| words.contains(sign))
     }
 
-    /// Whether both say the same, numbers and what holds one aside: of which request it is may stand in a message.
+    /// Whether both messages are equal except for words with digits, which may identify the request.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         fn words(message: &str) -> impl Iterator<Item = &str> {
             message.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
@@ -91,23 +91,23 @@ impl Refusal {
         self.parameter == other.parameter && words(&self.message).eq(words(&other.message))
     }
 
-    /// The server's words behind a colon; nothing where it has none.
-    pub(super) fn said(&self) -> String {
+    /// The server's message after a colon; empty if there is none.
+    pub(super) fn quoted(&self) -> String {
         if self.message.is_empty() { String::new() } else { format!(": {}", shortened(&self.message)) }
     }
 
-    /// The dead letter for a request that was refused with `status`.
+    /// The failure of a request that was refused with `status`.
     pub(super) fn poison(&self, status: StatusCode) -> Poison {
-        let said = self.said();
+        let said = self.quoted();
         if self.is_of_length() || status == StatusCode::PAYLOAD_TOO_LARGE {
-            let reason = format!("the prompt is longer than the server's model takes{said}");
+            let reason = format!("the prompt is longer than the server's model accepts{said}");
             return Poison { class: FailureClass::TooLong, reason };
         }
         Poison { class: FailureClass::Model, reason: format!("the server refuses the request with {status}{said}") }
     }
 }
 
-/// The error that stands in a body or a choice, where one does.
+/// The error inside a body or a choice, if there is one.
 pub(super) fn error_in(value: &Value) -> Option<&Value> {
     value.get("error").filter(|error| match error {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
@@ -117,13 +117,13 @@ pub(super) fn error_in(value: &Value) -> Option<&Value> {
     })
 }
 
-/// A body that is no JSON, if it is words and no page.
+/// A body that is not JSON, if it is plain text and not an HTML page.
 fn plain(body: &[u8]) -> String {
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
     if text.starts_with('<') { String::new() } else { text.to_owned() }
 }
 
-/// The beginning of what a server says, on one line.
+/// The start of a server's message, on one line.
 pub(super) fn shortened(words: &str) -> String {
     let clean = words.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut short: String = clean.clone().take(QUOTED).collect();

@@ -1,11 +1,11 @@
-//! What comes back from a server: chat completions as OpenAI defined them and everyone speaks them.
+//! Reads a server's response: chat completions in the format of OpenAI.
 //!
-//! | why an answer ends | what follows |
+//! | finish reason | what follows |
 //! |---|---|
-//! | a word for a turn that ended, or none | it is whole |
-//! | a word for a limit of tokens, or none and all tokens were used | it is cut off |
-//! | a filter, a refusal, a call of a tool | a dead letter |
-//! | `abort`, `error` and any other word | it is no answer: asked again |
+//! | a known reason for a normal end, or none | the answer is complete |
+//! | a known reason for a token limit, or none with all tokens used | the answer is truncated |
+//! | a filter, a refusal, a tool call | a dead letter |
+//! | `abort`, `error` or any other | the answer is not usable, and is requested again |
 
 use std::ops::Range;
 
@@ -16,27 +16,27 @@ use super::chat_request::ChatRequest;
 use super::lenient_json::parse;
 use super::reasoning::{ReasoningFault, after_reasoning, json_in_fence};
 use super::refusal::{Refusal, error_in, shortened};
-use crate::request::{Finish, GeneratedToken};
+use crate::completion::{Finish, GeneratedToken};
 use tidemill_base::failure::{FailureClass, Poison};
 
-/// Where servers put what a model thought.
+/// Where servers put a model's reasoning.
 const THOUGHTS: [&str; 2] = ["reasoning_content", "reasoning"];
 
-/// A server's answer, in our words.
+/// A server's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
-    /// All that the server sent, thoughts and fences included.
+    /// The complete text, including reasoning and fences.
     whole: String,
-    /// Where the answer stands in it.
+    /// The place of the answer in `whole`.
     answer: Range<usize>,
     pub(super) finish: Finish,
-    /// The tokens of all that was sent; empty where the server does not tell.
+    /// The tokens of `whole`; empty if the server does not report them.
     pub(super) tokens: Vec<ReplyToken>,
     pub(super) prompt_tokens: Option<u32>,
     pub(super) completion_tokens: Option<u32>,
 }
 
-/// One token as a server tells of it.
+/// One token as the server reports it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct ReplyToken {
     token: String,
@@ -49,34 +49,34 @@ pub(super) struct ReplyToken {
 }
 
 impl ReplyToken {
-    /// What the token stands for. A server that gives no bytes gives text, which is wrong where a token ends inside a character.
+    /// The bytes of the token. Without a `bytes` field it is the text, which is wrong for a token that ends inside a character.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or(self.token.as_bytes())
     }
 }
 
-/// Why an answer with a good status is none.
+/// Why a response with a good status is not an answer.
 #[derive(Debug, Clone)]
 pub(super) enum UnusableReply {
-    /// It is not what a server of this kind sends, or not all of it.
-    Foreign(String),
-    /// The model or what guards it says no to this document.
+    /// It is not a chat completion, or not a complete one.
+    NotACompletion(String),
+    /// The model or its filter refuses this document.
     Refused(Poison),
-    /// There is an error in it, whatever stands beside.
+    /// The body has an error, whatever else it has.
     Error(Refusal),
 }
 
 impl Reply {
-    /// Reads the body of a good answer.
+    /// Reads the body of a response with a good status.
     pub(super) fn read(body: &[u8], question: &ChatRequest<'_>) -> Result<Self, UnusableReply> {
-        let foreign = |reason: &str| UnusableReply::Foreign(reason.into());
-        let (value, is_mended) = parse(body).ok_or_else(|| foreign("answers with something that is no chat completion"))?;
+        let foreign = |reason: &str| UnusableReply::NotACompletion(reason.into());
+        let (value, is_mended) = parse(body).ok_or_else(|| foreign("answers with something that is not a chat completion"))?;
         let value = value.get(0).unwrap_or(&value);
         if error_in(value).is_some() {
             return Err(UnusableReply::Error(Refusal::of(value)));
         }
         let choices = value.get("choices").and_then(Value::as_array);
-        let Some(choice) = choices.ok_or_else(|| foreign("answers with something that is no chat completion"))?.first() else {
+        let Some(choice) = choices.ok_or_else(|| foreign("answers with something that is not a chat completion"))?.first() else {
             return Err(foreign("answers with a chat completion without a choice"));
         };
         if error_in(choice).is_some() {
@@ -97,10 +97,10 @@ impl Reply {
             "" if completion_tokens.is_some_and(|tokens| tokens as usize >= question.max_tokens) => Finish::Length,
             reason => finish(reason)?,
         };
-        // Not part of every server's answer, and shapes differ: what cannot be read is as good as absent.
+        // Not every server sends this, and the forms differ. If it cannot be read, it counts as missing.
         let tokens = choice.get("logprobs").and_then(|all| all.get("content"));
         let mut tokens: Vec<ReplyToken> = tokens.and_then(|tokens| Vec::deserialize(tokens).ok()).unwrap_or_default();
-        // A token that cannot be, by its probability, leaves no confidence in the others.
+        // A token with probability zero makes the other probabilities unreliable.
         if is_mended && tokens.iter().any(|token| token.logprob.is_none()) {
             tokens.clear();
         }
@@ -113,12 +113,11 @@ impl Reply {
         Ok(reply)
     }
 
-    /// The answer.
     pub(super) fn text(&self) -> &str {
         &self.whole[self.answer.clone()]
     }
 
-    /// Leaves out what is no part of the answer: thoughts, fences, and what stands behind a text that ends it.
+    /// Removes what is not part of the answer: reasoning, fences, and everything from a stop text on.
     fn narrow(&mut self, question: &ChatRequest<'_>) -> Result<(), UnusableReply> {
         let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         if question.schema.is_some() && is_json(self.text()) {
@@ -126,15 +125,14 @@ impl Reply {
         }
         self.answer = match (after_reasoning(&self.whole), self.finish) {
             (Ok(answer), _) => answer,
-            (Err(ReasoningFault::Open), Finish::Length) => self.whole.len()..self.whole.len(),
-            (Err(ReasoningFault::Open), Finish::Stop) => {
-                return Err(refused("the server's model answers with a thought that does not end, and nothing else".into()));
+            (Err(ReasoningFault::Unclosed), Finish::Length) => self.whole.len()..self.whole.len(),
+            (Err(ReasoningFault::Unclosed), Finish::Stop) => {
+                return Err(refused("the server's model answers with unfinished reasoning and nothing else".into()));
             }
-            // What is no object is judged so in any case, and may be one the next time.
-            (Err(ReasoningFault::Inside), _) if question.schema.is_some() => 0..self.whole.len(),
-            (Err(ReasoningFault::Inside), _) => {
-                let reason = "the answer cannot be told from what the server's model thought, which stands in its midst; have the server keep \
-                              thoughts apart, or switch them off there";
+            // The schema rejects what is not an object, and a second answer may be one.
+            (Err(ReasoningFault::InsideText), _) if question.schema.is_some() => 0..self.whole.len(),
+            (Err(ReasoningFault::InsideText), _) => {
+                let reason = "the answer cannot be separated from the model's reasoning inside it; have the server return reasoning separately, or turn reasoning off there";
                 return Err(refused(reason.into()));
             }
         };
@@ -156,29 +154,28 @@ impl Reply {
     fn nothing(&self, message: &Value, max_tokens: usize) -> Poison {
         if self.finish == Finish::Length {
             let reason = format!(
-                "the answer reached max_tokens ({max_tokens}) before it began: the server's model thinks first; raise max_tokens"
+                "the answer reached max_tokens ({max_tokens}) before it began, because the server's model reasons first; raise max_tokens"
             );
             return Poison { class: FailureClass::Truncated, reason };
         }
         let elsewhere = THOUGHTS.iter().find(|name| message[**name].as_str().is_some_and(|text| !text.trim().is_empty()));
         let reason = match elsewhere {
             Some(name) => format!(
-                "the server's model answers with an empty `content`, and `{name}` has a text: correct what tells the server thoughts from answers"
+                "the server's model answers with an empty `content`, but `{name}` has a text; correct how the server separates reasoning from answers"
             ),
             None => "the server's model answers without text: `content` is empty".to_owned(),
         };
         Poison { class: FailureClass::Model, reason }
     }
 
-    /// Where each token stands in the answer. Empty where the tokens are not those of what was sent: no probability is better than a wrong
-    /// one.
+    /// The place of each token in the answer. Empty if the tokens do not match the text: no probability is better than a wrong one.
     pub(super) fn places(&self) -> Vec<(Range<usize>, &ReplyToken)> {
         let text = self.whole.as_bytes();
         let mut places = Vec::with_capacity(self.tokens.len());
         let mut start = 0;
         for token in &self.tokens {
             let rest = &text[start..];
-            // What follows are the tokens that end a turn.
+            // The remaining tokens are those that end a turn.
             if rest.is_empty() {
                 break;
             }
@@ -186,7 +183,7 @@ impl Reply {
             let taken = if rest.starts_with(bytes) {
                 bytes.len()
             } else if bytes.starts_with(rest) {
-                // A stop text cut the last token short.
+                // A stop text has cut the last token.
                 rest.len()
             } else {
                 return Vec::new();
@@ -202,7 +199,7 @@ impl Reply {
         places.into_iter().filter(|(place, _)| place.start < end && place.end > start).map(within).collect()
     }
 
-    /// The tokens of a completion.
+    /// The tokens of the completion.
     pub(super) fn generated(&self) -> Vec<GeneratedToken> {
         let token = |(place, token): (Range<usize>, &ReplyToken)| GeneratedToken {
             end: place.end,
@@ -212,14 +209,14 @@ impl Reply {
     }
 }
 
-/// What a message says.
+/// The text of a message, or the refusal in it.
 struct MessageContent {
     text: String,
     refusal: Option<String>,
 }
 
 impl MessageContent {
-    /// The text of a message, or those of its parts that are text: thoughts are other parts.
+    /// Reads the text, or joins those parts that are text. Reasoning is in other parts.
     fn of(message: &Value) -> Self {
         let text_of = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let mut refusal = text_of(message, "refusal");
@@ -237,7 +234,7 @@ impl MessageContent {
     }
 }
 
-/// What a reason to end means.
+/// Interprets a finish reason.
 fn finish(reason: &str) -> Result<Finish, UnusableReply> {
     match reason.to_lowercase().as_str() {
         // Some servers send none.
@@ -266,8 +263,8 @@ fn finish(reason: &str) -> Result<Finish, UnusableReply> {
         "tool_calls" | "function_call" | "tool_call" | "tool_use" => {
             Err(refused("the server's model calls a tool instead of answering".into()))
         }
-        _ => Err(UnusableReply::Foreign(format!(
-            "ends its answer for the reason {:?}, and it may not be whole",
+        _ => Err(UnusableReply::NotACompletion(format!(
+            "ends its answer with the finish reason {:?}, and it may not be complete",
             shortened(reason)
         ))),
     }
@@ -302,7 +299,7 @@ pub(super) mod tests {
     fn poison(result: Result<(String, Finish), UnusableReply>) -> Poison {
         match result {
             Err(UnusableReply::Refused(poison)) => poison,
-            other => panic!("{other:?} is no poison"),
+            other => panic!("{other:?} is not poison"),
         }
     }
 
@@ -357,7 +354,7 @@ pub(super) mod tests {
             assert_eq!(poison(read(json!(reason))).class, FailureClass::Model, "{reason}");
         }
         for reason in ["abort", "error", "cancelled", "insufficient_system_resource", "who knows"] {
-            assert!(matches!(read(json!(reason)), Err(UnusableReply::Foreign(why)) if why.contains(reason)), "{reason}");
+            assert!(matches!(read(json!(reason)), Err(UnusableReply::NotACompletion(why)) if why.contains(reason)), "{reason}");
         }
     }
 
@@ -399,7 +396,11 @@ pub(super) mod tests {
             assert_eq!(read(json!(text), json!("stop"), Some(&schema)).unwrap().0, "{\"a\":1}");
         }
         let marked = json!("{\"a\":\"</think> <think>\"}");
-        assert_eq!(read(marked.clone(), json!("stop"), Some(&schema)).unwrap().0, marked.as_str().unwrap(), "an object is one");
+        assert_eq!(
+            read(marked.clone(), json!("stop"), Some(&schema)).unwrap().0,
+            marked.as_str().unwrap(),
+            "a complete object is the answer"
+        );
     }
 
     #[test]

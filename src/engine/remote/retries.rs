@@ -1,17 +1,18 @@
-//! A question until there is an answer, or until it is clear whose fault it is that there is none.
+//! Repeats a request until there is an answer, or until it is clear why there is none.
 //!
 //! | what the server does | what follows |
 //! |---|---|
-//! | refuses a parameter by name | asked without it, see `dialect.rs` |
+//! | refuses a parameter by name | a request without it, see `dialect.rs` |
 //! | refuses the content by its code, or the length of the prompt | a dead letter |
-//! | refuses for another reason | a dead letter if others are answered, else a pause |
-//! | is not there, or busy | asked again, then a pause |
-//! | answers with what is no answer, time and again | a dead letter if others are answered, else a pause |
-//! | fails or is silent, time and again | the same, but only after [`FAILED_ROUNDS_MAX`] pauses: a server may fail for a while |
+//! | refuses for another reason | a dead letter if it answers other requests, otherwise a pause |
+//! | is unreachable or busy | retries, then a pause |
+//! | repeatedly sends something that is not an answer | a dead letter if it answers other requests, otherwise a pause |
+//! | repeatedly fails or does not respond | the same, but only after [`FAILED_ROUNDS_MAX`] pauses, because a server may fail for a while |
 //!
-//! Others are answered if another question in the same form was since this one began, or else if the probe is: a question in that form that
-//! says nothing. What is refused of it is no document's fault. A refusal that may be of the key is always followed by the probe. Where this
-//! question is answered, if with what is no answer, the server is in order, and another's answer counts for longer.
+//! The server answers other requests if it has answered another request of the same form since this one began, or if it answers the
+//! probe: a request of the same form with a harmless text. If the probe is refused, the document is not the cause. A refusal that
+//! may concern the key is always followed by the probe. If the server responds to this request, though not with an answer, it
+//! works, and an older answer to another request counts too.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,40 +31,40 @@ use crate::request::{Message, Role};
 use tidemill_base::failure::{Component, Failure, FailureClass};
 use tidemill_base::metrics::METRICS;
 
-/// What the probe says.
+/// The text of the probe. The server's answer to it does not matter.
 const PROBE: &str = "Say yes.";
 
-/// How long a refusal of the probe stands for all questions of its form, before the server is asked again.
+/// For how long a refused probe stops all requests of its form, before the server is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
-/// How long an answer shows that a server, which has answered since, answers others.
+/// How recent another answer must be if the server responds to this request.
 const ANSWERS_FOR: Duration = Duration::from_secs(600);
 
-/// Pauses after which a document that a server fails at, while it answers the probe, is at fault.
+/// The number of pauses after which a document is at fault, if the server fails at it and answers the probe.
 const FAILED_ROUNDS_MAX: u32 = 3;
 
-/// Questions that are remembered as failed at; more than ever wait at a time.
+/// The maximum number of failed requests to remember; more than can ever wait at once.
 const FAILED_QUESTIONS_MAX: usize = 10_000;
 
-/// What is known of questions without an answer.
+/// What is known about requests without an answer.
 #[derive(Debug, Default)]
 pub(super) struct FaultTracker {
-    /// Held while a probe is under way: one tells for all who wait.
+    /// Held during a probe, so that one probe serves all that wait for it.
     turn: tokio::sync::Mutex<()>,
-    /// What came of the last probe of each form.
+    /// The result of the last probe of each form.
     probes: Mutex<HashMap<u64, ProbeResult>>,
-    /// When a question of each form was answered last.
+    /// When a request of each form was last answered.
     answered: Mutex<HashMap<u64, Instant>>,
-    /// How often a question was given up.
+    /// How often all attempts of a request have failed.
     failed: Mutex<HashMap<u64, u32>>,
 }
 
 #[derive(Debug, Clone)]
 struct ProbeResult {
     at: Instant,
-    /// Why the server cannot be asked so; none where it answered.
+    /// Why requests of this form cannot be answered; none if the probe was answered.
     fault: Option<String>,
-    /// Whether the fault stays until somebody mends it.
+    /// Whether the fault stays until an operator fixes it.
     stays: bool,
 }
 
@@ -80,12 +81,12 @@ impl FaultTracker {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why questions of that form are not worth asking now.
+    /// Why requests of this form cannot be answered at present.
     fn known_fault(&self, form: u64) -> Option<String> {
         self.probes().get(&form).filter(|probed| probed.stays && probed.at.elapsed() < REFUSED_FOR)?.fault.clone()
     }
 
-    /// Counts that the question was given up.
+    /// Counts that all attempts of the request have failed.
     fn count(&self, question: u64) -> u32 {
         let mut failed = self.failed();
         if failed.len() >= FAILED_QUESTIONS_MAX {
@@ -98,7 +99,7 @@ impl FaultTracker {
 }
 
 impl RemoteModel {
-    /// One usable reply: sends the question until there is one, or until it is clear whose fault it is that there is none.
+    /// Sends the request until there is a usable reply, or until it is clear why there is none.
     pub(super) async fn reply(&self, question: &ChatRequest<'_>) -> Result<Reply, Failure> {
         let (begun, form) = (Instant::now(), self.form(question));
         if let Some(fault) = self.faults.known_fault(form) {
@@ -111,7 +112,7 @@ impl RemoteModel {
             let known = self.dialect();
             let (outcome, took) = self.attempt_dialects(question, self.patience.total.saturating_sub(spent)).await;
             spent += took;
-            let RetryableFailure { reason, asked, source, .. } = match outcome {
+            let RetryableFailure { reason, requested_wait, source, .. } = match outcome {
                 CallOutcome::Reply(reply) => {
                     self.faults.answered().insert(form, Instant::now());
                     self.faults.failed().remove(&self.digest(question));
@@ -121,26 +122,26 @@ impl RemoteModel {
                     self.faults.answered().insert(form, Instant::now());
                     return Err(poison.into());
                 }
-                CallOutcome::Settings(reason) => return Err(self.transient(&reason)),
+                CallOutcome::SettingsFault(reason) => return Err(self.transient(&reason)),
                 CallOutcome::Refused { status, refusal } => {
                     let failure = self.refused(question, begun, status, &refusal).await;
-                    // The probe may have taught what the document's refusal did not.
+                    // The probe may have led to another dialect, in which the request may be accepted.
                     if !is_relearnt && matches!(failure, Failure::Poison(_)) && self.dialect() != known {
                         is_relearnt = true;
                         continue;
                     }
                     return Err(failure);
                 }
-                CallOutcome::Again(again) => again,
+                CallOutcome::Retry(again) => again,
             };
             attempt += 1;
-            let Some(wait) = self.patience.wait(attempt, asked) else {
-                // The stream comes back sooner than that, and then waits here instead of knocking at once.
+            let Some(wait) = self.patience.wait(attempt, requested_wait) else {
+                // The stream retries sooner than that. Its next request then waits at this gate.
                 self.gate.close(self.patience.longest_wait);
-                let asked = asked.unwrap_or_default().as_secs();
-                return Err(self.transient(&format!("{reason}, and asks for {asked} s without calls")));
+                let asked = requested_wait.unwrap_or_default().as_secs();
+                return Err(self.transient(&format!("{reason}, and requests {asked} s without calls")));
             };
-            if asked.is_some() {
+            if requested_wait.is_some() {
                 self.gate.close(wait);
             }
             if attempt >= self.patience.attempts || spent + wait >= self.patience.total {
@@ -148,13 +149,13 @@ impl RemoteModel {
                 return Err(self.attempts_exhausted(question, begun, &format!("{reason} ({times})"), source).await);
             }
             METRICS.retries.with_label_values(&[Component::Model.as_str()]).inc();
-            tracing::debug!(model = &*self.info.name, attempt, reason, "asking the server again");
+            tracing::debug!(model = &*self.info.name, attempt, reason, "retrying the request to the server");
             tokio::time::sleep(wait).await;
             spent += wait;
         }
     }
 
-    /// Asks in the dialect that is known, and in leaner ones as long as refusals name what they are about.
+    /// Sends the request in the current dialect, and in reduced ones as long as refusals name a parameter.
     async fn attempt_dialects(&self, question: &ChatRequest<'_>, left: Duration) -> (CallOutcome, Duration) {
         let known = self.dialect();
         let mut dialect = known;
@@ -173,14 +174,14 @@ impl RemoteModel {
             }
             break;
         }
-        // A document may be refused in words that name a parameter. Only an answer shows that it was one.
+        // A refusal of a document may happen to name a parameter. Only an answer proves that the parameter was the cause.
         if dialect != known && matches!(outcome, CallOutcome::Reply(_) | CallOutcome::Poison(_)) {
             self.learn(dialect);
         }
         (outcome, spent)
     }
 
-    /// Whose fault a refusal is that names no parameter.
+    /// The failure for a refusal that names no parameter.
     async fn refused(&self, question: &ChatRequest<'_>, begun: Instant, status: StatusCode, refusal: &Refusal) -> Failure {
         let poison = refusal.poison(status);
         if poison.class == FailureClass::TooLong || refusal.is_of_content() {
@@ -195,12 +196,12 @@ impl RemoteModel {
         }
     }
 
-    /// Whether another question of the same form was answered, and not too long ago.
+    /// Whether another request of the same form was answered recently enough.
     fn answers_others(&self, question: &ChatRequest<'_>, is_recent: impl Fn(Instant) -> bool) -> bool {
         self.faults.answered().get(&self.form(question)).is_some_and(|at| is_recent(*at))
     }
 
-    /// Whose fault it is that the question has no answer after all attempts.
+    /// The failure after all attempts: of the server, or of the document.
     async fn attempts_exhausted(&self, question: &ChatRequest<'_>, begun: Instant, reason: &str, source: FaultSource) -> Failure {
         let rounds = match source {
             FaultSource::Server => return self.transient(reason),
@@ -213,10 +214,10 @@ impl RemoteModel {
             return self.transient(reason);
         }
         self.faults.failed().remove(&self.digest(question));
-        Failure::poison(FailureClass::Model, format!("the server answers others, and when asked about this document it {reason}"))
+        Failure::poison(FailureClass::Model, format!("the server answers other requests, but for this document it {reason}"))
     }
 
-    /// Asks the probe in the form of `question`: why the server cannot be asked so, or none where it answers.
+    /// Sends the probe in the form of `question`. Returns why the server cannot answer it; none if it does.
     async fn probe(&self, question: &ChatRequest<'_>) -> Option<String> {
         let (since, form) = (Instant::now(), self.form(question));
         let _turn = self.faults.turn.lock().await;
@@ -227,25 +228,25 @@ impl RemoteModel {
         let (outcome, _) = self.attempt_dialects(&ChatRequest { messages: &messages, ..question.clone() }, self.timeout).await;
         let (fault, stays) = match outcome {
             CallOutcome::Reply(_) | CallOutcome::Poison(_) => (None, false),
-            CallOutcome::Settings(reason) => (Some(reason), true),
+            CallOutcome::SettingsFault(reason) => (Some(reason), true),
             CallOutcome::Refused { status: StatusCode::FORBIDDEN, refusal } => {
                 (Some(self.settings_at_fault(StatusCode::FORBIDDEN, &refusal)), true)
             }
             CallOutcome::Refused { status, refusal } => {
-                let (name, said) = (&self.info.name, refusal.said());
+                let (name, said) = (&self.info.name, refusal.quoted());
                 let reason = format!(
                     "refuses every request of this kind with {status}, whatever its text{said}; correct the task's or the prompt's \
                      parameters, or `models.{name}`"
                 );
                 (Some(reason), true)
             }
-            CallOutcome::Again(again) => (Some(again.reason), false),
+            CallOutcome::Retry(again) => (Some(again.reason), false),
         };
         self.faults.probes().insert(form, ProbeResult { at: Instant::now(), fault: fault.clone(), stays });
         fault
     }
 
-    /// What requests have in common that differ only in what they say.
+    /// A hash over everything in a request except its messages.
     fn form(&self, question: &ChatRequest<'_>) -> u64 {
         let ChatRequest { messages: _, max_tokens, sampling, stop, schema, alternatives } = question;
         let mut hasher = DefaultHasher::new();

@@ -1,10 +1,10 @@
-//! Weighs answers by what a server tells of one answer.
+//! Scores answers by the token probabilities of a single answer.
 //!
-//! A server cannot be asked for the probability of a given answer, only for an answer with the alternatives to each of its tokens. So it is
-//! made to choose, and each answer's probability is read off the tokens up to where it parts from the chosen one, times that of the
-//! alternatives there that go its way. What follows the parting is taken for certain, so an answer that was not chosen comes out a little
-//! too probable; one that no alternative leads to gets [`FLOOR`]. Without alternatives the choice is all there is: it gets nearly
-//! everything, and the others [`FLOOR`].
+//! A server cannot report the probability of a given answer, only that of its own answer with alternatives to each token. So the
+//! model is made to choose one of the answers. Each answer's probability is the product over the tokens up to where it diverges
+//! from the chosen one, times the probability of the alternatives there that match it. Everything after that point is taken as
+//! certain, so answers that were not chosen come out slightly too probable. An answer that no alternative matches gets [`FLOOR`].
+//! Without alternatives, the chosen answer gets nearly all the probability, and the others [`FLOOR`].
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::reply::{Reply, ReplyToken};
 
-/// The least that an answer gets: the logarithm of one in a million.
+/// The lowest score of an answer: the natural logarithm of one in a million.
 const FLOOR: f64 = -13.815_510_557_964_274;
 
-/// The score of an answer of which a server tells nothing.
+/// The score of an answer about which a server reports nothing.
 pub const LEAST_SCORE: f32 = FLOOR as f32;
 
 const FIELD: &str = "label";
@@ -28,14 +28,14 @@ pub(super) fn schema(answers: &[Arc<str>]) -> Value {
     })
 }
 
-/// Tokens that the choice may take: no token is shorter than a byte.
+/// An upper bound for the tokens of the choice: no token is shorter than a byte.
 pub(super) fn max_tokens(answers: &[Arc<str>]) -> usize {
     let longest = answers.iter().map(|answer| json!({FIELD: answer}).to_string().len()).max().unwrap_or(0);
-    // White space is free in JSON, and some servers write it.
+    // Some servers write white space in JSON.
     longest + 16
 }
 
-/// The logarithm of each answer's probability; none where the reply is no choice.
+/// The natural logarithm of each answer's probability; none if the reply is not one of the answers.
 pub(super) fn read(reply: &Reply, answers: &[Arc<str>]) -> Option<Vec<f32>> {
     let choice = ChosenAnswer::read(reply.text(), answers)?;
     let places = reply.places();
@@ -50,10 +50,10 @@ pub(super) fn read(reply: &Reply, answers: &[Arc<str>]) -> Option<Vec<f32>> {
     Some(answers.iter().map(|answer| if *answer == choice.answer { rest as f32 } else { FLOOR as f32 }).collect())
 }
 
-/// The answer that was chosen, and how it stands in the text.
+/// The chosen answer, and its place in the text.
 struct ChosenAnswer {
     answer: Arc<str>,
-    /// The byte at which it begins, where it can be told.
+    /// The byte where it starts, if that can be found.
     start: Option<usize>,
     quoted: bool,
 }
@@ -68,12 +68,12 @@ impl ChosenAnswer {
             let start = colon.and_then(|colon| text[colon..].find(&written).map(|at| colon + at + 1));
             return Some(Self { answer, start, quoted: true });
         }
-        // A server that ignores schemas lets the model answer with the label alone, which is as good.
+        // If the server ignores schemas, the model may answer with the label alone, which is just as good.
         let bare = text.trim();
         Some(Self { answer: find(bare)?, start: Some(text.len() - text.trim_start().len()), quoted: false })
     }
 
-    /// The text had `answer` been chosen, up to where that is certain.
+    /// The text that would have been written for `answer`, as far as it is certain.
     fn written(&self, before: &str, answer: &str) -> Vec<u8> {
         let mut text = before.as_bytes().to_vec();
         if self.quoted {
@@ -85,7 +85,7 @@ impl ChosenAnswer {
     }
 }
 
-/// The logarithm of the probability that the tokens write `wanted`, as far as they tell.
+/// The natural logarithm of the probability that the tokens write `wanted`, as far as they show it.
 fn log_probability(path: &[(std::ops::Range<usize>, &ReplyToken)], wanted: &[u8]) -> f64 {
     let mut sum = 0.0;
     for (place, token) in path {

@@ -1,7 +1,7 @@
-//! Tokens of a model whose tokenizer nobody shows us: an estimate by bytes.
+//! Estimates tokens from bytes for a model whose tokenizer is unknown.
 //!
-//! A token stands for four bytes of ASCII or three of anything else. That is near the truth for prose in most scripts, a little high for
-//! English, and low for tables of numbers and code. The server has the last word on what is too long.
+//! A token is counted as four bytes of ASCII or three of anything else. That is close for prose in most scripts, slightly high for
+//! English, and low for tables of numbers and code. The server decides what is too long.
 
 use std::ops::Range;
 
@@ -11,26 +11,26 @@ use super::reply::Reply;
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
 
-/// Twelfths of a token that a byte counts for.
+/// Twelfths of a token per byte.
 const ASCII: usize = 3;
 const OTHER: usize = 4;
 const TOKEN: usize = 12;
 
-/// Tokens that a message takes besides its content.
+/// Tokens of a message besides its content.
 const MESSAGE: usize = 4;
 
-/// How far an estimate may be off. What is longer than the context even so is not worth sending, and some servers would cut it off without
-/// a word.
+/// The assumed maximum error factor. A prompt that is too long even after dividing by it is not sent: some servers would truncate
+/// it silently.
 const MARGIN: usize = 2;
 
 impl RemoteModel {
-    /// Tokens of the text, estimated.
+    /// The estimated number of tokens of the text.
     pub(crate) fn count(&self, text: &str) -> usize {
         twelfths(text).div_ceil(TOKEN)
     }
 
-    /// Pieces of the text of at most `tokens` tokens by the same estimate, neighbours sharing about `overlap` of them. Pieces begin and end
-    /// at white space where there is any.
+    /// Splits the text into pieces of at most `tokens` estimated tokens. Neighbouring pieces share about `overlap` tokens. Pieces
+    /// start and end at white space if there is any.
     pub(crate) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Vec<Span> {
         let tokens = tokens.max(1);
         let overlap = overlap.min(tokens - 1);
@@ -47,26 +47,26 @@ impl RemoteModel {
         }
     }
 
-    /// Refuses a prompt that no estimate is wrong enough for.
+    /// Refuses a prompt that would be too long even if the estimate were wrong by [`MARGIN`].
     pub(super) fn refuse_oversized(&self, question: &ChatRequest<'_>) -> Result<(), Failure> {
         let (prompt, context) = (self.prompt_tokens(question) as usize, self.info.max_tokens);
         if prompt / MARGIN <= context {
             return Ok(());
         }
         let reason = format!(
-            "the prompt is about {prompt} tokens long and model {:?} takes {context}; shorten the document or the prompt",
+            "the prompt has about {prompt} tokens and model {:?} accepts {context}; shorten the document or the prompt",
             self.info.name
         );
         Err(Failure::poison(FailureClass::TooLong, reason))
     }
 
-    /// Tokens that the server will have read, where it does not say.
+    /// The estimated number of tokens read, for servers that do not report it.
     pub(super) fn prompt_tokens(&self, question: &ChatRequest<'_>) -> u32 {
         let tokens: usize = question.messages.iter().map(|message| MESSAGE + self.count(&message.content)).sum();
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
-    /// Tokens that the server has written, where it does not say.
+    /// The estimated number of tokens generated, for servers that do not report it.
     pub(super) fn completion_tokens(&self, reply: &Reply) -> u32 {
         let tokens = if reply.tokens.is_empty() { self.count(reply.text()) } else { reply.tokens.len() };
         u32::try_from(tokens).unwrap_or(u32::MAX)
@@ -82,19 +82,19 @@ fn twelfths(text: &str) -> usize {
     ASCII * ascii + OTHER * (text.len() - ascii)
 }
 
-/// Bytes of the first piece of `text`: at least one character, unless there is none.
+/// The length of the first piece of `text` in bytes: at least one character, unless the text is empty.
 fn piece(text: &str, tokens: usize) -> usize {
     let Range { end, .. } = within(text.char_indices().map(|(at, c)| at..at + c.len_utf8()), text, tokens);
     if end == text.len() {
         return end;
     }
     let end = end.max(text.chars().next().map_or(0, char::len_utf8));
-    // Far from the end a space is no better than none: the piece would become much shorter than asked.
+    // A space far before the end is not used, because the piece would become much too short.
     let space = text[..end].rfind(char::is_whitespace).filter(|space| *space > end / 2);
     space.unwrap_or(end)
 }
 
-/// Bytes at the end of `text` that `tokens` tokens cover, from a space where there is one.
+/// The length in bytes of the end of `text` that `tokens` tokens cover, starting at a space if there is one.
 fn tail(text: &str, tokens: usize) -> usize {
     let places = text.char_indices().rev().map(|(at, c)| at..at + c.len_utf8());
     let Range { start, .. } = within(places, text, tokens);
@@ -105,7 +105,7 @@ fn tail(text: &str, tokens: usize) -> usize {
     text.len() - space.unwrap_or(start)
 }
 
-/// What the characters at `places`, one after the other, cover together before they weigh more than `tokens`.
+/// The range of the characters at `places`, taken in their order until they exceed `tokens`.
 fn within(places: impl Iterator<Item = Range<usize>>, text: &str, tokens: usize) -> Range<usize> {
     let mut left = tokens.saturating_mul(TOKEN);
     let mut covered: Option<Range<usize>> = None;

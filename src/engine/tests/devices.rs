@@ -12,7 +12,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::fixture::{NAME, bert, encode, start_with, texts, vectors};
 use crate::activity::{Activity, ActivityTracker};
 use crate::batch::TokenBatch;
-use crate::queue::{BatchQueue, QueuedSequence, SequenceGroup};
+use crate::queue::{BatchQueue, SequenceGroup};
+use crate::queued_sequence::QueuedSequence;
 use crate::{Chunking, Engine, EngineStats, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Work};
 use tidemill_base::config::{ComputeDevice, EngineConfig};
 
@@ -27,7 +28,7 @@ fn engine(folder: &Path, devices: usize) -> Engine {
 
 fn stats(engine: &Engine) -> Vec<EngineStats> {
     let devices = engine.inner.devices.iter().enumerate();
-    devices.map(|(place, device)| device.stats(engine.inner.watch.device_time(place))).collect()
+    devices.map(|(place, device)| device.stats(engine.inner.activity.device_time(place))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,7 +85,7 @@ async fn a_device_that_fails_is_named_and_takes_the_engine_with_it() {
     // A sequence longer than the position table is what `run` never lets through.
     let broken: Arc<[u32]> = vec![1; 1000].into();
     let failure =
-        engine.rows(&[(0, broken)], engine.inner.watch.begin_preparation()).await.expect_err("a row of a broken sequence");
+        engine.rows(&[(0, broken)], engine.inner.activity.begin_preparation()).await.expect_err("a row of a broken sequence");
     let failed: Vec<usize> = (0..2).filter(|place| engine.inner.devices[*place].health().is_err()).collect();
     let [place] = failed[..] else { panic!("devices {failed:?} failed of one broken sequence") };
     let health = engine.health().unwrap_err();
@@ -107,7 +108,7 @@ async fn every_moment_of_a_device_is_busy_or_idle_for_one_cause() {
     let started = Instant::now();
     tokio::time::sleep(PAUSE).await;
     vectors(&engine, &texts()).await;
-    let preparing = engine.inner.watch.begin_preparation();
+    let preparing = engine.inner.activity.begin_preparation();
     tokio::time::sleep(PAUSE).await;
     drop(preparing);
     let least = started.elapsed();
@@ -121,7 +122,7 @@ async fn every_moment_of_a_device_is_busy_or_idle_for_one_cause() {
 
 /// Sequences of these lengths of one model.
 fn part(model: usize, lengths: &[usize]) -> SequenceGroup {
-    let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+    let permit = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     let (reply, received) = unbounded_channel();
     // The one who waits for the rows stays.
     std::mem::forget(received);
@@ -129,7 +130,7 @@ fn part(model: usize, lengths: &[usize]) -> SequenceGroup {
         ids: vec![1; *length].into(),
         index,
         reply: reply.clone(),
-        room: room.clone(),
+        permit: permit.clone(),
     };
     let waiting: VecDeque<QueuedSequence> = lengths.iter().enumerate().map(wait).collect();
     SequenceGroup { model, priority: Priority::Live, waiting }
@@ -137,36 +138,36 @@ fn part(model: usize, lengths: &[usize]) -> SequenceGroup {
 
 #[test]
 fn what_waits_in_the_queue_is_told_from_what_is_not_there() {
-    let watch = ActivityTracker::new(["cpu"]);
-    let queue = BatchQueue::new(watch.clone());
+    let activity = ActivityTracker::new(["cpu"]);
+    let queue = BatchQueue::new(activity.clone());
     let pause = || std::thread::sleep(PAUSE);
     pause();
-    let idle = watch.device_time(0).idle;
+    let idle = activity.device_time(0).idle;
     assert!(idle.no_work >= PAUSE && idle.forming.is_zero(), "{idle:?}");
     queue.push(part(0, &[5, 5]));
     pause();
-    assert!(watch.device_time(0).idle.forming >= PAUSE, "a batch could be formed and is not");
-    let no_work = watch.device_time(0).idle.no_work;
+    assert!(activity.device_time(0).idle.forming >= PAUSE, "a batch could be formed and is not");
+    let no_work = activity.device_time(0).idle.no_work;
     queue.take(0, &[100]).expect("a batch");
     pause();
-    assert!(watch.device_time(0).idle.forming >= 2 * PAUSE, "a batch is ready and is not taken");
-    watch.batch_taken(0);
-    watch.switch_to(0, Activity::Computing);
+    assert!(activity.device_time(0).idle.forming >= 2 * PAUSE, "a batch is ready and is not taken");
+    activity.batch_taken(0);
+    activity.switch_to(0, Activity::Computing);
     pause();
-    watch.switch_to(0, Activity::Answering);
+    activity.switch_to(0, Activity::Answering);
     pause();
-    watch.switch_to(0, Activity::Waiting);
-    let spent = watch.device_time(0);
+    activity.switch_to(0, Activity::Waiting);
+    let spent = activity.device_time(0);
     assert!(spent.busy >= PAUSE && spent.idle.answering >= PAUSE, "{spent:?}");
     assert!(spent.idle.tokenizing.is_zero(), "{spent:?}");
     pause();
-    assert!(watch.device_time(0).idle.no_work >= no_work + PAUSE, "the queue is empty again");
+    assert!(activity.device_time(0).idle.no_work >= no_work + PAUSE, "the queue is empty again");
 }
 
 #[test]
 fn each_model_s_batches_keep_to_its_own_budget() {
-    let watch = ActivityTracker::new(["cpu"]);
-    let queue = BatchQueue::new(watch.clone());
+    let activity = ActivityTracker::new(["cpu"]);
+    let queue = BatchQueue::new(activity.clone());
     queue.push(part(0, &[4, 4, 4, 4]));
     queue.push(part(1, &[4, 4, 4, 4]));
     let mut taken = Vec::new();
@@ -208,15 +209,15 @@ fn small_parts_get_half_of_a_batch_at_most_while_others_wait() {
 
 #[test]
 fn a_device_that_computes_leaves_the_batch_to_one_that_waits() {
-    let watch = ActivityTracker::new(["left", "right"]);
-    let queue = Arc::new(BatchQueue::new(watch.clone()));
-    watch.switch_to(0, Activity::Computing);
+    let activity = ActivityTracker::new(["left", "right"]);
+    let queue = Arc::new(BatchQueue::new(activity.clone()));
+    activity.switch_to(0, Activity::Computing);
     let ahead = {
-        let (queue, watch) = (queue.clone(), watch.clone());
+        let (queue, activity) = (queue.clone(), activity.clone());
         std::thread::spawn(move || {
             let batch = queue.take(0, &[8]).expect("a batch");
             // By now the other one has its own.
-            (batch.tokens(), watch.should_yield(0))
+            (batch.tokens(), activity.should_yield(0))
         })
     };
     queue.push(part(0, &[8, 8]));

@@ -120,7 +120,7 @@ async fn pooling_is_read_where_the_modules_say_and_as_the_library_writes_it() {
     assert_close("moved", &encoded(&engine(&bert(), &moved), "the mill").await, &first, 1e-6);
     let word = [modules("1_Pooling", "", &KINDS), ("1_Pooling/config.json", json!({"pooling_mode": "cls"}))];
     assert_close("one word", &encoded(&engine(&bert(), &word), "the mill").await, &first, 1e-6);
-    refused(&bert(), &[modules("3_Pooling", "", &KINDS)], &["modules.json", "3_Pooling", "is not there"]);
+    refused(&bert(), &[modules("3_Pooling", "", &KINDS)], &["modules.json", "3_Pooling", "does not exist"]);
     refused(&bert(), &[modules("../1_Pooling", "", &KINDS)], &["modules.json", "../1_Pooling"]);
     refused(&bert(), &[modules("1_Pooling", "", &["Transformer"])], &["modules.json", "lists Transformer"]);
 }

@@ -208,7 +208,7 @@ async fn one_bad_request_fails_alone_and_says_why() {
         assert_eq!(poison.class, class, "{}", poison.reason);
     }
     let Err(Failure::Poison(Poison { reason, .. })) = &answers[2] else { panic!("expected poison") };
-    assert!(reason.contains("500 may follow") && reason.contains("takes 512"), "{reason}");
+    assert!(reason.contains("500 may follow") && reason.contains("accepts 512"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,11 +252,11 @@ async fn encoders_and_generators_share_the_device() {
 #[tokio::test]
 async fn dropped_calls_leave_the_device_and_give_their_room_back() {
     let engine = engine("llama");
-    let room = engine.inner.job_room.free();
+    let room = engine.inner.generator_capacity.free();
     let call = engine.run((0..100).map(|i| request(generate(&format!("document {i}"), 400))).collect());
     assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err(), "the call was done before it was dropped");
     let deadline = Instant::now() + Duration::from_secs(5);
-    while engine.inner.job_room.free() < room {
+    while engine.inner.generator_capacity.free() < room {
         assert!(Instant::now() < deadline, "a call that went away keeps its room");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -271,7 +271,10 @@ async fn a_panic_in_a_step_reaches_every_caller_and_health() {
     let mut plan = crate::call_plan::CallPlan::make(&models, &asked);
     // A token that the model does not have is what no tokenizer gives.
     plan.jobs[0].1.prompt = vec![1_000_000].into();
-    engine.generate(plan.jobs, engine.inner.watch.begin_preparation()).await.expect_err("an answer from a device that panicked");
+    engine
+        .generate(plan.jobs, engine.inner.activity.begin_preparation())
+        .await
+        .expect_err("an answer from a device that panicked");
     engine.health().unwrap_err();
     let refused = tokio::time::timeout(Duration::from_secs(5), engine.run(asked.to_vec())).await;
     assert!(refused.expect("a call after the panic hangs").is_err());

@@ -136,7 +136,7 @@ fn parts_for_other_tasks_and_counters_are_left_out() {
 #[test]
 fn tokenizer_of_another_model_is_refused() {
     let error = error(bert(), |folder| edit(&folder.join("config.json"), |config| config["vocab_size"] = json!(20)));
-    assert_says(&error, &["tokenizer.json", "20 word vectors", "different models"]);
+    assert_says(&error, &["tokenizer.json", "20 word vectors", "from the same model"]);
 }
 
 #[test]

@@ -138,8 +138,10 @@ async fn panic_on_the_device_reaches_every_caller_and_health() {
     engine.health().unwrap();
     // A sequence longer than the position table is what `run` never lets through.
     let broken: Arc<[u32]> = vec![1; 1000].into();
-    let transient =
-        engine.rows(&[(0, broken)], engine.inner.watch.begin_preparation()).await.expect_err("a row from a device that panicked");
+    let transient = engine
+        .rows(&[(0, broken)], engine.inner.activity.begin_preparation())
+        .await
+        .expect_err("a row from a device that panicked");
     assert_eq!(transient.component, Component::Model);
     assert_eq!(engine.health().unwrap_err().component, Component::Model);
     let refused = tokio::time::timeout(Duration::from_secs(5), engine.run(vec![encode(&["x"], Chunking::Truncate)])).await;
@@ -165,12 +167,16 @@ async fn dropping_the_last_engine_frees_the_models() {
 #[tokio::test]
 async fn dropped_calls_give_their_room_back() {
     let engine = bert().engine();
-    let room = engine.inner.room.free();
+    let room = engine.inner.encoder_capacity.free();
     let call = engine.run(texts().iter().map(|text| encode(&[text], Chunking::Truncate)).collect());
     let _ = tokio::time::timeout(Duration::from_millis(1), call).await;
     let deadline = Instant::now() + Duration::from_secs(5);
-    while engine.inner.room.free() < room {
-        assert!(Instant::now() < deadline, "a call that went away keeps {} tokens of room", room - engine.inner.room.free());
+    while engine.inner.encoder_capacity.free() < room {
+        assert!(
+            Instant::now() < deadline,
+            "a call that went away keeps {} tokens of room",
+            room - engine.inner.encoder_capacity.free()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,19 +1,20 @@
-//! When a cron expression comes true on the clocks of a zone.
+//! The times of a cron expression in a time zone, including the days on which its clocks change.
 //!
-//! | clocks go | fields name the hour, `30 2 * * *` | the hour is `*`, `*/30 * * * *` |
+//! | clocks are set | a time with a given hour, `30 2 * * *`, fires | a time with hour `*`, `*/30 * * * *`, fires |
 //! |---|---|---|
-//! | forward over the time | once, right after the gap | not: there is no such time, and the next one is as near as ever |
-//! | back over the time | once, at the first of the two | at both: no hour is left out |
+//! | forward over the time | once, right after the gap | not: the time does not exist, and the next one follows as usual |
+//! | back over the time | once, at the first of the two | at both, so that no hour is left out |
 //!
-//! The library looks at one time after the other in the zone itself, which leaves out what a gap swallows and repeats what a fold
-//! repeats. So it is asked about clocks that never change, and what they show is looked up in the zone.
+//! The cron library walks through the times of the zone itself: it skips times in a gap and repeats times in a fold. For
+//! expressions with a given hour it is therefore used in UTC, where clocks never change, and the times that it returns are looked
+//! up in the zone.
 
 use cronexpr::{Crontab, parse_crontab};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
-/// A cron expression on the clocks of a zone.
+/// A cron expression in a time zone.
 #[derive(Debug, Clone)]
 pub(super) struct CronClock {
     zone: TimeZone,
@@ -21,11 +22,11 @@ pub(super) struct CronClock {
     every_hour: bool,
 }
 
-/// The expression on clocks that never change, and on the zone's own.
+/// The expression in UTC, and in the zone.
 #[derive(Debug, Clone)]
 struct ZonedCrontab {
-    steady: Crontab,
-    own: Crontab,
+    utc: Crontab,
+    zoned: Crontab,
 }
 
 const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
@@ -34,11 +35,13 @@ impl CronClock {
     /// Reads the expression.
     ///
     /// # Errors
-    /// The key, what is wrong with it and the mend.
+    /// One sentence: the key, what is wrong with it, and how to fix it.
     pub(super) fn new(cron: &str, time_zone: &str) -> Result<Self, String> {
         let zone = TimeZone::get(time_zone).map_err(|_| match jiff::tz::db().is_definitively_empty() {
-            true => format!("`time_zone` is `{time_zone}`, but this machine knows none; install tzdata, or write `UTC`"),
-            false => format!("`time_zone` is `{time_zone}`, which is no time zone; write a name such as `Asia/Seoul` or `UTC`"),
+            true => format!("`time_zone` is `{time_zone}`, but this machine has no time zones; install tzdata, or write `UTC`"),
+            false => {
+                format!("`time_zone` is `{time_zone}`, which is not a time zone; write a name such as `Asia/Seoul` or `UTC`")
+            }
         })?;
         let fields: Vec<&str> = cron.split_ascii_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields[..] else {
@@ -47,16 +50,16 @@ impl CronClock {
         };
         if weekday.split(',').any(|item| item.ends_with(['L', 'l'])) {
             let message =
-                format!("`cron` is `{cron}`: the last weekday of a month cannot be said; write a day of month, or `5#4`");
+                format!("`cron` is `{cron}`: the last weekday of a month is not supported; write a day of month, or `5#4`");
             return Err(message);
         }
         let read = |fields: [&str; 5]| {
             let table = |zone: &str| parse_crontab(&format!("{} {zone}", fields.join(" ")));
-            let own = table(time_zone).map_err(|error| fault(cron, &error))?;
-            table("UTC").map(|steady| ZonedCrontab { steady, own }).map_err(|error| fault(cron, &error))
+            let zoned = table(time_zone).map_err(|error| message(cron, &error))?;
+            table("UTC").map(|utc| ZonedCrontab { utc, zoned }).map_err(|error| message(cron, &error))
         };
         let mut tables = vec![read([minute, hour, day, month, weekday])?];
-        // To the library, December has no last day.
+        // The library finds no last day of December.
         if day.split(',').any(|item| item == "L") && holds_december(month) {
             let days: Vec<&str> = day.split(',').map(|item| if item == "L" { "31" } else { item }).collect();
             tables.push(read([minute, hour, &days.join(","), "12", weekday])?);
@@ -64,38 +67,37 @@ impl CronClock {
         Ok(Self { zone, tables, every_hour: hour == "*" })
     }
 
-    /// The zone.
     pub(super) fn zone(&self) -> &TimeZone {
         &self.zone
     }
 
-    /// The first time after `time`, where there is one within the next years.
+    /// The first time after `time`, if there is one within the years that the library searches.
     pub(super) fn next_after(&self, time: Timestamp) -> Option<Timestamp> {
         self.tables.iter().filter_map(|table| self.next_of(table, time)).min()
     }
 
     fn next_of(&self, table: &ZonedCrontab, time: Timestamp) -> Option<Timestamp> {
         if self.every_hour {
-            return table.own.find_next(time).ok().map(|time| time.timestamp());
+            return table.zoned.find_next(time).ok().map(|time| time.timestamp());
         }
         let mut shown = time.to_zoned(self.zone.clone()).datetime();
         loop {
-            let steady = shown.to_zoned(TimeZone::UTC).ok()?.timestamp();
-            shown = table.steady.find_next(steady).ok()?.datetime();
-            // In the second of two equal hours, its times have come already.
+            let utc = shown.to_zoned(TimeZone::UTC).ok()?.timestamp();
+            shown = table.utc.find_next(utc).ok()?.datetime();
+            // In the second of two equal hours, the times of the first have fired already.
             if let Some(time) = self.first(shown).filter(|first| *first > time) {
                 return Some(time);
             }
         }
     }
 
-    /// When the zone's clocks first show that time, or would have.
+    /// When the zone's clocks first show this time; for a time in a gap, the end of the gap.
     fn first(&self, shown: DateTime) -> Option<Timestamp> {
         match self.zone.to_ambiguous_timestamp(shown).offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(shown).ok(),
             AmbiguousOffset::Fold { before, .. } => before.to_timestamp(shown).ok(),
             AmbiguousOffset::Gap { after, .. } => {
-                // Read with the offset to come, a time that is left out lies before the change.
+                // With the offset after the change, a time in the gap lies before the change.
                 let before_the_change = after.to_timestamp(shown).ok()?;
                 self.zone.following(before_the_change).next().map(|change| change.timestamp())
             }
@@ -109,8 +111,8 @@ fn holds_december(month: &str) -> bool {
         .is_ok_and(|holds| holds)
 }
 
-/// The library draws an arrow under the place; its last line says what is wrong there.
-fn fault(cron: &str, error: &cronexpr::Error) -> String {
+/// The library's message, of which only the last line says what is wrong; the other lines draw an arrow under the place.
+fn message(cron: &str, error: &cronexpr::Error) -> String {
     let text = error.to_string();
     let reason = text.lines().last().unwrap_or_default().trim_start().trim_start_matches('^').trim();
     format!("`cron` is `{cron}`: {reason}; its fields are {}", FIELDS.join(", "))
@@ -206,8 +208,8 @@ mod tests {
             (("0 3 * * * *", "UTC"), "has 6 fields"),
             (("61 * * * *", "UTC"), "found 61"),
             (("0 3 * * MOO", "UTC"), "`cron` is `0 3 * * MOO`: "),
-            (("0 3 * * 5L", "UTC"), "the last weekday of a month cannot be said"),
-            (("0 3 * * *", "Asia/Soul"), "`time_zone` is `Asia/Soul`, which is no time zone"),
+            (("0 3 * * 5L", "UTC"), "the last weekday of a month is not supported"),
+            (("0 3 * * *", "Asia/Soul"), "`time_zone` is `Asia/Soul`, which is not a time zone"),
         ];
         for ((cron, zone), expected) in cases {
             let found = CronClock::new(cron, zone).unwrap_err();

@@ -1,8 +1,8 @@
-//! What becomes of the times that have come. Nothing here reads a clock or a database.
+//! Decides which times of a schedule fire. Nothing here reads a clock or a database.
 //!
-//! | the time | becomes |
+//! | the time | is |
 //! |---|---|
-//! | came with a later one at once, for nobody was there to decide it | missed: only the latest is caught up |
+//! | is decided together with a later one, because no coordinator was running | missed: only the latest time is caught up |
 //! | came longer ago than `catch_up` | missed |
 //! | comes while a job of the schedule is open, with `overlap: skip` | skipped |
 //! | any other | fired |
@@ -12,40 +12,39 @@ use jiff::Timestamp;
 use super::Schedule;
 use crate::config::OverlapPolicy;
 
-/// What becomes of one time.
+/// A time of a schedule, and what is done at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FiringDecision {
-    /// The time.
+pub(in crate::jobs) struct FiringDecision {
     pub time: Timestamp,
-    /// What becomes of it.
     pub action: FiringAction,
 }
 
-/// What becomes of a time.
+/// What is done at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FiringAction {
-    /// Its job is asked for, and these are cancelled.
+pub(in crate::jobs) enum FiringAction {
+    /// Its job is submitted.
     Fire {
-        /// Open jobs of earlier times.
+        /// Open jobs of earlier times, which are cancelled.
         cancel: Vec<String>,
     },
-    /// There is no job, by the schedule's own policy.
+    /// No job, because of the schedule's overlap policy; with the reason.
     Skip(String),
-    /// There is no job, for nobody was there.
+    /// No job, because no coordinator was running; with the reason.
     Miss(String),
 }
 
-/// Times decided in one go: a transaction writes them all.
+/// Times decided at once, because one transaction writes all of them.
 const AT_A_TIME: usize = 500;
 
-/// Decides times after `decided_to` that have come by `now`, the earliest first. `open` are jobs of the schedule that have not ended.
-pub(super) fn decide(schedule: &Schedule, decided_to: Timestamp, now: Timestamp, open: &[&str]) -> Vec<FiringDecision> {
+/// Decides the times after `decided_to` that have come by `now`, the earliest first. `open` are jobs of the schedule that have not
+/// ended.
+pub(in crate::jobs) fn decide(schedule: &Schedule, decided_to: Timestamp, now: Timestamp, open: &[&str]) -> Vec<FiringDecision> {
     let mut decisions: Vec<FiringDecision> = Vec::new();
     let mut time = decided_to;
     while let Some(next) = schedule.next_after(time).filter(|next| *next <= now && schedule.start_of(*next) <= now) {
         time = next;
         if let Some(earlier) = decisions.last_mut() {
-            let reason = format!("nobody was there to fire it before the next one, at {next}");
+            let reason = format!("no coordinator was running to fire it before the next time, {next}");
             earlier.action = FiringAction::Miss(reason);
         }
         if decisions.len() == AT_A_TIME {
@@ -54,15 +53,15 @@ pub(super) fn decide(schedule: &Schedule, decided_to: Timestamp, now: Timestamp,
         decisions.push(FiringDecision { time, action: FiringAction::Fire { cancel: Vec::new() } });
     }
     if let Some(latest) = decisions.last_mut() {
-        latest.action = verdict(schedule, latest.time, now, open);
+        latest.action = action(schedule, latest.time, now, open);
     }
     decisions
 }
 
-fn verdict(schedule: &Schedule, time: Timestamp, now: Timestamp, open: &[&str]) -> FiringAction {
+fn action(schedule: &Schedule, time: Timestamp, now: Timestamp, open: &[&str]) -> FiringAction {
     let late = now.duration_since(schedule.start_of(time));
     if late > schedule.catch_up {
-        return FiringAction::Miss(format!("nobody was there to fire it within {:#} of its start", schedule.catch_up));
+        return FiringAction::Miss(format!("no coordinator was running to fire it within {:#} of its start", schedule.catch_up));
     }
     match (schedule.overlap, open) {
         (OverlapPolicy::Skip, [first, ..]) => FiringAction::Skip(format!("job {first} was still open")),
@@ -99,8 +98,8 @@ mod tests {
         let hourly = schedule("cron: 0 * * * *");
         let found = shown(&decide(&hourly, time("10:00:00"), time("13:30:00"), &[]));
         let expected = [
-            "2026-11-21T11:00:00Z miss: nobody was there to fire it before the next one, at 2026-11-21T12:00:00Z",
-            "2026-11-21T12:00:00Z miss: nobody was there to fire it before the next one, at 2026-11-21T13:00:00Z",
+            "2026-11-21T11:00:00Z miss: no coordinator was running to fire it before the next time, 2026-11-21T12:00:00Z",
+            "2026-11-21T12:00:00Z miss: no coordinator was running to fire it before the next time, 2026-11-21T13:00:00Z",
             "2026-11-21T13:00:00Z fire",
         ];
         assert_eq!(found, expected);
@@ -111,7 +110,7 @@ mod tests {
         let strict = schedule("cron: 0 3 * * *\ncatch_up: 6h");
         assert_eq!(shown(&decide(&strict, time("02:00:00"), time("09:00:00"), &[])), ["2026-11-21T03:00:00Z fire"]);
         let found = shown(&decide(&strict, time("02:00:00"), time("09:00:01"), &[]));
-        assert_eq!(found, ["2026-11-21T03:00:00Z miss: nobody was there to fire it within 6h of its start"]);
+        assert_eq!(found, ["2026-11-21T03:00:00Z miss: no coordinator was running to fire it within 6h of its start"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn all(text: &str) -> Result<Vec<Schedule>, String> {
     Schedule::all(&config(), &[definition]).map_err(|error| error.to_string())
 }
 
-/// The schedule `news.nightly`, of a job that runs the pipeline again unless the text says another.
+/// The schedule `news.nightly`. Its job is a `rerun` unless the text has another.
 pub(super) fn schedule(text: &str) -> Schedule {
     let text = if text.contains("job:") { text.to_owned() } else { format!("{text}\njob: {{ kind: rerun }}") };
     all(&text).expect("the schedule is one").remove(0)
@@ -76,10 +76,10 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         (with("jitter: soon"), "p.yaml:8:5: schedule `nightly`: `jitter` is `soon`; write a duration"),
         (with("jitter: -2m"), "`jitter` is `-2m`"),
         (with("catch_up: 0s"), "`catch_up` is less than a minute"),
-        (with("time_zone: Asia/Soul"), "`time_zone` is `Asia/Soul`, which is no time zone"),
-        (with("pipeline: news"), "`pipeline` is this file's; remove the key"),
+        (with("time_zone: Asia/Soul"), "`time_zone` is `Asia/Soul`, which is not a time zone"),
+        (with("pipeline: news"), "`pipeline` is always the pipeline of this file; remove the key"),
         ("cron: 0 3 * *\njob: { kind: rerun }".to_owned(), "`cron` is `0 3 * *`, which has 4 fields"),
-        ("cron: 0 0 30 2 *\njob: { kind: rerun }".to_owned(), "which never comes"),
+        ("cron: 0 0 30 2 *\njob: { kind: rerun }".to_owned(), "which never occurs"),
         ("cron: 0 3 * * *\njob: { kind: rerunn }".to_owned(), "did you mean `rerun`?"),
         (
             "cron: 0 3 * * *\njob: { kind: rerun, tasks: [topik] }".to_owned(),
@@ -88,14 +88,14 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         ("cron: 0 3 * * *\njob: { kind: reembed, budget: { cost: 3 } }".to_owned(), "needs a price"),
         (
             "cron: 0 3 * * *\njob: { kind: backfill, dataset: archiv }".to_owned(),
-            "its job: the configuration names no dataset `archiv`; did you mean `archive`?",
+            "its job: dataset `archiv` is not configured; did you mean `archive`?",
         ),
         (backfill("sample: 0"), "`sample` is 0"),
         (backfill("prefix: 'a/{dat}'"), "`{dat}`; did you mean `date`?"),
         (backfill("prefix: 'a/{date'"), "a `{` is not closed"),
         (backfill("prefix: '../{date}'"), "holds `.` or `..`"),
-        (backfill("id: x"), "its job has `id`; remove it: each time gives it one"),
-        (backfill("deadline: 2026-01-01"), "its job has `deadline`"),
+        (backfill("id: x"), "its job has the key `id`; remove it: each time has an id of its own"),
+        (backfill("deadline: 2026-01-01"), "its job has the key `deadline`"),
     ];
     for (text, expected) in cases {
         let error = all(&text).expect_err(&text);
@@ -124,7 +124,7 @@ fn an_operators_schedule_names_its_pipeline() {
         (text.replace("pipeline = \"news\"\n", ""), "`schedules.weekly`: `pipeline` is missing"),
         (text.replace("time_zone", "timezone"), "unknown setting `timezone` in `schedules.weekly`; did you mean `time_zone`?"),
         (text.replace("cron = \"0 3 * * MON\"\n", ""), "lacks `cron`"),
-        (text.replace("weekly", "Weekly"), "`Weekly` is no name of a schedule"),
+        (text.replace("weekly", "Weekly"), "`Weekly` is not a schedule name"),
         (text.replace("MON", "MOON"), "`cron` is `0 3 * * MOON`: "),
     ];
     for (text, expected) in cases {
@@ -141,7 +141,7 @@ fn starts_are_spread_and_stay_before_the_next_time() {
     for _ in 0..200 {
         at = close.next_after(at).unwrap();
         let start = close.start_of(at);
-        assert_eq!(start, close.start_of(at), "the same for whoever asks");
+        assert_eq!(start, close.start_of(at), "the same on every call");
         let delay = start.duration_since(at);
         assert!(!delay.is_negative() && delay < SignedDuration::from_mins(1), "{delay:#}");
         seconds.insert(delay.as_secs());

@@ -63,7 +63,7 @@ fn no_string_of_a_job_holds_a_control_character() {
     ] {
         let text = format!(r#"{{"version":1,"id":"a","kind":"{kind}","{key}":{value}}}"#);
         assert!(
-            error(&text).starts_with(&format!("`{key}` is ")) && error(&text).contains("which holds U+00"),
+            error(&text).starts_with(&format!("`{key}` is ")) && error(&text).contains("which contains U+00"),
             "{text}: {}",
             error(&text)
         );
@@ -75,9 +75,12 @@ fn no_string_of_a_job_holds_a_control_character() {
 #[test]
 fn ids_of_schedules_are_refused_from_callers_and_read_from_the_ledger() {
     let text = r#"{"version":1,"id":"news.nightly@20261121T030000Z","kind":"reembed","pipeline":"news"}"#;
-    assert!(JobSpec::asked(text.as_bytes(), None).unwrap_err().0.contains("those of schedules"));
+    assert!(JobSpec::parse_request(text.as_bytes(), None).unwrap_err().0.contains("reserved for schedules"));
     let nameless = r#"{"version":1,"kind":"reembed","pipeline":"news"}"#;
-    assert!(JobSpec::asked(nameless.as_bytes(), Some("news.nightly@20261121T030000Z")).is_err(), "a header gives the id, too");
+    assert!(
+        JobSpec::parse_request(nameless.as_bytes(), Some("news.nightly@20261121T030000Z")).is_err(),
+        "a header gives the id, too"
+    );
     assert!(JobSpec::parse(text.as_bytes(), None).is_ok());
 }
 

@@ -1,7 +1,13 @@
+use std::time::Duration;
+
 use super::*;
 use crate::document::Format;
 use crate::failure::{FailureClass, Tolerance};
 use crate::pipeline::example::{Expectation, TaskExpectation};
+
+mod copy;
+mod leads;
+mod recommendations;
 
 const HEAD: &str = "version: 1\nname: test\nsource: { topic: docs }\n";
 
@@ -100,7 +106,7 @@ fn a_wrong_type_or_value_is_named_with_its_place() {
         "p.yaml:1:10: version 2 is unknown",
     );
     refused("name: x\nsource: { topic: t }\ntasks: {}", "the key `version` is missing");
-    refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` stands twice");
+    refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` occurs twice");
     refused("version: 1\nname: [", "p.yaml:");
     refused("", "");
 }
@@ -123,10 +129,10 @@ fn what_stops_a_pipeline_is_bounded() {
 fn names_have_a_form() {
     refused(
         "version: 1\nname: No Good\nsource: { topic: t }\ntasks: { a: { render: { template: x } } }",
-        "p.yaml:2:7: `No Good` is no pipeline name",
+        "p.yaml:2:7: `No Good` is not a pipeline name",
     );
     for name in ["Upper", "1a", "a-b", "document", "dead_letter", "'a b'"] {
-        refused(&with_tasks(&format!("  {name}: {{ render: {{ template: x }} }}")), "is no task name");
+        refused(&with_tasks(&format!("  {name}: {{ render: {{ template: x }} }}")), "is not a task name");
     }
     refused(&with_tasks("  a: { render: { template: x } }\n  a: { render: { template: y } }"), "`a`");
 }
@@ -135,7 +141,7 @@ fn names_have_a_form() {
 fn a_task_has_exactly_one_kind() {
     refused(
         &with_tasks("  a: { when: 'true' }"),
-        "task `a` says no kind: write one of classify, embed, summarize, render, extract, write, retrieve, answer, interact, compose, score",
+        "task `a` has no kind: write one of classify, embed, summarize, render, extract, write, retrieve, answer, interact, compose, score",
     );
     refused(&with_tasks("  a: { render: { template: x }, embed: { model: m } }"), "is both `embed` and `render`");
     refused(&format!("{HEAD}tasks: {{}}"), "the pipeline has no tasks");
@@ -156,7 +162,7 @@ fn cycles_are_named() {
 fn unknown_names_are_found_wherever_they_stand() {
     refused(
         &with_tasks("  topic: { render: { template: x } }\n  b: { render: { template: x }, needs: [topik] }"),
-        "task `b` needs `topik`, which is no task; did you mean `topic`?",
+        "task `b` needs `topik`, which is not a task; did you mean `topic`?",
     );
     refused(&with_tasks("  b: { render: { template: '{{ nothing.text }}' } }"), "the template of task `b` reads `nothing`");
     refused(&with_tasks("  b: { render: { template: x }, when: nothing }"), "the condition of task `b` reads `nothing`");
@@ -166,7 +172,7 @@ fn unknown_names_are_found_wherever_they_stand() {
     );
     refused(
         &with_tasks("  b: { render: { template: x }, when: 'document.tokens > 5' }"),
-        "no task has a model to count them with",
+        "no task has a model to count tokens with",
     );
 }
 
@@ -197,9 +203,9 @@ fn bad_templates_and_numbers_are_found_before_any_record() {
 fn examples_are_checked_against_the_tasks() {
     let example = |example: &str| format!("{HEAD}tasks: {{ a: {{ render: {{ template: x }} }} }}\nexamples:\n  - {example}");
     refused(&example("{ document: {}, raw: x, expect: { a: skipped } }"), "either `document` or `raw`");
-    refused(&example("{ document: {}, expect: { b: skipped } }"), "`b`, which is no task");
-    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "`missing` is no class of dead letters");
-    refused(&example("{ document: {}, expect: { a: skiped } }"), "`skiped` is no expectation");
+    refused(&example("{ document: {}, expect: { b: skipped } }"), "`b`, which is not a task");
+    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "`missing` is not a class of dead letters");
+    refused(&example("{ document: {}, expect: { a: skiped } }"), "`skiped` is not an expectation");
     refused(&example("{ document: {}, expect: { a: { lable: x } } }"), "unknown key `lable`; did you mean `label`?");
     refused(&example("{ document: {}, expect: {} }"), "the example expects nothing");
 }
@@ -239,8 +245,8 @@ fn faults_of_prompts_and_schemas_are_found_before_any_record() {
     says(&[], write, "p.yaml:5:8: task `seo` has a bad prompt: ");
     says(&[], write, "seo.md: no such file");
     says(&[("seo.md", "---\nname: a\nstop: x\n---\nx")], write, "seo.md:3:1: unknown key `stop`");
-    says(&[("seo.md", "---\nname: a\n---\n{{ item }}")], write, "the template of task `seo` reads `item`, which is no task");
-    says(&[SEO], write, "reads `facts`, which is no task");
+    says(&[("seo.md", "---\nname: a\n---\n{{ item }}")], write, "the template of task `seo` reads `item`, which is not a task");
+    says(&[SEO], write, "reads `facts`, which is not a task");
     says(&[], "  a: { extract: { model: m } }", "task `a` has no `schema`");
     says(
         &[],
@@ -250,11 +256,11 @@ fn faults_of_prompts_and_schemas_are_found_before_any_record() {
     says(
         &[("s.json", "{\n\"type\": 3\n")],
         "  a: { extract: { model: m, schema: s.json } }",
-        "s.json:3:0: the schema is no JSON",
+        "s.json:3:0: the schema is not valid JSON",
     );
     says(&[], "  a: { summarize: { model: m, max_tokens: 9 } }", "add `mode: abstractive`");
     says(&[], "  a: { summarize: { model: m, mode: abstract } }", "unknown value `abstract`; did you mean `abstractive`?");
-    says(&[], "  a: { summarize: { model: m, mode: abstractive, diversity: 0.5 } }", "leave it out of `mode: abstractive`");
+    says(&[], "  a: { summarize: { model: m, mode: abstractive, diversity: 0.5 } }", "remove it or `mode: abstractive`");
     says(&[], "  a: { classify: { model: m, prompt: nowhere.md, labels: { a: x, b: y } } }", "nowhere.md: no such file");
 }
 
@@ -275,8 +281,8 @@ fn models_and_datasets_must_be_configured() {
     assert_eq!(
         problems,
         [
-            "p.yaml:5:6: task `v` names model `minlm`, which the configuration does not; did you mean `minilm`?",
-            "p.yaml:6:30: the Parquet sink names dataset `result`, which the configuration does not; did you mean `results`?"
+            "p.yaml:5:6: task `v` names model `minlm`, which is not configured; did you mean `minilm`?",
+            "p.yaml:6:30: the Parquet sink names dataset `result`, which is not configured; did you mean `results`?"
         ]
     );
 }
@@ -287,10 +293,7 @@ fn a_source_of_avro_needs_a_registry() {
     let definition = parse(text).unwrap();
     let mut config = Config::default();
     let problems: Vec<String> = definition.validate(&config).iter().map(ToString::to_string).collect();
-    assert_eq!(
-        problems,
-        ["p.yaml: the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`"]
-    );
+    assert_eq!(problems, ["p.yaml: the source is Avro, but no schema registry is configured; set `schema_registry.url`"]);
     config.schema_registry.url = Some("http://127.0.0.1:8081".into());
     assert!(definition.validate(&config).is_empty());
 }
@@ -312,6 +315,6 @@ fn what_would_make_every_document_the_same_or_feed_on_itself_is_refused() {
     assert!(same.contains("`text` is `name`, which names no field") && same.contains("write one as `{{ name }}`"), "{same}");
     for sink in ["topic", "dead_letters"] {
         let circle = refused("{ topic: t }", &format!("{{ {sink}: {{ name: t }} }}"));
-        assert!(circle.contains(&format!("`sinks.{sink}` is the topic `t`, which is read here")), "{circle}");
+        assert!(circle.contains(&format!("`sinks.{sink}` is the topic `t`, which the pipeline also reads")), "{circle}");
     }
 }

@@ -60,7 +60,7 @@ fn document(id: &str, text: &str) -> Document {
 
 fn output(outcome: &Outcome) -> &Output {
     match outcome {
-        Outcome::Computed(product) => &product.output,
+        Outcome::Computed(computed) => &computed.output,
         other => panic!("nothing was computed: {other:?}"),
     }
 }
@@ -97,7 +97,7 @@ async fn every_task_of_the_generator_works_on_one_document() {
     assert_eq!(format!("{:?}", output(&again[0][0])), format!("{:?}", output(&rows[0][0])), "the same question, another answer");
 }
 
-/// Knows that every row is there, and no output.
+/// Reports every row as unchanged, without its output.
 struct RowsOnly;
 
 impl KnownResults for RowsOnly {
@@ -132,10 +132,10 @@ async fn results_name_their_model_and_their_prompt() {
 async fn what_a_generator_cannot_do_is_refused_at_start() {
     for (task, says) in [
         ("{ embed: { model: writer } }", "is a generator, but `embed` needs a sentence encoder"),
-        ("{ classify: { model: writer } }", "is a generator, which brings none: give `labels`"),
-        ("{ classify: { model: writer, multi: true, labels: { a: x, b: y } } }", "a generator weighs labels against each other"),
-        ("{ classify: { model: writer, head: h.safetensors } }", "leave out `head`"),
-        ("{ write: { model: writer, prompt: gist.md, max_tokens: 512 } }", "leave no room for a prompt"),
+        ("{ classify: { model: writer } }", "is a generator, which defines none: set `labels`"),
+        ("{ classify: { model: writer, multi: true, labels: { a: x, b: y } } }", "a generator chooses one label"),
+        ("{ classify: { model: writer, head: h.safetensors } }", "remove `head`"),
+        ("{ write: { model: writer, prompt: gist.md, max_tokens: 512 } }", "leave no space for a prompt"),
         ("{ extract: { model: writer, prompt: facts.md, max_tokens: 8 } }", "raise max_tokens"),
     ] {
         let files = [("facts.md", FACTS), ("gist.md", GIST)];

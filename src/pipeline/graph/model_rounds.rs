@@ -1,66 +1,66 @@
-//! What tasks ask for beyond the documents: the model host round by round, and passages of stored documents.
+//! Calls the model host for tasks, round by round, and searches passages of stored documents for them.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Rounds of requests that one output may take: a document of a thousand contexts is summarized in fewer.
+/// Rounds of requests that one output may take. Summarizing a document of a thousand context lengths takes fewer.
 const MOST_ROUNDS: usize = 12;
 
 impl Graph {
-    /// Asks the model host for what is `asked`, round by round, as long as tasks have further requests.
+    /// Sends the requests of `calls` to the model host, round by round, until the tasks have no further requests.
     pub(super) async fn answer(
         &self,
-        mut asked: Vec<ModelCalls>,
+        mut calls: Vec<ModelCalls>,
         documents: &[Document],
-        sheets: &mut [DocumentState],
+        states: &mut [DocumentState],
     ) -> Result<(), Transient> {
         for _ in 0..MOST_ROUNDS {
-            if asked.is_empty() {
+            if calls.is_empty() {
                 return Ok(());
             }
-            for node in asked.iter().map(|asking| asking.at.1).collect::<BTreeSet<_>>() {
+            for node in calls.iter().map(|call| call.at.node).collect::<BTreeSet<_>>() {
                 self.nodes[node].task.initialize(&self.engine).await?;
             }
-            let counts: Vec<usize> = asked.iter().map(|asking| asking.requests.len()).collect();
-            let requests: Vec<Request> = asked.iter_mut().flat_map(|asking| std::mem::take(&mut asking.requests)).collect();
+            let counts: Vec<usize> = calls.iter().map(|call| call.requests.len()).collect();
+            let requests: Vec<Request> = calls.iter_mut().flat_map(|call| std::mem::take(&mut call.requests)).collect();
             let expected = requests.len();
             let mut answers = self.engine.run(requests).await?;
             if answers.len() != expected {
-                return Err(broken(&format!("the model host was asked {expected} times, but gave {} answers", answers.len())));
+                return Err(broken(&format!("the model host got {expected} requests, but gave {} answers", answers.len())));
             }
-            let mut again = Vec::new();
-            for (mut asking, count) in asked.into_iter().zip(counts) {
+            let mut next_calls = Vec::new();
+            for (mut call, count) in calls.into_iter().zip(counts) {
                 let rest = answers.split_off(count);
                 let answers = std::mem::replace(&mut answers, rest);
-                let document = &documents[asking.at.0];
-                let upstream = &sheets[asking.at.0].upstream;
-                match self.interpret(&mut asking, document, upstream, answers) {
+                let document = &documents[call.at.document];
+                let context = &states[call.at.document].context;
+                match self.interpret(&mut call, document, context, answers) {
                     Ok(TaskStep::Ready(output)) => {
-                        let product = ComputedOutput { output, fingerprint: asking.fingerprint, cost: asking.cost };
-                        self.finish(asking.at, Outcome::Computed(product), sheets);
+                        let computed = ComputedOutput { output, fingerprint: call.fingerprint, cost: call.cost };
+                        self.finish(call.at, Outcome::Computed(computed), states);
                     }
-                    Ok(TaskStep::Ask(requests)) => again.push(ModelCalls { requests, ..asking }),
-                    Ok(TaskStep::Find(_)) => return Err(broken("a task looks for passages after it has asked a model")),
-                    Err(Failure::Poison(poison)) => self.finish(asking.at, Outcome::Dead(poison), sheets),
+                    Ok(TaskStep::Ask(requests)) => next_calls.push(ModelCalls { requests, ..call }),
+                    Ok(TaskStep::Find(_)) => return Err(broken("a task searches passages after it has called a model")),
+                    Err(Failure::Poison(poison)) => self.finish(call.at, Outcome::Dead(poison), states),
                     Err(Failure::Transient(transient)) => return Err(transient),
                 }
             }
-            asked = again;
+            calls = next_calls;
         }
-        for asking in asked {
+        for call in calls {
             let reason =
-                format!("the task asked the model {MOST_ROUNDS} times in a row and came to no output; shorten the document");
-            self.finish(asking.at, Outcome::Dead(Poison { class: FailureClass::Model, reason }), sheets);
+                format!("the task called the model {MOST_ROUNDS} times in a row without an output; shorten the document");
+            self.finish(call.at, Outcome::Dead(Poison { class: FailureClass::Model, reason }), states);
         }
         Ok(())
     }
 
     fn interpret(
         &self,
-        asking: &mut ModelCalls,
+        call: &mut ModelCalls,
         document: &Document,
-        upstream: &TemplateContext,
+        context: &TemplateContext,
         answers: Vec<Result<Answer, Failure>>,
     ) -> Result<TaskStep, Failure> {
         let mut predictions = Vec::with_capacity(answers.len());
@@ -68,10 +68,10 @@ impl Graph {
         for answer in answers {
             match answer {
                 Ok(Answer { prediction, tokens, generated, device_micros }) => {
-                    asking.cost += Cost { tokens, generated, device_micros };
+                    call.cost += Cost { tokens, generated, device_micros };
                     predictions.push(prediction);
                 }
-                // An outage counts more than a fault of the document: everything is tried again then.
+                // An unavailable component takes precedence over a failed request, because everything is then retried.
                 Err(Failure::Transient(transient)) => return Err(transient.into()),
                 Err(poison) => {
                     failure.get_or_insert(poison);
@@ -80,40 +80,40 @@ impl Graph {
         }
         match failure {
             Some(failure) => Err(failure),
-            None => self.nodes[asking.at.1].task.interpret(document, upstream, predictions),
+            None => self.nodes[call.at.node].task.interpret(document, context, predictions),
         }
     }
 
-    /// Looks up the passages that units wait for. Those that nothing can be found for are finished here.
-    pub(super) async fn find(
+    /// Searches the passages that `tasks` wait for. Tasks whose query fails become dead letters and are not returned.
+    pub(super) async fn find_passages(
         &self,
-        waiting: Vec<PreparedTask>,
-        sheets: &mut [DocumentState],
+        tasks: Vec<PreparedTask>,
+        states: &mut [DocumentState],
     ) -> Result<Vec<PreparedTask>, Transient> {
-        let wanted = |waiting: &PreparedTask| match &waiting.prepared {
-            TaskStep::Find(seek) => Some(seek.clone()),
+        let query = |task: &PreparedTask| match &task.step {
+            TaskStep::Find(query) => Some(query.clone()),
             TaskStep::Ask(_) | TaskStep::Ready(_) => None,
         };
-        let seeks: Vec<PassageQuery> = waiting.iter().filter_map(wanted).collect();
-        if seeks.is_empty() {
-            return Ok(waiting);
+        let queries: Vec<PassageQuery> = tasks.iter().filter_map(query).collect();
+        if queries.is_empty() {
+            return Ok(tasks);
         }
-        let found = self.library.find(&seeks).await?;
-        if found.len() != seeks.len() {
-            return Err(broken(&format!("{} passages were looked for, but {} answers came back", seeks.len(), found.len())));
+        let found = self.passage_search.find(&queries).await?;
+        if found.len() != queries.len() {
+            return Err(broken(&format!("{} passage queries were sent, but {} answers came back", queries.len(), found.len())));
         }
         let mut found = found.into_iter();
-        let mut ready = Vec::with_capacity(waiting.len());
-        for unit in waiting {
-            match (&unit.prepared, &mut found) {
+        let mut ready = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            match (&task.step, &mut found) {
                 (TaskStep::Find(_), found) => match found.next() {
                     Some(Ok(FoundPassages { passages, cost })) => {
-                        ready.push(PreparedTask { prepared: TaskStep::Ready(Output::Passages(passages)), cost, ..unit });
+                        ready.push(PreparedTask { step: TaskStep::Ready(Output::Passages(passages)), cost, ..task });
                     }
-                    Some(Err(poison)) => self.finish((unit.document, unit.node), Outcome::Dead(poison), sheets),
-                    None => return Err(broken("passages went missing")),
+                    Some(Err(poison)) => self.finish(task.at, Outcome::Dead(poison), states),
+                    None => return Err(broken("the answer to a passage query is missing")),
                 },
-                _ => ready.push(unit),
+                _ => ready.push(task),
             }
         }
         Ok(ready)

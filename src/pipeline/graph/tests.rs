@@ -28,8 +28,8 @@ async fn evaluate(tasks: &str, documents: &[Document]) -> Vec<Vec<String>> {
 
 fn shown(outcomes: Vec<Vec<Outcome>>) -> Vec<Vec<String>> {
     let show = |outcome: &Outcome| match outcome {
-        Outcome::Computed(product) => format!("computed {}", product.output.text().unwrap_or_default()),
-        Outcome::Reused(ReusedOutput::Copied(product)) => format!("copied {}", product.output.text().unwrap_or_default()),
+        Outcome::Computed(computed) => format!("computed {}", computed.output.text().unwrap_or_default()),
+        Outcome::Reused(ReusedOutput::Copied(computed)) => format!("copied {}", computed.output.text().unwrap_or_default()),
         Outcome::Reused(ReusedOutput::Unchanged { .. }) => "unchanged".into(),
         Outcome::Skipped(skip) => format!("skipped {}", skip.as_str()),
         Outcome::Dead(poison) => format!("dead {}", poison.class),
@@ -94,7 +94,7 @@ async fn equal_work_of_one_batch_is_done_once() {
     assert_eq!(evaluate(tasks, &documents).await, [["computed same"], ["computed other"], ["copied same"]]);
 }
 
-/// Remembers what it was asked, and knows what it was told.
+/// Records the lookups, and knows the given results.
 #[derive(Default)]
 struct Memory {
     asked: Mutex<Vec<WantedResult>>,
@@ -108,8 +108,8 @@ impl KnownResults for Memory {
         self.asked.lock().unwrap().extend(wanted.iter().cloned());
         let products = self.products.lock().unwrap();
         let answer = |wanted: &WantedResult| {
-            let product = products.get(&wanted.fingerprint)?;
-            let output = (wanted.output && !self.forgetful).then(|| product.output.clone());
+            let computed = products.get(&wanted.fingerprint)?;
+            let output = (wanted.output && !self.forgetful).then(|| computed.output.clone());
             Some(ReusedOutput::Unchanged { fingerprint: wanted.fingerprint, output })
         };
         let mut found: Vec<_> = wanted.iter().map(answer).collect();
@@ -125,8 +125,8 @@ async fn known_results_are_reused_and_feed_the_tasks_after_them() {
     let documents = [document("1", "x")];
     let memory = Memory::default();
     let first = graph.evaluate(&documents, &memory).await.unwrap();
-    let Outcome::Computed(product) = &first[0][0] else { panic!("the first evaluation reused something") };
-    memory.products.lock().unwrap().insert(product.fingerprint, product.clone());
+    let Outcome::Computed(computed) = &first[0][0] else { panic!("the first evaluation reused something") };
+    memory.products.lock().unwrap().insert(computed.fingerprint, computed.clone());
     assert_eq!(shown(graph.evaluate(&documents, &memory).await.unwrap()), [["unchanged", "computed x?"]]);
     let asked = memory.asked.lock().unwrap();
     let names: Vec<&str> = asked.iter().map(|wanted| &*wanted.task).collect();
@@ -143,8 +143,8 @@ async fn a_known_row_needs_not_bring_the_output_that_is_at_hand() {
     let documents = [document("1", "x")];
     let memory = Memory { forgetful: true, ..Memory::default() };
     let first = graph.evaluate(&documents, &memory).await.unwrap();
-    let Outcome::Computed(product) = &first[0][0] else { panic!("the first evaluation reused something") };
-    memory.products.lock().unwrap().insert(product.fingerprint, product.clone());
+    let Outcome::Computed(computed) = &first[0][0] else { panic!("the first evaluation reused something") };
+    memory.products.lock().unwrap().insert(computed.fingerprint, computed.clone());
     assert_eq!(shown(graph.evaluate(&documents, &memory).await.unwrap()), [["unchanged", "computed x?"]]);
 }
 

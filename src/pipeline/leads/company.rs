@@ -1,16 +1,16 @@
-//! When two names are one company.
+//! When two names denote the same company.
 //!
 //! | what differs | example |
 //! |---|---|
 //! | case, width, white space, punctuation | `ACME  Corp.`, `Ａｃｍｅ corp` |
-//! | a joint | `Bell & Moor`, `Bell and Moor` |
-//! | the legal form, before or behind | `Acme Inc.`, `Acme GmbH & Co. KG`, `㈜한빛식품`, `한빛식품 주식회사` |
+//! | a conjunction | `Bell & Moor`, `Bell and Moor` |
+//! | the legal form, before or after the name | `Acme Inc.`, `Acme GmbH & Co. KG`, `㈜한빛식품`, `한빛식품 주식회사` |
 //!
-//! Nothing else is made equal: `Acme Foods` and `Acme Tools` are two companies, and so are a name and its translation.
+//! Names that differ in anything else are different companies: `Acme Foods` and `Acme Tools`, or a name and its translation.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Words that say what a company is in law, as they stand once a name is folded. A name that is nothing else keeps them.
+/// Words for the legal form of a company, in lower case. A name that consists of nothing else keeps them.
 const LEGAL_FORMS: &[&str] = &[
     "inc",
     "incorporated",
@@ -55,37 +55,37 @@ const LEGAL_FORMS: &[&str] = &[
     "有限会社",
 ];
 
-/// Legal forms that are written together with the name.
+/// Legal forms that are written without a space before or after the name.
 const JOINED: &[&str] = &["(주)", "(유)", "(株)", "(有)"];
 
-/// Joints that are left over when the legal forms around them go.
-const JOINTS: &[&str] = &["and", "&", "und", "et"];
+/// Conjunctions, which are removed together with the legal forms around them.
+const CONJUNCTIONS: &[&str] = &["and", "&", "und", "et"];
 
-/// The longest key, in characters. Normalization may make eighteen of one, and an index bounds what it holds.
+/// The longest key, in characters. Normalization may turn one character into eighteen, and an index limits the size of its entries.
 const LONGEST: usize = 200;
 
-/// By what a company's documents are gathered; nothing where the name has no letter and no digit.
+/// The key that groups a company's documents; nothing where the name has neither a letter nor a digit.
 pub fn key(name: &str) -> Option<String> {
-    // Compatibility normalization makes ㈜ of one character into (주), and wide letters into plain ones.
+    // Compatibility normalization turns the one character ㈜ into (주), and full-width letters into plain ones.
     let mut folded: String = name.nfkc().flat_map(char::to_lowercase).collect();
     for form in JOINED {
         folded = folded.replace(form, " ");
     }
-    // `S.A.` and `l.l.c` are one word each, `smith.jones` too: a full stop divides nothing.
+    // A full stop does not separate words: `S.A.`, `l.l.c` and `smith.jones` are one word each.
     let folded = folded.replace(['.', '\'', '’'], "");
-    let divides = |c: char| !(c.is_alphanumeric() || c == '&');
-    let words: Vec<&str> = folded.split(divides).filter(|word| !word.is_empty()).collect();
+    let separates = |c: char| !(c.is_alphanumeric() || c == '&');
+    let words: Vec<&str> = folded.split(separates).filter(|word| !word.is_empty()).collect();
     let first = words.iter().position(|word| word.is_ascii() || !is_form(word)).unwrap_or(0);
     let last = words.iter().rposition(|word| !is_form(word)).filter(|last| *last >= first).or(words.len().checked_sub(1))?;
     let words = &words[first..=last];
-    let spelt: Vec<&str> = words.iter().map(|word| if *word == "&" { "and" } else { word }).collect();
-    let key: String = spelt.join(" ").chars().take(LONGEST).collect();
+    let spelled: Vec<&str> = words.iter().map(|word| if *word == "&" { "and" } else { word }).collect();
+    let key: String = spelled.join(" ").chars().take(LONGEST).collect();
     words.iter().any(|word| word.contains(char::is_alphanumeric)).then(|| key.trim_end().to_owned())
 }
 
-/// Whether a word at the end of a name belongs to its legal form; at the beginning only those of Korea and Japan do.
+/// Whether a word at the end of a name belongs to its legal form. At the beginning only the Korean and Japanese forms count.
 fn is_form(word: &str) -> bool {
-    LEGAL_FORMS.contains(&word) || JOINTS.contains(&word)
+    LEGAL_FORMS.contains(&word) || CONJUNCTIONS.contains(&word)
 }
 
 #[cfg(test)]

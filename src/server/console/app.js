@@ -1,33 +1,34 @@
-// The shell: which page is shown, in which language and colours, and who is asking.
+// The frame of the console: navigation, language, theme and sign-in.
 
-import { announce, h } from "./page.js";
-import { choose, current, say } from "./words.js";
+import { announce, h } from "./dom.js";
+import { chooseLanguage, currentLanguage, say } from "./translations.js";
 import { overview } from "./overview.js";
 import { search } from "./search.js";
 import { recommendations } from "./recommendations.js";
-import { document as one } from "./document.js";
+import { documentPage } from "./document.js";
 import { jobs, job } from "./jobs.js";
-import { letters, letter } from "./letters.js";
+import { deadLetters, deadLetter } from "./dead_letters.js";
 import { leads, lead } from "./leads.js";
 import { pipelines } from "./pipelines.js";
 import { copies, copy } from "./copy.js";
 
+// The first part of the address, the key of the title, the page of the list, and the page of one entry.
 const PAGES = [
   ["", "overview", overview],
   ["search", "search", search],
   ["recommendations", "recommendations", recommendations],
-  ["documents", "document", null, one],
+  ["documents", "document", null, documentPage],
   ["jobs", "jobs", jobs, job],
   ["leads", "leads", leads, lead],
-  ["letters", "letters", letters, letter],
+  ["letters", "deadLetters", deadLetters, deadLetter],
   ["pipelines", "pipelines", pipelines],
   ["copy", "copy", copies, copy],
 ];
 
 const main = document.getElementById("main");
-let leave = new AbortController();
+let pageAbort = new AbortController();
 
-/** A part of the address; what is no encoding of anything stands for itself. */
+/** A decoded part of the address, or the part itself if it is not valid percent-encoding. */
 function decoded(part) {
   try {
     return decodeURIComponent(part);
@@ -37,19 +38,19 @@ function decoded(part) {
 }
 
 function show() {
-  leave.abort();
-  leave = new AbortController();
+  pageAbort.abort();
+  pageAbort = new AbortController();
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/").map(decoded);
   const [, title, list, each] = PAGES.find(([page, , list]) => page === name && (list || rest[0])) ?? PAGES[0];
-  document.documentElement.lang = current();
+  document.documentElement.lang = currentLanguage();
   document.title = `${say(title)} · Tidemill`;
   document.querySelector(".skip").textContent = say("skip");
-  document.getElementById("nav").replaceChildren(...PAGES.filter(([, , list]) => list).map(([page, word]) =>
-    h("li", {}, h("a", { href: `#/${page}`, "aria-current": page === name ? "page" : null }, say(word)))));
+  document.getElementById("nav").replaceChildren(...PAGES.filter(([, , list]) => list).map(([page, title]) =>
+    h("li", {}, h("a", { href: `#/${page}`, "aria-current": page === name ? "page" : null }, say(title)))));
   announce("");
   const parameters = new URLSearchParams(query);
-  const content = rest[0] && each ? each(rest[0], leave.signal, parameters) : list(leave.signal, parameters);
+  const content = rest[0] && each ? each(rest[0], pageAbort.signal, parameters) : list(pageAbort.signal, parameters);
   main.replaceChildren(h("h1", {}, say(title)), ...[content].flat());
 }
 
@@ -60,28 +61,28 @@ function signIn() {
     sessionStorage.setItem("token", input.value.trim());
     show();
   };
-  leave.abort();
+  pageAbort.abort();
   main.replaceChildren(h("h1", {}, say("signIn")), h("form", { onsubmit: enter },
-    h("p", {}, say("tokenAsk")), h("label", {}, h("span", {}, say("token")), input), h("button", {}, say("signIn"))));
+    h("p", {}, say("tokenRequired")), h("label", {}, h("span", {}, say("token")), input), h("button", {}, say("signIn"))));
   input.focus();
 }
 
-function paint() {
-  const dark = localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  document.documentElement.dataset.theme = dark;
-  document.getElementById("theme").textContent = say(dark === "dark" ? "light" : "dark");
-  const other = current() === "ko" ? ["en", "English"] : ["ko", "한국어"];
+function showSettings() {
+  const theme = localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.documentElement.dataset.theme = theme;
+  document.getElementById("theme").textContent = say(theme === "dark" ? "light" : "dark");
+  const other = currentLanguage() === "ko" ? ["en", "English"] : ["ko", "한국어"];
   const button = document.getElementById("language");
   [button.lang, button.textContent] = other;
 }
 
 document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  paint();
+  showSettings();
 });
 document.getElementById("language").addEventListener("click", (event) => {
-  choose(event.target.lang);
-  paint();
+  chooseLanguage(event.target.lang);
+  showSettings();
   show();
 });
 window.addEventListener("hashchange", () => {
@@ -89,5 +90,5 @@ window.addEventListener("hashchange", () => {
   main.focus();
 });
 window.addEventListener("unauthorized", signIn);
-paint();
+showSettings();
 show();

@@ -1,19 +1,22 @@
-// Copy for people to decide on: what waits, what speaks against it, what the source says, and every version.
+// Review of generated copy: the list, the versions of a document with failed checks and evidence, and decisions.
 
-import { marked, placeOf } from "./evidence.js";
-import { announce, ask, attempt, choice, facts, field, fill, h, json, table } from "./page.js";
-import { moment, number, say } from "./words.js";
+import { marked, rangeOf } from "./evidence.js";
+import { announce, callApi, attempt, choice, descriptionList, field, fill, h, jsonBlock, table } from "./dom.js";
+import { moment, number, say } from "./translations.js";
 
 const STATES = ["review", "approved", "rejected", "superseded", "withdrawn"];
-const CHECKS = { schema: "breaksSchema", banned: "bannedWord", claims: "unfoundedClaim", quoted: "notTheSources", grounded: "notSaid", url: "noAddress", unique: "notUnique" };
+const CHECKS = {
+  schema: "breaksSchema", banned: "bannedWord", claims: "unsupportedClaim", quoted: "notQuoted", grounded: "notStated",
+  url: "noAddress", unique: "notUnique",
+};
 
-const place = (copy) => `#/copy/${encodeURIComponent(copy.document_id)}?${new URLSearchParams({ pipeline: copy.pipeline })}`;
+const address = (copy) => `#/copy/${encodeURIComponent(copy.document_id)}?${new URLSearchParams({ pipeline: copy.pipeline })}`;
 const headline = (content) => Object.values(content).find((value) => typeof value === "string") ?? "";
 const author = (version) => version.created_by ?? say("thePipeline");
-const objection = (reason) => h("li", {}, h("strong", {}, say(CHECKS[reason.check])), " ", h("q", {}, reason.says), " ", h("span", { class: "quiet" }, reason.message));
+const failedCheck = (reason) => h("li", {}, h("strong", {}, say(CHECKS[reason.check])), " ", h("q", {}, reason.says), " ", h("span", { class: "quiet" }, reason.message));
 
-/** Does what a key says, as long as the page is shown and nobody is writing. */
-function keys(signal, actions) {
+/** Runs actions by key while the page is shown, unless the user is typing in a field. */
+function onKeys(signal, actions) {
   const pressed = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
     const action = actions[event.key.toLowerCase()];
@@ -32,14 +35,15 @@ export function copies(signal, parameters) {
   const load = (cursor) =>
     attempt(async () => {
       const query = new URLSearchParams({ state, ...(cursor && { cursor }) });
-      const found = await ask(`/v1/copy?${query}`, undefined, signal);
+      const found = await callApi(`/v1/copy?${query}`, undefined, signal);
       fill(list,
-        h("p", {}, say("waitForYou", number(found.in_review)), " ", h("small", {}, say("listKeys"))),
+        h("p", {}, say("inReview", number(found.in_review)), " ", h("small", {}, say("listKeys"))),
         found.copies.length === 0 ? h("p", { class: "quiet" }, say("nothing")) : h("ol", { class: "hits" }, found.copies.map((copy) =>
           h("li", { class: "card" },
-            h("h2", {}, h("a", { href: place(copy) }, headline(copy.content))),
-            h("p", { class: "quiet" }, `${copy.document_id} · ${copy.pipeline} · ${say("version")} ${copy.version} · ${author(copy)} · ${moment(copy.decided_ms ?? copy.created_ms)}`),
-            copy.reasons.length ? h("ul", { class: "bad" }, copy.reasons.map(objection)) : h("p", { class: "good" }, say("passed"))))),
+            h("h2", {}, h("a", { href: address(copy) }, headline(copy.content))),
+            h("p", { class: "quiet" }, [copy.document_id, copy.pipeline, `${say("version")} ${copy.version}`, author(copy),
+              moment(copy.decided_ms ?? copy.created_ms)].join(" · ")),
+            copy.reasons.length ? h("ul", { class: "bad" }, copy.reasons.map(failedCheck)) : h("p", { class: "good" }, say("passed"))))),
         found.next ? h("button", { type: "button", onclick: () => load(found.next) }, say("more")) : "");
     });
   const step = (by) => {
@@ -47,17 +51,17 @@ export function copies(signal, parameters) {
     const at = links.indexOf(document.activeElement);
     links[at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(links.length - 1, Math.max(0, at + by))]?.focus();
   };
-  keys(signal, { j: () => step(1), k: () => step(-1) });
+  onKeys(signal, { j: () => step(1), k: () => step(-1) });
   load();
   return [form, list];
 }
 
-/** Where a text of the copy says its facts. */
-const said = (text, path, traces) => traces.filter((trace) => trace.path === path).map(({ says }) => placeOf(says, text));
+/** The ranges of a text that state facts. */
+const factRanges = (text, path, traces) => traces.filter((trace) => trace.path === path).map(({ says }) => rangeOf(says, text));
 
 const content = (version) =>
-  facts(Object.entries(version.content).map(([name, value]) =>
-    [name, typeof value === "string" ? h("span", {}, marked(value, said(value, `/${name}`, version.traces))) : json(value)]));
+  descriptionList(Object.entries(version.content).map(([name, value]) =>
+    [name, typeof value === "string" ? h("span", {}, marked(value, factRanges(value, `/${name}`, version.traces))) : jsonBlock(value)]));
 
 function editor(view, version, done) {
   const rules = view.schema.properties ?? {};
@@ -69,9 +73,9 @@ function editor(view, version, done) {
     const count = h("small", {});
     const recount = () => {
       if (!most) return;
-      const letters = [...input.value].length;
-      count.textContent = say("ofCharacters", number(letters), number(most));
-      count.className = letters > most ? "bad" : "";
+      const length = [...input.value].length;
+      count.textContent = say("ofCharacters", number(length), number(most));
+      count.className = length > most ? "bad" : "";
     };
     input.addEventListener("input", recount);
     recount();
@@ -81,7 +85,7 @@ function editor(view, version, done) {
     event.preventDefault();
     attempt(async () => {
       const written = Object.fromEntries(inputs.map(({ name, text, input }) => [name, text ? input.value : JSON.parse(input.value)]));
-      await ask(`/v1/copy/${encodeURIComponent(view.document_id)}/edit?${new URLSearchParams({ pipeline: view.pipeline })}`, { version: version.version, content: written });
+      await callApi(`/v1/copy/${encodeURIComponent(view.document_id)}/edit?${new URLSearchParams({ pipeline: view.pipeline })}`, { version: version.version, content: written });
       announce(say("edited"));
       done();
     });
@@ -96,25 +100,25 @@ export function copy(id, signal, parameters) {
   const pipeline = parameters.get("pipeline") ?? "";
   const query = new URLSearchParams(pipeline && { pipeline });
   let view;
-  let sure = false;
+  let overruling = false;
 
-  const decide = (what, body, said) =>
+  const decide = (action, body, message) =>
     attempt(async () => {
-      await ask(`/v1/copy/${encodeURIComponent(id)}/${what}?${query}`, { version: view.current.version, ...body });
-      announce(said);
+      await callApi(`/v1/copy/${encodeURIComponent(id)}/${action}?${query}`, { version: view.current.version, ...body });
+      announce(message);
       await next();
     });
   const next = async () => {
-    const { copies } = await ask(`/v1/copy?${new URLSearchParams({ state: "review", limit: 2 })}`, undefined, signal);
+    const { copies } = await callApi(`/v1/copy?${new URLSearchParams({ state: "review", limit: 2 })}`, undefined, signal);
     const other = copies.find((each) => each.document_id !== id || each.pipeline !== view.pipeline);
-    if (other) location.hash = place(other);
+    if (other) location.hash = address(other);
     else location.hash = "#/copy";
   };
   const approve = () => {
     if (view?.current?.state !== "review") return;
     const despite = [...new Set(view.current.reasons.map((reason) => reason.check))];
-    if (despite.length > 0 && !sure) {
-      sure = true;
+    if (despite.length > 0 && !overruling) {
+      overruling = true;
       announce(say("approveDespite", view.current.reasons.map((reason) => `${say(CHECKS[reason.check])}: ${reason.says}`).join(", ")));
       return;
     }
@@ -129,8 +133,8 @@ export function copy(id, signal, parameters) {
   };
   const refresh = () =>
     attempt(async () => {
-      sure = false;
-      view = await ask(`/v1/copy/${encodeURIComponent(id)}?${query}`, undefined, signal).catch((error) => {
+      overruling = false;
+      view = await callApi(`/v1/copy/${encodeURIComponent(id)}?${query}`, undefined, signal).catch((error) => {
         fill(all, h("p", { class: "bad" }, error.message));
         throw error;
       });
@@ -141,20 +145,20 @@ export function copy(id, signal, parameters) {
           h("button", { type: "button", onclick: reject }, `${say(current.state === "review" ? "reject" : "takeDown")} (R)`), " ",
           h("button", { type: "button", onclick: edit }, `${say("edit")} (E)`), " ",
           h("button", { type: "button", onclick: () => attempt(next) }, `${say("next")} (N)`)),
-        current && (current.reasons.length ? h("ul", { class: "bad" }, current.reasons.map(objection)) : h("p", { class: "good" }, say("passed"))),
+        current && (current.reasons.length ? h("ul", { class: "bad" }, current.reasons.map(failedCheck)) : h("p", { class: "good" }, say("passed"))),
         h("div", { class: "cards wide" },
           current && h("section", { class: "card" },
             h("h2", {}, headline(current.content), " ", h("span", { class: "badge" }, `${say(current.state)} ${current.version}`)),
             current.url && h("p", {}, h("code", {}, current.url)), content(current)),
           h("section", { class: "card" }, h("h2", {}, say("source"), " ", h("a", { href: `#/documents/${encodeURIComponent(id)}?${query}` }, id)),
             source ? h("p", { class: "source" }, marked(source.text, (current?.traces ?? []).map(({ start, end, says }) => ({ start, end, name: says })))) : h("p", { class: "bad" }, say("deleted")))),
-        current && table(say("evidence"), [say("place"), say("fact"), say("saidBy")], current.traces.map((trace) =>
+        current && table(say("evidence"), [say("field"), say("fact"), say("statedIn")], current.traces.map((trace) =>
           [trace.path, trace.says, trace.field != null ? h("code", {}, trace.field) : say("inText", number(trace.start), number(trace.end))])),
         table(say("history"), [say("version"), say("state"), say("writtenBy"), say("copy"), say("time"), say("decidedBy"), say("note")],
           view.versions.map((version) => [String(version.version), say(version.state), author(version), headline(version.content),
             moment(version.created_ms), version.decided_by ?? "", version.note ?? ""])));
     });
-  keys(signal, { a: approve, r: reject, e: edit, n: () => attempt(next) });
+  onKeys(signal, { a: approve, r: reject, e: edit, n: () => attempt(next) });
   refresh();
   return [h("p", {}, h("a", { href: "#/copy" }, say("back")), " ", h("small", {}, say("copyKeys"))), all];
 }

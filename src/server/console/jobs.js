@@ -1,13 +1,13 @@
-// Jobs: how far they are, and calling them off.
+// Jobs: their progress, cancelling and retrying.
 
-import { announce, ask, attempt, every, facts, fill, h, json, table } from "./page.js";
-import { moment, number, say } from "./words.js";
+import { announce, callApi, attempt, poll, descriptionList, fill, h, jsonBlock, table } from "./dom.js";
+import { moment, number, say } from "./translations.js";
 
 const ENDED = ["succeeded", "partial", "failed", "cancelled"];
 const RETRIED = ["partial", "failed", "cancelled"];
 
-/** Rows done of those wanted; of a job that has none, units. */
-function share({ progress: { rows, rows_done, units, units_done } }) {
+/** Finished rows of all rows, or finished units if the number of rows is not known. */
+function progress({ progress: { rows, rows_done, units, units_done } }) {
   const [done, all] = rows ? [rows_done, rows] : [units_done, units];
   return [h("progress", { max: Math.max(all, 1), value: done, "aria-label": say("progress") }), ` ${number(done)} / ${number(all)}`];
 }
@@ -15,10 +15,10 @@ const badge = (state) => h("span", { class: `badge ${state}` }, state);
 const seconds = (value) => (value == null ? "" : `${number(value)} s`);
 
 function actions(found, after) {
-  const act = (verb, told) => () =>
+  const act = (verb, message) => () =>
     attempt(async () => {
-      await ask(`/v1/jobs/${encodeURIComponent(found.id)}/${verb}`, {});
-      announce(say(told, found.id));
+      await callApi(`/v1/jobs/${encodeURIComponent(found.id)}/${verb}`, {});
+      announce(say(message, found.id));
       after();
     });
   return h("span", { class: "actions" },
@@ -29,39 +29,39 @@ function actions(found, after) {
 export function jobs(signal) {
   const list = h("div", {}, say("loading"));
   const refresh = async () => {
-    const { jobs: found } = await ask("/v1/jobs?limit=50", undefined, signal);
+    const { jobs: found } = await callApi("/v1/jobs?limit=50", undefined, signal);
     const focused = document.activeElement?.closest("[data-job]")?.dataset.job;
     fill(list, table(say("jobs"),
       ["id", "kind", "pipeline", "state", "progress", "rate", "left", ""].map((word) => word && say(word)),
       found.map((each) => [
-        h("a", { href: `#/jobs/${encodeURIComponent(each.id)}` }, each.id), each.kind, each.pipeline, badge(each.state), share(each),
+        h("a", { href: `#/jobs/${encodeURIComponent(each.id)}` }, each.id), each.kind, each.pipeline, badge(each.state), progress(each),
         each.rows_per_second == null ? "" : `${number(each.rows_per_second, 1)} /s`, seconds(each.seconds_left),
         h("span", { "data-job": each.id }, actions(each, () => attempt(refresh))),
       ])));
     if (focused) list.querySelector(`[data-job="${CSS.escape(focused)}"] button`)?.focus();
   };
-  every(2, signal, refresh);
+  poll(2, signal, refresh);
   return list;
 }
 
 export function job(id, signal) {
   const all = h("div", {}, say("loading"));
   const refresh = async () => {
-    const found = await ask(`/v1/jobs/${encodeURIComponent(id)}`, undefined, signal);
+    const found = await callApi(`/v1/jobs/${encodeURIComponent(id)}`, undefined, signal);
     fill(all,
-      h("p", {}, badge(found.state), " ", share(found), " ", actions(found, () => attempt(refresh))),
-      facts([
+      h("p", {}, badge(found.state), " ", progress(found), " ", actions(found, () => attempt(refresh))),
+      descriptionList([
         [say("id"), found.id], [say("kind"), found.kind], [say("pipeline"), found.pipeline], [say("reason"), found.reason],
         [say("time"), found.created_at && moment(Date.parse(found.created_at))], [say("left"), seconds(found.seconds_left)],
         [say("tokens"), number(found.progress.tokens + found.progress.generated_tokens)],
         [say("deviceSeconds"), number(found.device_seconds, 2)], [say("cost"), found.cost == null ? null : number(found.cost, 4)],
-        [say("dead"), number(found.dead_letters.count)],
+        [say("deadLetters"), number(found.dead_letters.count)],
       ]),
-      h("h2", {}, say("asked")), json(found.spec),
-      found.report ? [h("h2", {}, say("report")), json(found.report)] : [],
-      found.faults?.length ? [h("h2", {}, say("faults")), table(say("faults"), [say("units"), say("source"), say("class"), say("reason")],
+      h("h2", {}, say("specification")), jsonBlock(found.spec),
+      found.report ? [h("h2", {}, say("report")), jsonBlock(found.report)] : [],
+      found.faults?.length ? [h("h2", {}, say("failedUnits")), table(say("failedUnits"), [say("units"), say("source"), say("class"), say("reason")],
         found.faults.map((fault) => [number(fault.unit), fault.file, fault.class, fault.reason]))] : []);
   };
-  every(2, signal, refresh);
+  poll(2, signal, refresh);
   return [h("p", {}, h("a", { href: "#/jobs" }, say("back"))), all];
 }

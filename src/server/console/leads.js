@@ -1,13 +1,13 @@
-// Leads: who promises most and why, what was drafted, who was told, and what is known of the company.
+// Leads: their scores, extracted facts, drafted replies, deliveries and companies.
 
 import { marked } from "./evidence.js";
-import { announce, ask, attempt, choice, facts, field, fill, h, svg, table } from "./page.js";
-import { moment, number, say } from "./words.js";
+import { announce, callApi, attempt, choice, descriptionList, field, fill, h, svg, table } from "./dom.js";
+import { moment, number, say } from "./translations.js";
 
-/** The score as a bar: a segment for each part that adds something, as far as others take nothing off. The words say the same. */
+/** The score as text and as a bar with a segment for each positive part. Negative parts shorten the bar at its end. */
 function bar(lead) {
   const shares = lead.parts.filter((part) => part.value > 0);
-  const said = `${number(lead.score, 2)} / ${number(lead.maximum)}`;
+  const label = `${number(lead.score, 2)} / ${number(lead.maximum)}`;
   const end = (100 * lead.score) / lead.maximum;
   let at = 0;
   const segments = shares.map((part, index) => {
@@ -18,23 +18,23 @@ function bar(lead) {
     return segment;
   });
   return [
-    h("span", { class: lead.above ? "good" : "" }, said),
+    h("span", { class: lead.above ? "good" : "" }, label),
     svg("svg", { class: "score", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img",
-      "aria-label": `${said}: ${lead.parts.map((part) => `${part.name} ${number(part.value, 2)}`).join(", ")}` },
+      "aria-label": `${label}: ${lead.parts.map((part) => `${part.name} ${number(part.value, 2)}`).join(", ")}` },
     svg("rect", { x: 0, y: 0, width: 100, height: 8, class: "whole" }), segments),
   ];
 }
 
-const to = (lead, pipeline) => `#/leads/${encodeURIComponent(lead.document_id)}?${new URLSearchParams({ pipeline })}`;
-const named = (lead) => [lead.company, lead.person].filter(Boolean).join(" · ") || lead.document_id;
+const address = (lead, pipeline) => `#/leads/${encodeURIComponent(lead.document_id)}?${new URLSearchParams({ pipeline })}`;
+const nameOf = (lead) => [lead.company, lead.person].filter(Boolean).join(" · ") || lead.document_id;
 
 const rows = (leads, pipeline) =>
-  leads.map((lead) => [bar(lead), h("a", { href: to(lead, pipeline) }, named(lead)), lead.stage, lead.intent, moment(lead.updated_at_ms)]);
+  leads.map((lead) => [bar(lead), h("a", { href: address(lead, pipeline) }, nameOf(lead)), lead.stage, lead.intent, moment(lead.updated_at_ms)]);
 
-/** A head that sorts by its column. */
-const sorter = (word, order, query) =>
+/** A table heading that sorts by its column. */
+const sorter = (key, order, query) =>
   h("a", { href: `#/leads?${new URLSearchParams({ ...query, sort: order })}`, "aria-current": query.sort === order ? "true" : null },
-    say(word), query.sort === order ? " ▾" : "");
+    say(key), query.sort === order ? " ▾" : "");
 
 export function leads(signal, parameters) {
   const given = (name) => parameters.get(name) ?? "";
@@ -45,7 +45,7 @@ export function leads(signal, parameters) {
     location.hash = `#/leads?${new URLSearchParams([...new FormData(form)].filter(([, value]) => value))}`;
   });
   attempt(async () => {
-    const { pipelines } = await ask("/v1/pipelines", undefined, signal);
+    const { pipelines } = await callApi("/v1/pipelines", undefined, signal);
     const names = pipelines.filter(({ tasks }) => tasks.some(({ kind }) => kind === "score")).map(({ name }) => name);
     if (names.length === 0) return fill(list, h("p", { class: "quiet" }, say("noLeads")));
     const query = { pipeline: given("pipeline") || names[0], sort: given("sort") || "score" };
@@ -57,7 +57,7 @@ export function leads(signal, parameters) {
       field(say("minScore"), h("input", { name: "min_score", type: "number", step: "any", value: given("min_score") })),
       h("input", { type: "hidden", name: "sort", value: query.sort }),
       h("button", {}, say("search")));
-    const { leads: found, next, threshold } = await ask(`/v1/leads?${new URLSearchParams(query)}`, undefined, signal).catch((error) => {
+    const { leads: found, next, threshold } = await callApi(`/v1/leads?${new URLSearchParams(query)}`, undefined, signal).catch((error) => {
       fill(list, h("p", { class: "bad" }, error.message));
       throw error;
     });
@@ -73,26 +73,26 @@ export function leads(signal, parameters) {
   return [form, list];
 }
 
-/** All leads as a file. Fetched here, because a link carries no token. */
+/** Saves all leads as a file. A link could not send the token, so the file is fetched. */
 async function save(query, signal) {
   await attempt(async () => {
-    const text = await ask(`/v1/leads/export?${new URLSearchParams(query)}`, undefined, signal);
+    const text = await callApi(`/v1/leads/export?${new URLSearchParams(query)}`, undefined, signal);
     const address = URL.createObjectURL(new Blob(["\ufeff", text.replace(/^\ufeff/, "")], { type: "text/csv" }));
     h("a", { href: address, download: "leads.csv" }).click();
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   });
 }
 
-/** The text with the places that say something. */
-const shown = (text, found) =>
-  h("pre", { class: "letter", tabindex: 0 },
+/** The text with the evidence for extracted facts marked. */
+const documentText = (text, found) =>
+  h("pre", { class: "plain", tabindex: 0 },
     marked(text, found.filter(({ evidence }) => evidence).map(({ path, evidence }) => ({ ...evidence, name: path.slice(1) }))));
 
 function draft({ task, text, model }) {
-  const shown = h("pre", { class: "letter", tabindex: 0 }, text);
+  const shown = h("pre", { class: "plain", tabindex: 0 }, text);
   const copy = () =>
     attempt(async () => {
-      // Browsers lend the clipboard to pages of https and of this machine alone.
+      // Browsers give the clipboard only to pages of HTTPS and of this machine.
       if (navigator.clipboard) await navigator.clipboard.writeText(text);
       else getSelection().selectAllChildren(shown);
       announce(say(navigator.clipboard ? "copied" : "selected"));
@@ -107,7 +107,7 @@ const company = (about) =>
   h("section", { class: "card" },
     h("h2", {}, about.name),
     h("p", { class: "quiet" }, say("ofCompany", number(about.documents)), about.summarized_at_ms == null ? "" : ` · ${moment(about.summarized_at_ms)}`),
-    about.summaries.map(({ text }) => h("p", { class: "letter" }, text)),
+    about.summaries.map(({ text }) => h("p", { class: "plain" }, text)),
     table(say("leads"), [say("points"), say("document"), say("stage"), say("intent"), say("time")], rows(about.leads, about.pipeline)));
 
 const value = (fact) => (typeof fact.value === "string" ? fact.value : JSON.stringify(fact.value));
@@ -115,26 +115,26 @@ const value = (fact) => (typeof fact.value === "string" ? fact.value : JSON.stri
 export function lead(id, signal, parameters) {
   const all = h("div", {}, say("loading"));
   attempt(async () => {
-    const found = await ask(`/v1/leads/${encodeURIComponent(id)}?${parameters}`, undefined, signal).catch((error) => {
+    const found = await callApi(`/v1/leads/${encodeURIComponent(id)}?${parameters}`, undefined, signal).catch((error) => {
       fill(all, h("p", { class: "bad" }, error.message));
       throw error;
     });
     const own = { pipeline: found.pipeline };
-    const sure = ({ confidence }) => (confidence == null ? "" : ` (${number(100 * confidence)} %)`);
+    const percent = ({ confidence }) => (confidence == null ? "" : ` (${number(100 * confidence)} %)`);
     fill(all,
-      h("h2", {}, named(found)),
+      h("h2", {}, nameOf(found)),
       h("p", {}, bar(found)),
       table(say("parts"), [say("name"), say("points"), say("formula")],
         found.parts.map((part) => [part.name, number(part.value, 2), h("code", {}, part.formula)])),
-      facts([
+      descriptionList([
         [say("company"), found.company], [say("person"), found.person],
-        ...found.labels.map((each) => [each.task, `${each.label}${sure(each)}`]),
+        ...found.labels.map((each) => [each.task, `${each.label}${percent(each)}`]),
         [say("time"), moment(found.updated_at_ms)], [say("document"), h("a", { href: `#/documents/${encodeURIComponent(id)}?${new URLSearchParams(own)}` }, id)],
       ]),
       table(say("facts"), [say("name"), say("value"), say("proof")],
-        found.facts.filter((fact) => fact.value !== null).map((fact) => [fact.path.slice(1), [value(fact), sure(fact)],
+        found.facts.filter((fact) => fact.value !== null).map((fact) => [fact.path.slice(1), [value(fact), percent(fact)],
           fact.grounded === false ? h("span", { class: "bad" }, say("notInDocument")) : fact.evidence ? say("marked") : ""])),
-      h("h2", {}, say("document")), shown(found.text, found.facts),
+      h("h2", {}, say("document")), documentText(found.text, found.facts),
       found.drafts.map(draft),
       found.deliveries.length === 0 ? "" : table(say("deliveries"), [say("receiver"), say("state"), say("attempts"), say("reason"), say("time")],
         found.deliveries.map((each) => [each.webhook, say(each.state === "waiting" ? "underWay" : each.state), number(each.attempts), each.reason, moment(each.updated_at_ms)])),

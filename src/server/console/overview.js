@@ -1,12 +1,12 @@
-// How the service does now: charts over successive readings of its metrics.
+// The state of the service: readiness, charts of its metrics, and totals of the last 24 hours.
 
-import { ask, every, fill, h, svg } from "./page.js";
-import { number, say } from "./words.js";
+import { callApi, poll, fill, h, svg } from "./dom.js";
+import { number, say } from "./translations.js";
 
 const SECONDS = 2;
-const KEPT = 150;
+const READINGS = 150;
 
-/** Prometheus text to [name, labels, value]. */
+/** Reads Prometheus text into [name, labels, value]. */
 export function readMetrics(text) {
   const samples = [];
   for (const line of text.split("\n")) {
@@ -22,42 +22,42 @@ const sum = (samples, name) => samples.filter(([found]) => found === name).reduc
 const count = (samples, name) => samples.filter(([found]) => found === name).length;
 
 const CHARTS = [
-  { word: "recordsPerSecond", of: (now, then, seconds) => (sum(now, "tidemill_records_total") - sum(then, "tidemill_records_total")) / seconds },
-  { word: "lag", of: (now) => sum(now, "tidemill_lag_records") },
+  { key: "recordsPerSecond", of: (now, then, seconds) => (sum(now, "tidemill_records_total") - sum(then, "tidemill_records_total")) / seconds },
+  { key: "lag", of: (now) => sum(now, "tidemill_lag_records") },
   {
-    word: "busy", unit: "%", most: 100,
+    key: "busy", unit: "%", most: 100,
     of: (now, then, seconds) => {
       const busy = sum(now, "tidemill_device_busy_seconds_total") - sum(then, "tidemill_device_busy_seconds_total");
       return (100 * busy) / seconds / Math.max(1, count(now, "tidemill_device_busy_seconds_total"));
     },
   },
-  { word: "tokensPerSecond", of: (now, then, seconds) => (sum(now, "tidemill_tokens_total") - sum(then, "tidemill_tokens_total")) / seconds },
+  { key: "tokensPerSecond", of: (now, then, seconds) => (sum(now, "tidemill_tokens_total") - sum(then, "tidemill_tokens_total")) / seconds },
 ];
 
 function line(values, most) {
   const top = Math.max(most ?? 0, ...values, 1e-9);
-  const points = values.map((value, place) => `${(300 * (place + KEPT - values.length)) / (KEPT - 1)},${60 - (56 * value) / top}`);
+  const points = values.map((value, place) => `${(300 * (place + READINGS - values.length)) / (READINGS - 1)},${60 - (56 * value) / top}`);
   return svg("svg", { viewBox: "0 0 300 62", preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("polyline", { points: points.join(" "), class: "line" }));
 }
 
 export function overview(signal) {
   const values = CHARTS.map(() => []);
-  const charts = CHARTS.map(({ word }) =>
-    h("section", { class: "card" }, h("h2", {}, say(word)), h("p", { class: "figure" }, "…"), h("div", { class: "chart" })));
+  const charts = CHARTS.map(({ key }) =>
+    h("section", { class: "card" }, h("h2", {}, say(key)), h("p", { class: "figure" }, "…"), h("div", { class: "chart" })));
   const status = h("p", { class: "status" }, say("loading"));
   const totals = h("div", { class: "cards" });
   let last;
-  every(SECONDS, signal, async () => {
-    const [text, health] = await Promise.all([ask("/metrics", undefined, signal), ask("/readyz", undefined, signal)]);
+  poll(SECONDS, signal, async () => {
+    const [text, health] = await Promise.all([callApi("/metrics", undefined, signal), callApi("/readyz", undefined, signal)]);
     const reading = { at: performance.now(), samples: readMetrics(text) };
     const problems = Object.entries(health.problems ?? {});
     status.className = `status ${problems.length ? "bad" : "good"}`;
-    fill(status, problems.length ? `${say("unready")}: ` : say("ready"), problems.map(([what, why]) => `${what}: ${why}`).join("; "));
+    fill(status, problems.length ? `${say("unready")}: ` : say("ready"), problems.map(([what, reason]) => `${what}: ${reason}`).join("; "));
     if (last) {
       CHARTS.forEach(({ of, unit, most }, place) => {
         const value = Math.max(0, of(reading.samples, last.samples, (reading.at - last.at) / 1000));
-        values[place] = [...values[place], value].slice(-KEPT);
+        values[place] = [...values[place], value].slice(-READINGS);
         const [, figure, chart] = charts[place].children;
         figure.textContent = `${number(value, value < 10 ? 1 : 0)}${unit ?? ""}`;
         fill(chart, line(values[place], most));
@@ -67,13 +67,13 @@ export function overview(signal) {
     }
     last = reading;
   });
-  every(15, signal, async () => {
-    const { pipelines, price_per_device_hour: price } = await ask("/v1/pipelines", undefined, signal);
-    const total = (key) => pipelines.reduce((sum, pipeline) => sum + pipeline.today[key], 0);
-    const card = (word, value) => h("section", { class: "card" }, h("h2", {}, say(word)), h("p", { class: "figure" }, value));
+  poll(15, signal, async () => {
+    const { pipelines, price_per_device_hour: price } = await callApi("/v1/pipelines", undefined, signal);
+    const total = (field) => pipelines.reduce((sum, pipeline) => sum + pipeline.today[field], 0);
+    const card = (key, value) => h("section", { class: "card" }, h("h2", {}, say(key)), h("p", { class: "figure" }, value));
     fill(totals,
       card("recordsToday", number(total("records"))),
-      card("dead", number(total("dead_letters"))),
+      card("deadToday", number(total("dead_letters"))),
       card("deviceToday", `${number(total("device_seconds"), 1)} s`),
       card("costToday", price == null ? say("noPrice") : number((total("device_seconds") / 3600) * price, 4)));
   });

@@ -1,7 +1,7 @@
-// Pipelines, each with its graph drawn: source, tasks by level, sinks.
+// Pipelines, each as a graph of its source, its tasks by level, and its sinks.
 
-import { ask, every, fill, h, svg } from "./page.js";
-import { number, say } from "./words.js";
+import { callApi, poll, fill, h, svg } from "./dom.js";
+import { number, say } from "./translations.js";
 
 const [WIDTH, HEIGHT, GAP_X, GAP_Y] = [150, 44, 60, 16];
 
@@ -16,14 +16,14 @@ function layout({ topic, tasks, sinks }) {
     node.x = x * (WIDTH + GAP_X);
     node.y = (y + (rows - column.length) / 2) * (HEIGHT + GAP_Y);
   }));
-  const by = Object.fromEntries(columns.flat().filter((node) => node.task).map((node) => [node.name, node]));
+  const byName = Object.fromEntries(columns.flat().filter((node) => node.task).map((node) => [node.name, node]));
   const edges = [];
-  for (const node of Object.values(by)) {
+  for (const node of Object.values(byName)) {
     const before = [...node.task.needs.map((name) => [name, "line"]), ...node.task.watches.map((name) => [name, "line dashed"])];
     if (before.length === 0) edges.push([columns[0][0], node, "line"]);
-    for (const [name, kind] of before) if (by[name]) edges.push([by[name], node, kind]);
+    for (const [name, kind] of before) if (byName[name]) edges.push([byName[name], node, kind]);
   }
-  for (const sink of columns.at(-1)) for (const node of Object.values(by)) edges.push([node, sink, "line faint"]);
+  for (const sink of columns.at(-1)) for (const node of Object.values(byName)) edges.push([node, sink, "line faint"]);
   return { nodes: columns.flat(), edges, width: columns.length * (WIDTH + GAP_X) - GAP_X, height: rows * (HEIGHT + GAP_Y) - GAP_Y };
 }
 
@@ -48,14 +48,14 @@ function graph(pipeline) {
 
 export function pipelines(signal) {
   const list = h("div", {}, say("loading"));
-  every(10, signal, async () => {
-    const { pipelines: found } = await ask("/v1/pipelines", undefined, signal);
+  poll(10, signal, async () => {
+    const { pipelines: found } = await callApi("/v1/pipelines", undefined, signal);
     fill(list, ...found.map((pipeline) =>
       h("section", { class: "card" },
         h("h2", {}, pipeline.name, " ", h("span", { class: `badge ${pipeline.stopped ? "failed" : "running"}` }, say(pipeline.stopped ? "stopped" : "running"))),
         pipeline.reason && h("p", { class: "bad" }, pipeline.reason),
         h("p", { class: "quiet" }, say("reads", pipeline.topic), " · ", say("recordsToday"), ": ", number(pipeline.today.records), " · ",
-          h("a", { href: `#/letters?pipeline=${encodeURIComponent(pipeline.name)}` }, `${say("dead")}: ${number(pipeline.today.dead_letters)}`)),
+          h("a", { href: `#/letters?pipeline=${encodeURIComponent(pipeline.name)}` }, `${say("deadToday")}: ${number(pipeline.today.dead_letters)}`)),
         graph(pipeline))));
   });
   return list;

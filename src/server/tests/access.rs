@@ -1,4 +1,4 @@
-//! Who is let in without a token, and what no client sends.
+//! Requests without a token, and malformed requests.
 
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -28,7 +28,7 @@ async fn pages_of_other_sites_are_refused_where_no_token_is_needed() {
         let read = server.client.get(format!("{}/v1/jobs", server.url)).header(name, &value).send().await.unwrap();
         assert_eq!(read.status(), StatusCode::FORBIDDEN, "{name}: {value}");
     }
-    // Which then finds that there is no database.
+    // An accepted request then fails because the database is unavailable.
     for origin in [None, Some(server.url.as_str())] {
         let own = server.client.get(format!("{}/v1/jobs", server.url));
         let own =
@@ -49,20 +49,25 @@ async fn a_token_is_good_whatever_the_page() {
 async fn a_body_that_is_not_said_to_be_json_is_refused() {
     let server = running(None).await;
     let path = format!("{}/v1/jobs", server.url);
-    for said in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")] {
-        let sent = said.into_iter().fold(server.client.post(&path), |sent, said| sent.header("content-type", said));
+    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")]
+    {
+        let sent = content_type.into_iter().fold(server.client.post(&path), |sent, value| sent.header("content-type", value));
         let refused = sent.body(JOB).send().await.unwrap();
-        assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{said:?}");
+        assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type:?}");
         assert_eq!(refused.json::<Value>().await.unwrap()["code"], "unsupported_media_type");
     }
     let twice = server.client.post(&path).header("content-type", "application/json").header("content-type", "text/plain");
-    assert_eq!(twice.body(JOB).send().await.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "one of two is enough");
-    for said in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
-        let sent = client().post(&path).header("content-type", said).body(JOB).send().await.unwrap();
-        assert_eq!(sent.status(), StatusCode::SERVICE_UNAVAILABLE, "{said}");
+    assert_eq!(
+        twice.body(JOB).send().await.unwrap().status(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "one wrong header of two is enough"
+    );
+    for content_type in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
+        let sent = client().post(&path).header("content-type", content_type).body(JOB).send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::SERVICE_UNAVAILABLE, "{content_type}");
     }
     let empty = server.client.post(format!("{}/v1/jobs/j/cancel", server.url)).send().await.unwrap();
-    assert_eq!(empty.status(), StatusCode::SERVICE_UNAVAILABLE, "no body needs no type");
+    assert_eq!(empty.status(), StatusCode::SERVICE_UNAVAILABLE, "a request without a body needs no type");
 }
 
 #[tokio::test]
@@ -74,16 +79,16 @@ async fn a_request_has_one_host() {
         let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
         let request = format!("GET /healthz HTTP/{version}\r\n{hosts}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        assert_eq!(said.split(' ').nth(1), Some(expected), "HTTP/{version} with {hosts:?}: {said}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert_eq!(response.split(' ').nth(1), Some(expected), "HTTP/{version} with {hosts:?}: {response}");
     }
 }
 
 #[tokio::test]
 async fn an_address_of_ipv4_in_ipv6_is_loopback() {
     let server = started(ServerConfig { listen: "[::ffff:127.0.0.1]:0".into(), ..loopback() }).await;
-    assert_eq!(server.get("/v1/jobs").await.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody needs a token there");
+    assert_eq!(server.get("/v1/jobs").await.status(), StatusCode::SERVICE_UNAVAILABLE, "no token is required there");
 }
 
 #[tokio::test]
@@ -101,20 +106,20 @@ async fn only_who_may_read_is_told_why_the_process_is_not_ready() {
     let problems = async |token: Option<&str>| {
         let asked = server.client.get(format!("{}/readyz", server.url));
         let answer = token.into_iter().fold(asked, |asked, token| asked.bearer_auth(token)).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "whoever asks learns that it is not ready");
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "every caller learns that it is not ready");
         answer.text().await.unwrap()
     };
     for token in [None, Some("wrong"), Some("of-the-scraper!!")] {
-        let told = problems(token).await;
-        let told: Value = serde_json::from_str(&told).unwrap();
+        let body = problems(token).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
         let (pipelines, topics) =
-            ("2 stopped; a token that may read is told which", "1 take no events; a token that may read is told which");
-        let outline = serde_json::json!({ "status": "unready", "problems": { "database": "out of order", "pipelines": pipelines, "topics": topics }, "halted": {} });
-        assert_eq!(told, outline, "{token:?}");
+            ("2 stopped; a token with scope `read` shows which", "1 refuse events; a token with scope `read` shows which");
+        let outline = serde_json::json!({ "status": "unready", "problems": { "database": "unavailable", "pipelines": pipelines, "topics": topics }, "halted": {} });
+        assert_eq!(body, outline, "{token:?}");
     }
-    let told = problems(Some(token)).await;
+    let body = problems(Some(token)).await;
     for word in ["no route to db.internal:5432", "acme-secrets", "offset 17", "acme-plans", "acme.results"] {
-        assert!(told.contains(word), "{told}");
+        assert!(body.contains(word), "{body}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The console is served to everybody, and what it asks for is guarded like everything else.
+//! The console's files need no token; the API that it uses does.
 
 use reqwest::StatusCode;
 use reqwest::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -32,7 +32,7 @@ async fn letters_are_asked_for_in_words_that_there_are() {
     for (query, says) in [
         ("clas=template", "unknown parameter `clas`; did you mean `class`?"),
         ("class=malformed-json", "did you mean `malformed_json`?"),
-        ("limit=0", "`limit` is no number from 1 to 1000"),
+        ("limit=0", "give a number from 1 to 1000"),
         ("pipeline=%00", "U+0000"),
     ] {
         let refused = server.get(&format!("/v1/dead-letters?{query}")).await;
@@ -40,7 +40,7 @@ async fn letters_are_asked_for_in_words_that_there_are() {
         let problem: Value = refused.json().await.unwrap();
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "expected `{says}` in {problem}");
     }
-    for (body, says) in [("{}", "which letters?"), (r#"{"id": [1]}"#, "unknown field `id`"), ("[1]", "which letters")] {
+    for (body, says) in [("{}", "which dead letters"), (r#"{"id": [1]}"#, "unknown field `id`"), ("[1]", "which dead letters")] {
         let sent = server.client.post(format!("{}/v1/dead-letters/replay", server.url));
         let sent = sent.header("content-type", "application/json").body(body);
         let problem: Value = sent.send().await.unwrap().json().await.unwrap();

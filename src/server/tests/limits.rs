@@ -1,4 +1,4 @@
-//! Callers who want more than their share, and one who does not.
+//! Rate limits, connection limits and timeouts: callers that exceed them are refused, and others are not affected.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -24,31 +24,32 @@ impl Running {
         TcpStream::connect(self.address()).await.expect("the server's backlog takes it")
     }
 
-    /// A caller from elsewhere asks properly.
-    async fn ask_from_elsewhere(&self) -> StatusCode {
+    /// The status of a well-behaved request from another address.
+    async fn request_from_elsewhere(&self) -> StatusCode {
         let address = self.url.parse().expect("an address");
         let elsewhere = |builder: ClientBuilder| builder.local_address(IpAddr::from(ELSEWHERE)).timeout(Duration::from_secs(5));
         let client = http::client(&address, elsewhere).expect("a client");
         let response = client.get(format!("{}/openapi.json", self.url)).send().await;
-        response.expect("a proper caller must be answered").status()
+        response.expect("a well-behaved caller must get a response").status()
     }
 }
 
-/// What the server says until it closes the connection.
-async fn last_words(mut stream: TcpStream, limit: Duration) -> String {
-    let mut said = Vec::new();
+/// What the server sends until it closes the connection.
+async fn read_to_close(mut stream: TcpStream, limit: Duration) -> String {
+    let mut received = Vec::new();
     // A connection that the server resets was closed as well.
-    let _ =
-        timeout(limit, stream.read_to_end(&mut said)).await.expect("the server keeps a connection that it should have closed");
-    String::from_utf8_lossy(&said).into_owned()
+    let _ = timeout(limit, stream.read_to_end(&mut received))
+        .await
+        .expect("the server keeps a connection that it should have closed");
+    String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Sends a byte at a time until the server is gone.
+/// Sends one byte at a time until the server closes the connection.
 async fn trickle(mut stream: TcpStream, begin: &'static [u8], byte: &'static [u8]) {
-    let mut said = stream.write_all(begin).await;
-    while said.is_ok() {
+    let mut sent = stream.write_all(begin).await;
+    while sent.is_ok() {
         sleep(Duration::from_millis(50)).await;
-        said = stream.write_all(byte).await;
+        sent = stream.write_all(byte).await;
     }
 }
 
@@ -69,10 +70,10 @@ async fn slow_callers_do_not_keep_a_proper_one_waiting_and_are_let_go() {
     }
     sleep(Duration::from_millis(200)).await;
     let start = Instant::now();
-    assert_eq!(server.ask_from_elsewhere().await, StatusCode::OK);
+    assert_eq!(server.request_from_elsewhere().await, StatusCode::OK);
     assert!(start.elapsed() < Duration::from_secs(1), "the proper caller waited for {:?}", start.elapsed());
     for stream in silent {
-        last_words(stream, Duration::from_secs(5)).await;
+        read_to_close(stream, Duration::from_secs(5)).await;
     }
     for caller in trickling {
         timeout(Duration::from_secs(5), caller).await.expect("a trickle keeps its connection").unwrap();
@@ -86,9 +87,9 @@ async fn a_connection_on_which_nothing_more_is_asked_ends() {
     let mut stream = server.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let start = Instant::now();
-    let said = last_words(stream, Duration::from_secs(5)).await;
-    assert!(said.starts_with("HTTP/1.1 200 OK") && said.ends_with(r#"{"status":"ok"}"#), "{said}");
-    assert!(start.elapsed() > Duration::from_millis(500), "it may ask again for a while");
+    let received = read_to_close(stream, Duration::from_secs(5)).await;
+    assert!(received.starts_with("HTTP/1.1 200 OK") && received.ends_with(r#"{"status":"ok"}"#), "{received}");
+    assert!(start.elapsed() > Duration::from_millis(500), "the connection stays open for a while");
 }
 
 #[tokio::test]
@@ -98,13 +99,13 @@ async fn an_address_has_its_share_of_connections_and_hears_why_not_more() {
     for _ in 0..3 {
         held.push(server.connect().await);
     }
-    // The connections stand in the server's queue in their order.
-    let refused = last_words(server.connect().await, Duration::from_secs(5)).await;
+    // The server accepts connections in their order.
+    let refused = read_to_close(server.connect().await, Duration::from_secs(5)).await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too many connections are open"), "{refused}");
-    assert_eq!(server.ask_from_elsewhere().await, StatusCode::OK, "another address is not concerned");
+    assert_eq!(server.request_from_elsewhere().await, StatusCode::OK, "another address is not affected");
     drop(held);
     sleep(Duration::from_millis(200)).await;
-    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "a place that is left is free");
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "a closed connection no longer counts");
 }
 
 #[tokio::test]
@@ -117,13 +118,13 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], "too_many_requests");
-    assert_eq!(server.ask_from_elsewhere().await, StatusCode::OK, "another address is not concerned");
+    assert_eq!(server.request_from_elsewhere().await, StatusCode::OK, "another address is not affected");
     for page in ["/", "/console/app.js", "/openapi.json"] {
         assert_eq!(server.get(page).await.status(), StatusCode::TOO_MANY_REQUESTS, "{page}");
     }
     for _ in 0..20 {
-        assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "a probe is never turned away");
-        assert_ne!(server.get("/readyz").await.status(), StatusCode::TOO_MANY_REQUESTS, "a probe is never turned away");
+        assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "a probe is never refused");
+        assert_ne!(server.get("/readyz").await.status(), StatusCode::TOO_MANY_REQUESTS, "a probe is never refused");
     }
     sleep(Duration::from_millis(1_100)).await;
     assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
@@ -152,11 +153,11 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address()).await.unwrap();
     let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
-    // Many answers, none of which is read, fill every buffer on the way; then the server must let go.
+    // Many responses that nobody reads fill every buffer on the way; then the server must close the connection.
     let asked = async {
         while stream.write_all(request).await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), asked).await.expect("the server holds answers that nobody takes");
+    timeout(Duration::from_secs(20), asked).await.expect("the server keeps responses that nobody reads");
 }

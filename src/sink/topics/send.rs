@@ -1,4 +1,4 @@
-//! One event to the brokers, and what they say to it.
+//! Sends one event to the brokers and classifies their answer.
 
 use std::time::Duration;
 
@@ -13,44 +13,43 @@ use rdkafka::{ClientConfig, ClientContext};
 use crate::broker::{BrokerRefusal, BrokerSettings};
 use crate::store::OutboxEvent;
 
-/// How long librdkafka itself tries to deliver an event before the relay is told that it could not.
+/// How long librdkafka retries an event before it reports a failure.
 const DELIVERY_TIMEOUT_MS: &str = "10000";
-/// The largest record that the client itself lets through.
-const LARGEST: &str = "100000000";
-/// How long the brokers may take to tell a topic's settings.
-const SETTINGS: Duration = Duration::from_secs(5);
+/// The largest record that the client accepts.
+const MAX_RECORD_BYTES: &str = "100000000";
+/// How long the brokers may take to describe a topic.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why an event is not published.
+/// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SendError {
-    /// What it is, or what another is that travelled in the same batch: sent alone, it tells which.
+    /// The event, or another one in the same batch, is invalid. Sending it alone shows which.
     Event {
-        /// Whether it is too large.
         too_large: bool,
-        /// What the brokers say.
+        /// The error of the brokers.
         why: String,
     },
-    /// The topic, or the brokers: it may be taken later as it is.
+    /// The topic or the brokers are unavailable. The same event may be accepted later.
     Unavailable(String),
 }
 
-/// How an event goes out.
+/// How the payload of an event is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PayloadMode {
-    /// As it was committed.
+    /// With its payload.
     Whole,
-    /// Without the payload, and with the place where that lies.
+    /// Without its payload, with headers that say where the payload is.
     Bare,
 }
 
-/// Sends events. Clients of one process share what the brokers refuse.
+/// Sends events and remembers why the brokers refuse the client.
 pub(super) struct EventSender {
     producer: FutureProducer<Context>,
-    access: BrokerSettings,
+    brokers: BrokerSettings,
     refusal: BrokerRefusal,
 }
 
-/// What the client library calls back.
+/// Callbacks of the client library.
 struct Context {
     refusal: BrokerRefusal,
 }
@@ -63,15 +62,15 @@ impl ClientContext for Context {
 }
 
 impl EventSender {
-    /// A sender through the given brokers.
+    /// A sender to the given brokers.
     ///
     /// # Errors
-    /// Where librdkafka refuses a setting.
-    pub(super) fn new(access: &BrokerSettings) -> anyhow::Result<Self> {
+    /// If librdkafka rejects a setting.
+    pub(super) fn new(brokers: &BrokerSettings) -> anyhow::Result<Self> {
         let mut client = ClientConfig::new();
-        // Whether a record is too large is the broker's to say: a dead letter may hold the largest that a topic ever took.
-        client.set("message.max.bytes", LARGEST);
-        access.apply(&mut client);
+        // The broker decides whether a record is too large, because a dead letter contains a record as large as any topic accepts.
+        client.set("message.max.bytes", MAX_RECORD_BYTES);
+        brokers.apply(&mut client);
         let refusal = BrokerRefusal::default();
         let producer = client
             .set("enable.idempotence", "true")
@@ -79,31 +78,31 @@ impl EventSender {
             .set("compression.type", "zstd")
             .set("linger.ms", "5")
             .create_with_context(Context { refusal: refusal.clone() })?;
-        Ok(Self { producer, access: access.clone(), refusal })
+        Ok(Self { producer, brokers: brokers.clone(), refusal })
     }
 
-    /// The same anew, where the client library has given itself up; it never sends anything again.
-    pub(super) fn renewed(&self) -> anyhow::Result<Option<Self>> {
-        self.broken().map(|_| Self::new(&self.access)).transpose()
+    /// A new sender, if the client library had a fatal error, after which it never sends again.
+    pub(super) fn recreated(&self) -> anyhow::Result<Option<Self>> {
+        self.fatal_error().map(|_| Self::new(&self.brokers)).transpose()
     }
 
-    /// Why the client library has given itself up, where it has.
-    pub(super) fn broken(&self) -> Option<String> {
+    /// The fatal error of the client library, if it had one.
+    pub(super) fn fatal_error(&self) -> Option<String> {
         self.producer
             .client()
             .fatal_error()
-            .map(|(code, reason)| format!("the Kafka client is of no use any more: {reason} ({code})"))
+            .map(|(code, reason)| format!("the Kafka client had a fatal error: {reason} ({code})"))
     }
 
-    /// A broker has let the client in.
-    pub(super) fn is_let_in(&self) {
+    /// Records that a broker has accepted the client.
+    pub(super) fn note_success(&self) {
         self.refusal.clear();
     }
 
     /// Sends the event and waits until the broker has it.
     pub(super) async fn send(&self, event: &OutboxEvent, form: PayloadMode) -> Result<(), SendError> {
         let sent = match self.producer.send(record(event, event.partition, form), Timeout::Never).await {
-            // The topic was made anew with fewer partitions since the record stood there: the key decides.
+            // The topic was created again with fewer partitions since the record was written, so the key selects the partition.
             Err((error, _)) if event.partition.is_some() && is_unknown_partition(&error) => {
                 self.producer.send(record(event, None, form), Timeout::Never).await
             }
@@ -111,16 +110,16 @@ impl EventSender {
         };
         match sent {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(fault(&error, self.refusal.sentence())),
+            Err((error, _)) => Err(send_error(&error, self.refusal.reason())),
         }
     }
 
-    /// The largest batch that the topic takes, as far as the brokers tell.
+    /// The largest batch that the topic accepts, if the brokers report it.
     pub(super) async fn limit(&self, topic: &str) -> Option<String> {
         let mut client = ClientConfig::new();
-        self.access.apply(&mut client);
+        self.brokers.apply(&mut client);
         let admin: AdminClient<DefaultClientContext> = client.create().ok()?;
-        let options = AdminOptions::new().request_timeout(Some(SETTINGS));
+        let options = AdminOptions::new().request_timeout(Some(DESCRIBE_TIMEOUT));
         let asked = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.ok()?;
         asked.into_iter().next()?.ok()?.get("max.message.bytes")?.value.clone()
     }
@@ -128,7 +127,7 @@ impl EventSender {
 
 impl Drop for EventSender {
     fn drop(&mut self) {
-        // What is still under way is in the outbox too, and will be sent again.
+        // Events in flight are still in the outbox and will be sent again.
         self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
     }
 }
@@ -139,10 +138,10 @@ fn record(event: &OutboxEvent, partition: Option<i32>, form: PayloadMode) -> Fut
     });
     let (payload, headers) = match form {
         PayloadMode::Whole => (event.payload.as_ref(), headers),
-        // Empty and not absent: an absent one would delete the key's last record from a compacted topic.
+        // The payload is empty, not absent: an absent payload would delete the last record of the key from a compacted topic.
         PayloadMode::Bare => (
             Some(const { &Vec::new() }),
-            lies_elsewhere(event)
+            payload_location(event)
                 .iter()
                 .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
         ),
@@ -157,8 +156,8 @@ fn record(event: &OutboxEvent, partition: Option<i32>, form: PayloadMode) -> Fut
     }
 }
 
-/// Headers that say where the payload lies that a dead letter goes without.
-fn lies_elsewhere(event: &OutboxEvent) -> Vec<(&'static str, String)> {
+/// Headers that say where the omitted payload of a dead letter is.
+fn payload_location(event: &OutboxEvent) -> Vec<(&'static str, String)> {
     let bytes = event.payload.as_ref().map_or(0, Vec::len);
     let mut headers = vec![("tidemill-payload-bytes", bytes.to_string())];
     if let Some(place) = &event.dead_letter_of {
@@ -173,14 +172,14 @@ fn is_unknown_partition(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition))
 }
 
-/// Whose fault it is. What is in doubt is the world's: nothing is parked that could be taken tomorrow as it is.
+/// Classifies an error. Unclear errors count as unavailable, so that no event is parked that may be accepted later unchanged.
 ///
-/// | the brokers say | fault of |
+/// | error | class |
 /// |---|---|
-/// | too large; no such record in this topic (a compacted one wants keys), no such timestamp | the event |
-/// | another record of the batch is at fault | the event, until it is sent alone |
-/// | no such topic, not allowed, no leader, no answer, anything else | the world |
-fn fault(error: &KafkaError, refusal: Option<String>) -> SendError {
+/// | too large; record not allowed in this topic (a compacted topic requires keys); invalid timestamp | event |
+/// | another record of the batch is invalid | event, until it is sent alone |
+/// | unknown topic, not authorized, no leader, no answer, anything else | unavailable |
+fn send_error(error: &KafkaError, refusal: Option<String>) -> SendError {
     use RDKafkaErrorCode as Code;
     let too_large = matches!(
         error.rdkafka_error_code(),
@@ -218,7 +217,7 @@ mod tests {
     #[test]
     fn only_what_no_later_attempt_can_change_is_the_events_fault() {
         use RDKafkaErrorCode as Code;
-        let of = |code| fault(&KafkaError::MessageProduction(code), None);
+        let of = |code| send_error(&KafkaError::MessageProduction(code), None);
         for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidMessageSize] {
             assert!(matches!(of(code), SendError::Event { too_large: true, .. }), "{code:?}");
         }
@@ -236,7 +235,7 @@ mod tests {
         ] {
             assert!(matches!(of(code), SendError::Unavailable(_)), "{code:?}");
         }
-        let refused = fault(&KafkaError::MessageProduction(Code::MessageTimedOut), Some("authentication failed".into()));
+        let refused = send_error(&KafkaError::MessageProduction(Code::MessageTimedOut), Some("authentication failed".into()));
         assert_eq!(refused, SendError::Unavailable("authentication failed".into()));
     }
 
@@ -246,11 +245,11 @@ mod tests {
         let whole = record(&letter, None, PayloadMode::Whole);
         assert_eq!((whole.payload.map(Vec::len), whole.headers.unwrap().count()), (Some(70_000), 1));
         let bare = record(&letter, None, PayloadMode::Bare);
-        assert_eq!(bare.payload.map(Vec::len), Some(0), "no payload at all would be a delete");
+        assert_eq!(bare.payload.map(Vec::len), Some(0), "an absent payload would be a delete");
         let headers = bare.headers.unwrap();
-        let told: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();
+        let received: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();
         assert_eq!(
-            told,
+            received,
             [
                 ("event-id", "0"),
                 ("tidemill-payload-bytes", "70000"),

@@ -1,4 +1,4 @@
-//! The signature of a call, after the Standard Webhooks specification: an HMAC over its id, its time and its body.
+//! The signature of a call according to the Standard Webhooks specification: an HMAC over its id, timestamp and body.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +17,7 @@ pub(super) fn of(secret: &[u8], id: &str, timestamp: i64, body: &str) -> String 
 mod tests {
     use super::*;
 
-    /// The example of the specification's own libraries.
+    /// The example used in the libraries of the specification.
     #[test]
     fn the_signature_is_the_one_that_receivers_compute() {
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

@@ -1,4 +1,4 @@
-//! Which columns of a file are read, as what, and whether they are what the pipeline needs.
+//! Chooses the columns of a file that are read and their types, and checks them against what the pipeline needs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,42 +10,42 @@ use parquet::basic::{Compression, LogicalType, Type as Physical};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::schema::types::SchemaDescriptor;
 
+use super::file_problem::FileProblem;
 use super::json_values::{JsonForm, has_form, is_bytes, is_text};
-use super::rows::FileProblem;
 
-/// Columns that a pipeline reads.
+/// The columns that a pipeline reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestedColumns {
-    /// The column of the id: text, an integer or a UUID.
+    /// The id column: text, an integer or a UUID.
     pub id: String,
-    /// The column of the version: text, an integer, a date or a time.
+    /// The version column: text, an integer, a date or a timestamp.
     pub version: Option<String>,
-    /// Columns that the text is made of.
+    /// Columns that make up the text.
     pub text: BTreeSet<String>,
-    /// Those of them that a file may lack, for the template asks whether they are there.
+    /// Text columns that a file may lack, because the template tests whether they exist.
     pub optional: BTreeSet<String>,
-    /// Columns that are kept beside the text. A file may lack them.
+    /// Columns stored as metadata. A file may lack them.
     pub metadata: BTreeSet<String>,
-    /// The column of the id of a row that is a delete, where it is another. A file may lack it.
+    /// The id column of rows that are deletes, if it differs from `id`. A file may lack it.
     pub deleted: Option<String>,
 }
 
-/// What is read of a file.
+/// The columns that are read from a file.
 #[derive(Debug)]
 pub(super) struct Columns {
-    /// The file's metadata, with the types that its columns are read as.
+    /// The metadata of the file, with the types as which the columns are read.
     pub metadata: ArrowReaderMetadata,
-    /// Which columns.
+    /// The projection of the columns.
     pub mask: ProjectionMask,
-    /// Their names, and what their types leave open.
+    /// Their names and JSON forms.
     pub fields: Vec<(String, JsonForm)>,
-    /// Their numbers among the columns that hold values.
+    /// Their indexes among the leaf columns.
     pub leaves: BTreeSet<usize>,
 }
 
-/// Codecs that are read, for messages.
+/// The supported codecs, for messages.
 const CODECS: &str = "uncompressed, SNAPPY, GZIP, LZ4, LZ4_RAW and ZSTD";
-/// How deep columns may be nested: a document is no deeper, and each level takes room on the stack.
+/// Most levels of nested columns. A document has no more, and each level uses stack space.
 const DEPTH: usize = 127;
 
 impl RequestedColumns {
@@ -54,7 +54,7 @@ impl RequestedColumns {
         texts.map(String::as_str).chain([self.id.as_str()])
     }
 
-    /// Whether the pipeline names that column, one that it lies in or one that lies in it.
+    /// Whether the pipeline names this column, a column that contains it, or a column inside it.
     fn names(&self, path: &str) -> bool {
         let within =
             |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -63,7 +63,8 @@ impl RequestedColumns {
 }
 
 impl Columns {
-    /// Every column whose values have a form. Bytes are read only where the pipeline names them: they may be images.
+    /// All columns whose values can be written as JSON. Binary columns are read only if the pipeline names them, because they may
+    /// be images.
     pub(super) fn of(metadata: Arc<ParquetMetaData>, needs: &RequestedColumns) -> Result<Self, FileProblem> {
         let written = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new())?;
         check(written.schema(), needs).map_err(FileProblem::Schema)?;
@@ -80,15 +81,15 @@ impl Columns {
         Ok(Self { metadata, mask, fields, leaves })
     }
 
-    /// The columns of a row group that are read, each with its number.
+    /// The columns of a row group that are read, with their indexes.
     pub(super) fn read(&self, group: usize) -> impl Iterator<Item = (usize, &ColumnChunkMetaData)> {
         let columns = self.metadata.metadata().row_groups().get(group).map(|group| group.columns()).unwrap_or_default();
         columns.iter().enumerate().filter(|(leaf, _)| self.leaves.contains(leaf))
     }
 }
 
-/// The type that a column is read as: text and bytes lie where they were unpacked, and not once more for each row; the old
-/// timestamps of 96 bits are microseconds, for nanoseconds of 64 bits end in 2262.
+/// The type as which a column is read. Text and bytes become views, which are not copied for each row. The old 96-bit timestamps
+/// become microseconds, because 64-bit nanoseconds end in the year 2262.
 fn read_as(field: &FieldRef, descriptor: &SchemaDescriptor, leaf: &mut usize) -> FieldRef {
     let mut inner = |field: &FieldRef| read_as(field, descriptor, leaf);
     let kind = match field.data_type() {
@@ -115,7 +116,7 @@ fn read_as(field: &FieldRef, descriptor: &SchemaDescriptor, leaf: &mut usize) ->
     Arc::new(Field::clone(field).with_data_type(kind))
 }
 
-/// The type of the values, where those that repeat are written once.
+/// The value type of dictionary and run-end encoded columns.
 fn plain(kind: &DataType) -> &DataType {
     match kind {
         DataType::Dictionary(_, values) => plain(values),
@@ -124,7 +125,7 @@ fn plain(kind: &DataType) -> &DataType {
     }
 }
 
-/// A walk through the columns that hold values.
+/// Walks through the leaf columns.
 struct ColumnWalk<'a> {
     needs: &'a RequestedColumns,
     descriptor: &'a SchemaDescriptor,
@@ -142,7 +143,7 @@ impl ColumnWalk<'_> {
         found
     }
 
-    /// None where nothing of the column is read.
+    /// `None` if nothing of the column is read.
     fn form(&mut self, field: &Field, path: &str, depth: usize) -> Option<JsonForm> {
         let (first, deeper) = (self.leaf, depth.saturating_sub(1));
         let form = match field.data_type() {
@@ -175,7 +176,7 @@ impl ColumnWalk<'_> {
         };
         let form = form.filter(|_| depth > 0);
         if form.is_none() {
-            // A map of which only the keys have a form, for one.
+            // For example, a map of which only the keys can be written as JSON.
             self.kept.retain(|leaf| *leaf < first);
         }
         form
@@ -196,7 +197,7 @@ fn check_codecs(metadata: &ParquetMetaData, leaves: &BTreeSet<usize>) -> Result<
                 _ => continue,
             };
             return Err(FileProblem::Unsupported(format!(
-                "column `{}` is compressed with {name}, which is not read here; write the file anew with one of {CODECS}",
+                "column `{}` is compressed with {name}, which is not supported; write the file again with one of {CODECS}",
                 column.column_path().string()
             )));
         }
@@ -204,7 +205,7 @@ fn check_codecs(metadata: &ParquetMetaData, leaves: &BTreeSet<usize>) -> Result<
     Ok(())
 }
 
-/// The column of that name, or the one in nested columns; what lies in a map is its value.
+/// The column with this name or path. A path into a map leads to its value.
 fn find<'a>(fields: &'a Fields, path: &str) -> Option<&'a Field> {
     if let Some((_, field)) = fields.find(path) {
         return Some(field);
@@ -229,7 +230,7 @@ fn check(schema: &Schema, needs: &RequestedColumns) -> Result<(), String> {
             return Err(format!("column `{name}`, which the pipeline needs, is missing; there are {}", present.join(", ")));
         };
         let kind = plain(field.data_type());
-        // Of a column that holds nothing but nulls a file knows no type.
+        // A column with only nulls has no type in the file.
         if fits(kind) || *kind == DataType::Null {
             return Ok(());
         }
@@ -239,21 +240,21 @@ fn check(schema: &Schema, needs: &RequestedColumns) -> Result<(), String> {
         is_text(kind) || kind.is_integer() || *kind == DataType::FixedSizeBinary(16)
     })?;
     if let Some(version) = &needs.version {
-        check(version, "a version is an integer, a date, a time or a text that holds one", |kind| {
+        check(version, "a version is an integer, a date, a timestamp or a text with one of them", |kind| {
             is_text(kind) || kind.is_integer() || matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
         })?;
     }
     let is_there = |name: &&String| find(schema.fields(), name).is_some();
     for name in needs.text.iter().filter(|name| is_there(name) || !needs.optional.contains(*name)) {
-        check(name, "the pipeline makes text of it", is_readable)?;
+        check(name, "the pipeline uses it as text", is_readable)?;
     }
     for name in needs.metadata.iter().filter(is_there) {
-        check(name, "the pipeline keeps it, and values of that type have no form in JSON", is_readable)?;
+        check(name, "the pipeline stores it, and values of this type cannot be written as JSON", is_readable)?;
     }
     Ok(())
 }
 
-/// Whether something of that type has a form in JSON.
+/// Whether values of this type can be written as JSON.
 fn is_readable(kind: &DataType) -> bool {
     match kind {
         DataType::List(item)
@@ -267,11 +268,11 @@ fn is_readable(kind: &DataType) -> bool {
     }
 }
 
-/// What `since` and `until` are compared with.
+/// Checks that the column can be compared with `since` and `until`.
 pub(super) fn check_time(schema: &Schema, name: &str) -> Result<(), String> {
     match find(schema.fields(), name).map(Field::data_type) {
         Some(kind) if kind.is_integer() => Err(format!(
-            "column `{name}` is {kind}, and `since` and `until` need a date, a time or a text that holds one; leave them out"
+            "column `{name}` is {kind}, but `since` and `until` need a date, a timestamp or a text with one of them; remove them"
         )),
         _ => Ok(()),
     }

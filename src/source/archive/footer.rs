@@ -1,15 +1,15 @@
-//! How deep the columns of a file are nested, before a decoder follows them down: it does so by recursion, and a stack that overflows
-//! ends the process.
+//! Checks how deep the columns of a file are nested before the decoder reads them. The decoder is recursive, and a stack overflow
+//! would end the process.
 
 use super::thrift::{ThriftError, ThriftReader};
 
-/// The most levels: a list takes two, and a document has 127.
+/// Most levels. A list takes two, and a document has at most 127.
 const DEEPEST: usize = 256;
 
-/// Looks at the schema in a footer.
+/// Checks the schema in a footer.
 ///
 /// # Errors
-/// Where it is nested too deep or cannot be read.
+/// If the schema is nested too deep or cannot be read.
 pub(super) fn check_depth(footer: &[u8]) -> Result<(), String> {
     match depth(footer) {
         Ok(depth) if depth <= DEEPEST => Ok(()),
@@ -18,7 +18,7 @@ pub(super) fn check_depth(footer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// As far as it matters: no deeper than one level too many.
+/// The depth of the schema. Stops one level after the limit.
 fn depth(footer: &[u8]) -> Result<usize, ThriftError> {
     let (mut footer, mut id) = (ThriftReader { rest: footer }, 0);
     while let Some(kind) = footer.field(&mut id)? {
@@ -30,7 +30,7 @@ fn depth(footer: &[u8]) -> Result<usize, ThriftError> {
         if kind != 12 {
             return Err(ThriftError::Malformed);
         }
-        // Elements come in the order of a walk; of each level that is open, how many are still to come.
+        // Elements come in depth-first order. `open` has the number of remaining children of each open level.
         let (mut open, mut deepest): (Vec<i64>, _) = (Vec::new(), 0);
         for _ in 0..count {
             if let Some(left) = open.last_mut() {
@@ -50,7 +50,7 @@ fn depth(footer: &[u8]) -> Result<usize, ThriftError> {
         }
         return Ok(deepest);
     }
-    // A file without a schema is the decoder's to refuse.
+    // The decoder rejects a file without a schema.
     Ok(0)
 }
 
@@ -71,12 +71,12 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// An element of a schema: its name, and how many come below it.
+    /// An element of a schema: its name and its number of children.
     fn element(children: u8) -> Vec<u8> {
         [&[0x48, 1, b's'][..], if children > 0 { &[0x15, 2][..] } else { &[][..] }, &[0]].concat()
     }
 
-    /// A footer of which so many elements lie in each other.
+    /// A footer with `levels` nested elements.
     pub(in crate::source::archive) fn nested(levels: usize) -> Vec<u8> {
         let count = levels as u64 + 1;
         let varint = [count as u8 & 0x7f | 0x80, (count >> 7) as u8 & 0x7f | 0x80, (count >> 14) as u8];
@@ -88,7 +88,7 @@ pub(super) mod tests {
         assert_eq!(depth(&nested(3)).unwrap(), 3);
         assert!(check_depth(&nested(DEEPEST)).is_ok());
         assert!(check_depth(&nested(100_000)).unwrap_err().contains("nested deeper than 256 levels"));
-        // A root of two, each of which has one.
+        // A root with two children, each of which has one child.
         let wide = [&[0x29, 0x5c, 0x48, 1, b'r', 0x15, 4, 0][..], &[element(1), element(0)].concat().repeat(2), &[0]].concat();
         assert_eq!(depth(&wide).unwrap(), 2);
         assert!(check_depth(&nested(3)[..9]).is_err());

@@ -1,16 +1,16 @@
-//! Values of a Parquet file as JSON: one form for each type, whoever reads the file, and the same as a record of Avro has.
+//! Writes values of a Parquet file as JSON. Each type has one JSON form, the same as in Avro records.
 //!
 //! | Parquet | JSON |
 //! |---|---|
-//! | null, a column of nothing else | `null` |
-//! | booleans, integers, floats | the same; what is no finite number: `"NaN"`, `"Infinity"`, `"-Infinity"` |
+//! | null, a column with only nulls | `null` |
+//! | booleans, integers, floats | the same; floats that are not finite: `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //! | text, enumerations, JSON | a string |
 //! | bytes | a string in base64 |
 //! | UUID | a string with hyphens |
-//! | decimal of at most 15 digits that count | a number: so many survive as binary floating point |
+//! | decimal of at most 15 significant digits | a number, because binary floating point preserves 15 digits |
 //! | decimal of more digits | a string |
-//! | dates, times, timestamps, intervals | a string in ISO 8601; a timestamp adjusted to UTC ends with `Z`, whatever zone its column names |
-//! | a date or timestamp that no calendar of four digits has | `"infinity"`, `"-infinity"` where it is the largest or the least, else a year of more digits |
+//! | dates, times, timestamps, intervals | a string in ISO 8601; a timestamp adjusted to UTC ends with `Z`, regardless of the time zone of the column |
+//! | a date or timestamp beyond four-digit years | `"infinity"` or `"-infinity"` for the largest or smallest value, otherwise a year with more digits |
 //! | list | an array |
 //! | struct, map | an object |
 
@@ -29,22 +29,22 @@ use uuid::Uuid;
 
 use crate::document::json_scalars::{self, DAY, SECOND};
 
-/// What the type of a column leaves open.
+/// How the values of a column are written, as far as its type does not determine it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum JsonForm {
-    /// The type says all.
+    /// As determined by the type.
     Plain,
-    /// 16 bytes are an id.
+    /// 16 bytes as a UUID.
     Uuid,
-    /// The fields, in the order of the columns.
+    /// A struct: its fields, in column order.
     Object(Vec<(String, JsonForm)>),
-    /// What each item is.
+    /// A list: the form of its items.
     Array(Box<JsonForm>),
-    /// What keys and values are.
+    /// A map: the forms of keys and values.
     Map(Box<(JsonForm, JsonForm)>),
 }
 
-/// Whether values of that type, which holds no others, have a form.
+/// Whether values of this type, which must not be nested, can be written as JSON.
 pub(super) fn has_form(kind: &DataType) -> bool {
     match kind {
         DataType::Null | DataType::Boolean | DataType::Date32 | DataType::Date64 => true,
@@ -56,32 +56,41 @@ pub(super) fn has_form(kind: &DataType) -> bool {
     }
 }
 
-/// Whether the type is text.
 pub(super) fn is_text(kind: &DataType) -> bool {
     matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// Whether the type is bytes.
 pub(super) fn is_bytes(kind: &DataType) -> bool {
     matches!(kind, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
-/// Bytes after which no further item of a list is written: of a dictionary a few bytes name large values again and again. No pipeline
-/// takes a payload as large, so that what is cut off here is refused for its size.
+/// Bytes after which no further item of a list is written, because a few bytes of dictionary indexes can repeat large values. No
+/// pipeline accepts such a large payload, so a truncated value is rejected for its size.
 const MOST_BYTES: usize = 64 << 20;
 
-/// One object of the columns' values in `row`.
+/// Writes the values of the columns in `row` as one object.
 pub(super) fn object(columns: &[ArrayRef], fields: &[(String, JsonForm)], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
-    for (index, (column, (name, form))) in columns.iter().zip(fields).enumerate() {
+    separated(columns.len().min(fields.len()), usize::MAX, out, |index, out| {
+        let (name, form) = &fields[index];
+        string(name, out);
+        out.push(b':');
+        value(&columns[index], form, row, out);
+    });
+    out.push(b'}');
+}
+
+/// Writes `count` items with commas between them. Writes no further item once `out` is longer than `most_bytes`.
+fn separated(count: usize, most_bytes: usize, out: &mut Vec<u8>, write: impl Fn(usize, &mut Vec<u8>)) {
+    for index in 0..count {
+        if out.len() > most_bytes {
+            break;
+        }
         if index > 0 {
             out.push(b',');
         }
-        string(name, out);
-        out.push(b':');
-        value(column, form, row, out);
+        write(index, out);
     }
-    out.push(b'}');
 }
 
 fn value(array: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
@@ -99,31 +108,17 @@ fn value(array: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
                 _ => array.as_list::<i32>().value(row),
             };
             out.push(b'[');
-            for at in 0..items.len() {
-                if out.len() > MOST_BYTES {
-                    break;
-                }
-                if at > 0 {
-                    out.push(b',');
-                }
-                value(&items, item, at, out);
-            }
+            separated(items.len(), MOST_BYTES, out, |at, out| value(&items, item, at, out));
             out.push(b']');
         }
         JsonForm::Map(forms) => {
             let entries = array.as_map().value(row);
             out.push(b'{');
-            for at in 0..entries.len() {
-                if out.len() > MOST_BYTES {
-                    break;
-                }
-                if at > 0 {
-                    out.push(b',');
-                }
+            separated(entries.len(), MOST_BYTES, out, |at, out| {
                 name(entries.column(0), &forms.0, at, out);
                 out.push(b':');
                 value(entries.column(1), &forms.1, at, out);
-            }
+            });
             out.push(b'}');
         }
         JsonForm::Uuid => match Uuid::from_slice(bytes(array, row)) {
@@ -134,7 +129,7 @@ fn value(array: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// A key of a map: JSON has strings only.
+/// Writes a key of a map, which must be a string in JSON.
 fn name(keys: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
     let mut key = Vec::new();
     value(keys, form, row, &mut key);
@@ -193,7 +188,7 @@ fn plain(array: &dyn Array, row: usize, out: &mut Vec<u8>) {
         DataType::Decimal64(_, scale) => decimal(&of::<Decimal64Type>(array, row), *scale, out),
         DataType::Decimal128(_, scale) => decimal(&of::<Decimal128Type>(array, row), *scale, out),
         DataType::Decimal256(_, scale) => decimal(&of::<Decimal256Type>(array, row), *scale, out),
-        // Columns of any other type are not read.
+        // Columns of other types are not read.
         _ => quoted(&json_scalars::base64(bytes(array, row)), out),
     }
 }
@@ -248,7 +243,7 @@ fn date(ticks: i64, ends: [i64; 2], unit: i128, out: &mut Vec<u8>) {
     quoted(&text, out);
 }
 
-/// Databases that know times without end write them as the ends of their integers; some leave the very least to `null`.
+/// Databases with infinite times write them as the largest and smallest integer. Some reserve the smallest one for `null`.
 fn infinite(ticks: i64, [least, greatest]: [i64; 2]) -> Option<String> {
     match ticks {
         _ if ticks == greatest => Some("infinity".into()),
@@ -257,7 +252,7 @@ fn infinite(ticks: i64, [least, greatest]: [i64; 2]) -> Option<String> {
     }
 }
 
-/// A date of a year with more than four digits, after the algorithm `civil_from_days` of Howard Hinnant.
+/// A date with a year of more than four digits, by the algorithm `civil_from_days` of Howard Hinnant.
 fn far_date(since_epoch: i128) -> String {
     let days = since_epoch.div_euclid(DAY) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -269,7 +264,7 @@ fn far_date(since_epoch: i128) -> String {
     format!("{year:+07}-{month:02}-{day:02}")
 }
 
-/// A time of day. Some databases have 24:00:00; what lies beyond a day has hours beyond it.
+/// Writes a time of day. Some databases use 24:00:00, and longer times have more hours.
 fn time(nanoseconds: i128, out: &mut Vec<u8>) {
     quoted(&clock(nanoseconds), out);
 }
@@ -291,7 +286,7 @@ fn decimal(unscaled: &dyn std::fmt::Display, scale: i8, out: &mut Vec<u8>) {
 
 fn float(number: f32, out: &mut Vec<u8>) {
     match number.is_finite() {
-        // The shortest digits that stand for it, and not those of the double that it is.
+        // The shortest digits that represent the `f32`, not those of its value as `f64`.
         true => drop(serde_json::to_writer(out, &number)),
         false => double(number.into(), out),
     }
@@ -307,7 +302,7 @@ fn double(number: f64, out: &mut Vec<u8>) {
 }
 
 fn shown(number: impl std::fmt::Display, out: &mut Vec<u8>) {
-    // Writing to memory cannot fail, here and below.
+    // Writing to memory cannot fail. This also applies below.
     let _ = write!(out, "{number}");
 }
 
@@ -315,7 +310,7 @@ fn string(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// Text of which no character needs to be escaped.
+/// Writes text without characters that need escaping.
 fn quoted(text: &str, out: &mut Vec<u8>) {
     let _ = write!(out, "\"{text}\"");
 }

@@ -1,11 +1,12 @@
-//! How large the pages of a column are when unpacked, before anything is unpacked: a few bytes may stand for gigabytes.
+//! Determines the uncompressed size of the pages of a column before anything is decompressed, because a few bytes can expand to
+//! gigabytes.
 //!
-//! Each page has a header of its own, of which four fields are read here. Headers and not the footer are asked, since the decoder
-//! allocates what they say.
+//! Each page has a header, of which four fields are read here. The headers are used and not the footer, because the decoder
+//! allocates what the headers say.
 
 use super::thrift::{ThriftError, ThriftReader};
 
-/// The largest pages of one column of a row group, in bytes when unpacked.
+/// Uncompressed sizes of the pages of one column chunk, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PageSizes {
     dictionary: u64,
@@ -14,14 +15,14 @@ pub(super) struct PageSizes {
     values: u64,
 }
 
-/// The page of a dictionary, among the types of pages.
+/// The page type of dictionary pages.
 const DICTIONARY: i64 = 2;
 
 impl PageSizes {
-    /// Of the pages that `chunk` holds. One that is cut off is left to the decoder, which has no more of it.
+    /// The sizes of the pages in `chunk`. A truncated page is left to the decoder.
     ///
     /// # Errors
-    /// Where a header is none.
+    /// If a header is invalid.
     pub(super) fn of(chunk: &[u8]) -> Result<Self, &'static str> {
         let (mut largest, mut rest) = (Self::default(), chunk);
         while !rest.is_empty() {
@@ -32,7 +33,7 @@ impl PageSizes {
                 Err(ThriftError::Malformed) => return Err("a page's header cannot be read"),
             };
             let (Ok(packed), Ok(unpacked)) = (usize::try_from(page.packed), u64::try_from(page.unpacked)) else {
-                return Err("a page's header says a negative size");
+                return Err("a page's header has a negative size");
             };
             let side = if page.kind == DICTIONARY { &mut largest.dictionary } else { &mut largest.data };
             *side = unpacked.max(*side);
@@ -45,17 +46,17 @@ impl PageSizes {
         Ok(largest)
     }
 
-    /// All pages together.
+    /// The sum over all pages.
     pub(super) fn sum(self) -> u64 {
         self.sum
     }
 
-    /// Values of all pages, of which a list has many and a run of equal ones takes no room in the file.
+    /// The number of values in all pages. It can be large although equal values take no space in the file.
     pub(super) fn values(self) -> u64 {
         self.values
     }
 
-    /// What the decoder holds at a time: the dictionary and one page.
+    /// Most bytes that the decoder holds at a time: the dictionary and one page.
     pub(super) fn bytes(self) -> u64 {
         self.dictionary + self.data
     }
@@ -77,7 +78,7 @@ fn page(header: &mut ThriftReader<'_>) -> Result<Page, ThriftError> {
             (2, 5) => page.unpacked = header.integer()?,
             (3, 5) => page.packed = header.integer()?,
             (1..=3, _) => return Err(ThriftError::Malformed),
-            // The header of a page of data, in its first and its second version.
+            // The header of a data page, version 1 or 2.
             (5 | 8, 12) => page.values = values(header)?,
             _ => header.skip(kind)?,
         }
@@ -85,7 +86,7 @@ fn page(header: &mut ThriftReader<'_>) -> Result<Page, ThriftError> {
     Ok(page)
 }
 
-/// The first field of a header of a page of data.
+/// The first field of a data page header.
 fn values(header: &mut ThriftReader<'_>) -> Result<i64, ThriftError> {
     let (mut values, mut id) = (0, 0);
     while let Some(kind) = header.field(&mut id)? {
@@ -103,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// A header as a writer makes it: type, sizes unpacked and packed, a checksum, and the struct of its type.
+    /// A page with a header as a writer creates it: type, uncompressed and compressed size, a checksum, and the struct of its type.
     fn page(kind: u8, unpacked: u32, packed: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x15, kind << 1, 0x15];
         let varint = |bytes: &mut Vec<u8>, number: u32| {
@@ -131,7 +132,7 @@ mod tests {
             PageSizes { dictionary: 4_000, data: 600_000_000, sum: 600_004_075, values: 9 }
         );
         assert_eq!(PageSizes::of(&chunk).unwrap().bytes(), 600_004_000);
-        assert_eq!(PageSizes::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
+        assert_eq!(PageSizes::of(&chunk[..90]).unwrap().data, 70, "a truncated page is left to the decoder");
         assert_eq!(PageSizes::of(&[]).unwrap(), PageSizes::default());
         for bad in [&[0x15, 0, 0x15, 1, 0x15, 2, 0][..], &[0x16, 0][..], &[0x4d, 1, 1][..], &[0x1c; 40][..]] {
             assert!(PageSizes::of(bad).is_err(), "{bad:x?}");

@@ -1,4 +1,4 @@
-//! Bytes of a file for the Parquet decoder, each read on condition that the file is still the one that was listed.
+//! Reads bytes of a file for the Parquet decoder. Each read is conditional on the version of the file that was listed.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,13 +19,13 @@ use super::pages::PageSizes;
 use super::{Archive, ArchiveError, ArchiveFile};
 use crate::store::UnitFault;
 
-/// What the largest pages of the columns that are read may take when unpacked, all together: a thousand rows of 128 KB, which is what a
-/// writer puts into a page before it looks at its size.
+/// Most uncompressed bytes of the largest pages of all columns that are read: a thousand rows of 128 KB, which is what a writer
+/// puts into a page before it checks its size.
 const PAGE_BYTES: u64 = 128 << 20;
 
-/// Values of a row, on average, that a list may have: the longest vectors have fewer.
+/// Most values of a list per row, on average. The longest vectors have fewer.
 const ROW_VALUES: u64 = 1 << 16;
-/// As many more may be anywhere in a row group.
+/// Additional values allowed per row group.
 const GROUP_VALUES: u64 = 1 << 20;
 
 /// Reads one version of a file.
@@ -34,29 +34,29 @@ pub(super) struct VersionedReader {
     archive: Archive,
     location: Key,
     file: ArchiveFile,
-    /// Why the last read failed: the decoder's own error has no room for it.
+    /// Why the last read failed, because the error type of the decoder cannot carry it.
     failure: Arc<Mutex<Option<ArchiveError>>>,
-    /// The columns of row groups that are read, by the byte that each begins with.
+    /// The column chunks that are read, by their first byte.
     chunks: HashMap<u64, ColumnChunk>,
-    /// What the largest pages take, of each row group.
+    /// The sum of the largest pages of each row group so far, in bytes.
     largest: Mutex<HashMap<usize, u64>>,
 }
 
-/// A column of a row group.
+/// A column chunk: one column of a row group.
 #[derive(Debug)]
 struct ColumnChunk {
     group: usize,
     column: String,
     bytes: Range<u64>,
-    /// Rows of the row group.
+    /// Number of rows of the row group.
     rows: u64,
-    /// What the footer says that it takes when unpacked.
+    /// Uncompressed size according to the footer.
     unpacked: u64,
 }
 
-/// Bytes of a file's end that are read at once: most footers lie in them.
+/// Bytes read from the end of a file at first. Most footers are shorter.
 const PREFETCH: u64 = 64 << 10;
-/// The footer's length, and the mark of the format.
+/// Bytes of the footer length and the format marker at the end of a file.
 const TAIL: u64 = 8;
 
 impl VersionedReader {
@@ -72,8 +72,8 @@ impl VersionedReader {
         })
     }
 
-    /// Looks from now on at the pages of the columns that are read, before the decoder does.
-    pub(super) fn watch(&mut self, columns: &Columns, groups: &[usize]) {
+    /// From now on, checks the pages of these columns before the decoder reads them.
+    pub(super) fn check_pages_of(&mut self, columns: &Columns, groups: &[usize]) {
         for &group in groups {
             let rows = columns.metadata.metadata().row_groups().get(group).map_or(0, |group| group.num_rows());
             for (_, column) in columns.read(group) {
@@ -90,26 +90,28 @@ impl VersionedReader {
         }
     }
 
-    /// Refuses pages that would not fit beside models, and those that together are more than the footer says.
+    /// Refuses pages that would not fit into memory besides the models, and chunks that are larger than the footer says.
     fn check_pages(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
         if self.chunks.is_empty() {
             return Ok(());
         }
         let Some(chunk) = self.chunks.get(&range.start).filter(|chunk| chunk.bytes == *range) else {
-            // It would be unpacked unseen.
-            let message = format!("bytes {}..{} are no column that is read", range.start, range.end);
+            // The decoder would decompress it without a check.
+            let message = format!("bytes {}..{} are not a column that is read", range.start, range.end);
             return Err(ParquetError::General(message));
         };
         let pages =
             PageSizes::of(bytes).map_err(|reason| ParquetError::General(format!("column `{}`: {reason}", chunk.column)))?;
         if pages.sum() > chunk.unpacked.saturating_mul(2) {
-            let (column, sum, said) = (&chunk.column, pages.sum(), chunk.unpacked);
-            return Err(ParquetError::General(format!("column `{column}` has pages of {sum} bytes, and its footer says {said}")));
+            let (column, sum, declared) = (&chunk.column, pages.sum(), chunk.unpacked);
+            return Err(ParquetError::General(format!(
+                "column `{column}` has pages of {sum} bytes, but the footer says {declared}"
+            )));
         }
         if pages.values() > chunk.rows.saturating_mul(ROW_VALUES).saturating_add(GROUP_VALUES) {
             let (column, values, rows) = (&chunk.column, pages.values(), chunk.rows);
             return Err(self.unsupported(format!(
-                "column `{column}` has {values} values in {rows} rows, and {ROW_VALUES} a row are the most; write the lists apart"
+                "column `{column}` has {values} values in {rows} rows, but at most {ROW_VALUES} per row are allowed; split the lists"
             )));
         }
         let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,8 +121,8 @@ impl VersionedReader {
             return Ok(());
         }
         Err(self.unsupported(format!(
-            "a page of column `{}` has {} bytes when unpacked, and the largest pages of a row group may have {PAGE_BYTES} together; \
-             write the file anew with smaller pages",
+            "a page of column `{}` has {} uncompressed bytes, but the largest pages of a row group may have {PAGE_BYTES} in total; \
+             write the file again with smaller pages",
             chunk.column,
             pages.bytes(),
         )))
@@ -134,12 +136,12 @@ impl VersionedReader {
         ParquetError::General(message)
     }
 
-    /// Tells after an error whether reading was to blame for it, and how.
+    /// A handle that returns, after an error of the decoder, the failed read that caused it.
     pub(super) fn failure(&self) -> ReadFailure {
         ReadFailure(self.failure.clone())
     }
 
-    /// The bytes of the file's own description, which stands before its length and the mark at the end.
+    /// The bytes of the footer, which precedes its length and the format marker at the end.
     async fn footer(&self) -> Result<Bytes> {
         let size = self.file.bytes;
         if size < TAIL {
@@ -151,7 +153,7 @@ impl VersionedReader {
         match mark {
             b"PAR1" => {}
             b"PARE" => return Err(ParquetError::General("its footer is encrypted".into())),
-            _ => return Err(ParquetError::General("it does not end as a Parquet file does".into())),
+            _ => return Err(ParquetError::General("it does not end with the marker of a Parquet file".into())),
         }
         let length = length.try_into().map_or(0, |length| u64::from(u32::from_le_bytes(length)));
         let Some(start) = size.checked_sub(TAIL + length) else {
@@ -164,7 +166,7 @@ impl VersionedReader {
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        // A hostile footer names ranges of its own making.
+        // A hostile footer can contain arbitrary ranges.
         if range.start > range.end || range.end > self.file.bytes {
             let message = format!("bytes {}..{} of a file of {}", range.start, range.end, self.file.bytes);
             return Err(ParquetError::General(message));
@@ -188,7 +190,7 @@ impl VersionedReader {
     }
 }
 
-/// Where the reason of a failed read is kept.
+/// Holds the reason of a failed read.
 #[derive(Debug, Clone)]
 pub(super) struct ReadFailure(Arc<Mutex<Option<ArchiveError>>>);
 

@@ -1,4 +1,4 @@
-//! Rows of a Parquet file become records: each a JSON object of its columns.
+//! Turns rows of a Parquet file into records. The payload of a record is a JSON object of the columns.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
 use super::columns::{Columns, RequestedColumns, check_time};
+use super::file_problem::FileProblem;
 use super::json_values::{JsonForm, object};
 use super::reader::{ReadFailure, VersionedReader};
 use super::{Archive, ArchiveError, ArchiveFile, FileLayout};
@@ -24,69 +25,68 @@ use crate::record::{Partition, Record, RecordLocation};
 use crate::source::{Delivery, InFlight};
 use crate::store::UnitFault;
 
-/// Rows of one file, and where they belong in the ledger.
+/// A range of rows of one file, with its partition in the ledger.
 #[derive(Debug, Clone)]
 pub struct RowRange {
-    /// The file as it was planned.
+    /// The file, as planned.
     pub file: ArchiveFile,
-    /// The partition that stands for them.
+    /// The partition that represents the range.
     pub partition: Partition,
-    /// The first row.
     pub from: i64,
-    /// One past the last row.
+    /// The end of the range (exclusive).
     pub to: i64,
-    /// Which of them are wanted, in ascending order; all, where it is `None`.
+    /// The rows to read, in ascending order. `None` reads all.
     pub wanted: Option<Vec<i64>>,
-    /// Which times are wanted; all, where it is `None`.
+    /// The time span to read. `None` reads all.
     pub window: Option<TimeWindow>,
-    /// What the pipeline reads.
+    /// The columns that the pipeline reads.
     pub needs: RequestedColumns,
 }
 
-/// Rows of a span of time.
+/// A time span. Rows outside of it are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeWindow {
-    /// The column that holds the time: a date, a time, or a text that holds one.
+    /// The column with the time: a date, a timestamp, or a text with one of them.
     pub column: String,
-    /// The first microsecond since the Unix epoch.
+    /// The start, in microseconds since the Unix epoch.
     pub since: i64,
-    /// One past the last.
+    /// The end (exclusive), in microseconds since the Unix epoch.
     pub until: i64,
 }
 
 impl TimeWindow {
-    /// Whether the row lies in it. One whose time cannot be read does: the walk says what is wrong with it.
-    fn holds(&self, payload: &[u8]) -> bool {
+    /// Whether the row is in the span. A row with an unreadable time counts as inside, so that processing it reports the problem.
+    fn contains(&self, payload: &[u8]) -> bool {
         let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else { return true };
         let time = look_up(&fields, &self.column).and_then(Value::as_str).and_then(microseconds);
         time.is_none_or(|time| (self.since..self.until).contains(&time))
     }
 }
 
-/// The names of the columns of a file, without those inside of others.
+/// The names of the top-level columns.
 fn column_names(metadata: &ParquetMetaData) -> Vec<String> {
     let root = metadata.file_metadata().schema_descr().root_schema();
     root.get_fields().iter().map(|field| field.name().to_owned()).collect()
 }
 
-/// Rows decoded at a time: few enough that wide rows stay small, enough that columns pay.
+/// Rows decoded at a time: few enough to limit the memory of wide rows, enough for columnar decoding to be efficient.
 const ROWS: usize = 128;
-/// Rows decoded at a time where they may be huge: each may lie in a page of its own, which is held as long as the row.
+/// Rows decoded at a time if they may be huge. Each may have a page of its own, which stays in memory as long as the row.
 const FEW_ROWS: usize = 8;
-/// Row groups of fewer bytes hold no more than that however their rows are spread.
+/// Row groups up to this size are read with the normal batch size.
 const SMALL_BYTES: i64 = 256 << 20;
-/// Rows of a file: as many as writers can count. A footer of a few bytes may claim more units than fit anywhere.
+/// Most rows of a file. Without a limit, a footer of a few bytes could create more job units than can be stored.
 const MOST_ROWS: i64 = i32::MAX as i64;
-/// A row group that claims to be larger than this when unpacked is not believed: it would not fit beside models.
+/// Largest accepted uncompressed size of a row group. A larger one would not fit into memory besides the models.
 const ROW_GROUP_BYTES: i64 = 4 << 30;
-/// How often a reader that must wait looks whether it still must.
+/// How often a waiting reader checks whether it can continue.
 const WAIT: Duration = Duration::from_millis(25);
 
 impl Archive {
-    /// The shape of the file.
+    /// Reads the layout of the file.
     ///
     /// # Errors
-    /// Where it is not the file that was listed, not Parquet, lacks a column, or cannot be read for now.
+    /// If the file has changed since it was listed, is not Parquet, lacks a column, or is temporarily unavailable.
     pub async fn layout(&self, file: &ArchiveFile, needs: &RequestedColumns) -> Result<FileLayout, ArchiveError> {
         self.check_readable(file).await?;
         let mut reader = VersionedReader::new(self, file)?;
@@ -101,11 +101,11 @@ impl Archive {
         self.guarded(file, &failure, work).await
     }
 
-    /// Delivers the wanted rows of the range, then returns. Waits while `in_flight` is full, and as long as `yields` says so.
-    /// Ends early, without an error, where nobody takes records any more.
+    /// Delivers the selected rows of the range, then returns. Waits while `in_flight` is full and while `yields` returns true.
+    /// Returns early without an error if the receiver is closed.
     ///
     /// # Errors
-    /// See [`Archive::layout`]. What was delivered before is sound.
+    /// See [`Archive::layout`]. Rows delivered before an error are valid.
     pub async fn deliver(
         &self,
         range: &RowRange,
@@ -127,19 +127,20 @@ impl Archive {
             let rows = wanted(range);
             let selection = selection(&rows, base, chosen.iter().map(|&group| groups[group]).sum());
             let batch = rows_at_a_time(&columns, &chosen);
-            reader.watch(&columns, &chosen);
+            reader.check_pages_of(&columns, &chosen);
             let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, columns.metadata)
                 .with_projection(columns.mask)
                 .with_row_groups(chosen)
                 .with_row_selection(selection)
                 .with_batch_size(batch)
                 .build()?;
-            send((stream, &columns.fields), &rows, range, (records, in_flight, yields)).await
+            RowSender { range, records, in_flight, yields }.send_all(stream, &columns.fields, &rows).await
         };
         self.guarded(&range.file, &failure, work).await
     }
 
-    /// Tells apart what is the file's fault and what the world's. A panic of the decoder is the file's.
+    /// Runs `work` and classifies its error as a fault of the file or as unavailable. A panic of the decoder is a fault of the
+    /// file.
     async fn guarded<T>(
         &self,
         file: &ArchiveFile,
@@ -156,41 +157,24 @@ impl Archive {
                 match trouble {
                     FileProblem::Schema(reason) => ("schema_mismatch", reason),
                     FileProblem::Unsupported(reason) => ("unsupported_file", reason),
-                    // What the format has and the decoder has not is no damage.
+                    // A feature that the decoder lacks does not mean that the file is damaged.
                     FileProblem::Decoder(error @ ParquetError::NYI(_)) => {
-                        ("unsupported_file", format!("it is not read here: {error}"))
+                        ("unsupported_file", format!("it uses a feature that is not supported: {error}"))
                     }
                     FileProblem::Decoder(error) if error.to_string().contains("encrypt") => {
-                        ("unsupported_file", "it is encrypted, and encrypted files are not read here".to_owned())
+                        ("unsupported_file", "it is encrypted, and encrypted files are not supported".to_owned())
                     }
                     FileProblem::Decoder(error) => ("corrupt_file", format!("it cannot be decoded: {error}")),
                 }
             }
-            Err(_) => ("corrupt_file", "the Parquet decoder gave up on it".to_owned()),
+            Err(_) => ("corrupt_file", "the Parquet decoder failed on it".to_owned()),
         };
         let reason = format!("`{}` of dataset `{}`: {reason}", file.key, self.name);
         Err(UnitFault { class, reason }.into())
     }
 }
 
-/// What can be wrong with a file.
-#[derive(Debug)]
-pub(super) enum FileProblem {
-    /// A column is not what the pipeline needs.
-    Schema(String),
-    /// The file is sound, and not read here.
-    Unsupported(String),
-    /// The decoder gave up.
-    Decoder(ParquetError),
-}
-
-impl From<ParquetError> for FileProblem {
-    fn from(error: ParquetError) -> Self {
-        Self::Decoder(error)
-    }
-}
-
-/// Rows of each group, after a look at whether the footer can be believed.
+/// The number of rows of each row group, after checks of the footer.
 fn row_groups(metadata: &Arc<ParquetMetaData>) -> Result<Vec<i64>, ParquetError> {
     let mut rows = Vec::with_capacity(metadata.num_row_groups());
     for group in metadata.row_groups() {
@@ -208,7 +192,7 @@ fn row_groups(metadata: &Arc<ParquetMetaData>) -> Result<Vec<i64>, ParquetError>
     let sum = rows.iter().try_fold(0_i64, |sum, rows| sum.checked_add(*rows));
     match sum {
         Some(sum) if sum > MOST_ROWS => {
-            Err(ParquetError::General(format!("a file of {sum} rows; at most {MOST_ROWS} are believed")))
+            Err(ParquetError::General(format!("a file of {sum} rows; at most {MOST_ROWS} are supported")))
         }
         Some(sum) if sum == metadata.file_metadata().num_rows() => Ok(rows),
         _ => Err(ParquetError::General("the row groups do not add up to the file's rows".into())),
@@ -220,7 +204,7 @@ fn rows_at_a_time(columns: &Columns, groups: &[usize]) -> usize {
     if groups.iter().map(of).max().unwrap_or(0) > SMALL_BYTES { FEW_ROWS } else { ROWS }
 }
 
-/// The row groups that hold the rows `from..to`, and the number of their first row.
+/// The row groups that contain the rows `from..to`, and the number of their first row.
 fn covering(groups: &[i64], from: i64, to: i64) -> (Vec<usize>, i64) {
     let (mut start, mut chosen, mut base) = (0, Vec::new(), from);
     for (index, rows) in groups.iter().enumerate() {
@@ -242,7 +226,7 @@ fn wanted(range: &RowRange) -> Vec<i64> {
     }
 }
 
-/// Skips and selects, of `total` rows that begin with the row `base`.
+/// The selection of `rows` among `total` rows that start with row `base`.
 fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
     let mut selectors: Vec<RowSelector> = Vec::new();
     let mut at = base;
@@ -262,47 +246,60 @@ fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
     RowSelection::from(selectors)
 }
 
-type Outlet<'a> = (&'a UnboundedSender<Delivery>, &'a InFlight, &'a (dyn Fn() -> bool + Sync));
+/// Sends the rows of one range.
+struct RowSender<'a> {
+    range: &'a RowRange,
+    records: &'a UnboundedSender<Delivery>,
+    in_flight: &'a InFlight,
+    yields: &'a (dyn Fn() -> bool + Sync),
+}
 
-async fn send(
-    (mut stream, fields): (ParquetRecordBatchStream<VersionedReader>, &[(String, JsonForm)]),
-    rows: &[i64],
-    range: &RowRange,
-    (records, in_flight, yields): Outlet<'_>,
-) -> Result<(), FileProblem> {
-    let mut numbers = rows.iter();
-    while let Some(batch) = stream.next().await {
-        let batch = batch?;
-        for row in 0..batch.num_rows() {
-            let Some(&offset) = numbers.next() else {
-                return Err(FileProblem::Decoder(ParquetError::General("it holds more rows than its footer says".into())));
-            };
-            let payload = payload(&batch, fields, row);
-            if range.window.as_ref().is_some_and(|window| !window.holds(&payload)) {
-                continue;
-            }
-            while in_flight.is_full() || yields() {
-                if records.is_closed() {
+impl RowSender<'_> {
+    /// Sends the rows with these numbers, in order, from a stream that contains exactly them.
+    async fn send_all(
+        &self,
+        mut stream: ParquetRecordBatchStream<VersionedReader>,
+        fields: &[(String, JsonForm)],
+        rows: &[i64],
+    ) -> Result<(), FileProblem> {
+        let mut numbers = rows.iter();
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let Some(&offset) = numbers.next() else {
+                    return Err(FileProblem::Decoder(ParquetError::General("it contains more rows than its footer says".into())));
+                };
+                if !self.send(offset, payload(&batch, fields, row)).await {
                     return Ok(());
                 }
-                sleep(WAIT).await;
-            }
-            let record = Record {
-                place: RecordLocation { partition: range.partition.clone(), offset },
-                timestamp_ms: Some(range.file.modified_ms),
-                key: None,
-                payload: Some(payload),
-                headers: Vec::new(),
-            };
-            let guard = in_flight.track(&record);
-            if records.send(Delivery { record, guard }).is_err() {
-                return Ok(());
             }
         }
+        match numbers.len() {
+            0 => Ok(()),
+            missing => Err(FileProblem::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+        }
     }
-    match numbers.len() {
-        0 => Ok(()),
-        missing => Err(FileProblem::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+
+    /// Sends one row if it is in the time span. Waits until there is capacity. Returns false if the receiver is closed.
+    async fn send(&self, offset: i64, payload: Bytes) -> bool {
+        if self.range.window.as_ref().is_some_and(|window| !window.contains(&payload)) {
+            return true;
+        }
+        while self.in_flight.is_full() || (self.yields)() {
+            if self.records.is_closed() {
+                return false;
+            }
+            sleep(WAIT).await;
+        }
+        let record = Record {
+            place: RecordLocation { partition: self.range.partition.clone(), offset },
+            timestamp_ms: Some(self.range.file.modified_ms),
+            key: None,
+            payload: Some(payload),
+            headers: Vec::new(),
+        };
+        let guard = self.in_flight.track(&record);
+        self.records.send(Delivery { record, guard }).is_ok()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Good files, changed files, hostile files.
+//! Valid, changed and hostile files.
 
 mod lake;
 mod values;
@@ -74,11 +74,15 @@ async fn read(archive: &Archive, range: &RowRange) -> Result<Vec<Record>, Archiv
     Ok(records)
 }
 
-fn class(error: ArchiveError) -> &'static str {
+fn fault(error: ArchiveError) -> UnitFault {
     match error {
-        ArchiveError::Fault(fault) => fault.class,
-        ArchiveError::Unavailable(failure) => panic!("{failure}"),
+        ArchiveError::Fault(fault) => fault,
+        ArchiveError::Unavailable(failure) => panic!("expected a fault of the file, got {failure}"),
     }
+}
+
+fn class(error: ArchiveError) -> &'static str {
+    fault(error).class
 }
 
 #[tokio::test]
@@ -169,7 +173,7 @@ async fn keys_with_odd_characters_are_the_files_of_that_name() {
     assert_eq!(read(&archive, &range(listed[0].clone(), 0, 3)).await.unwrap().len(), 3);
 }
 
-/// Whatever is wrong with the bytes, it is said of the file, and nothing panics or hangs.
+/// Reads a file with these bytes. Every error must be a fault of the file, and nothing may panic or hang.
 async fn survives(bytes: &[u8], what: &str) {
     let (_folder, archive) = archive(&[("x.parquet", bytes)]);
     let file = archive.list("").await.unwrap().remove(0);

@@ -1,24 +1,24 @@
-//! As much of Thrift's compact protocol as it takes to look into a file before its decoder does.
+//! The part of the Thrift compact protocol that is needed to check a file before its decoder reads it.
 
-/// How deep structs may be nested: those of Parquet have a few levels.
+/// Most levels of nested structs. Those of Parquet have a few.
 const DEPTH: usize = 16;
 
-/// Why something cannot be read.
+/// Why a value cannot be read.
 #[derive(Debug)]
 pub(super) enum ThriftError {
-    /// The bytes end before it does.
+    /// The bytes end too early.
     Ends,
-    /// It is no struct.
+    /// The bytes are not a valid struct.
     Malformed,
 }
 
-/// What is left of a struct in the compact protocol.
+/// Reads a struct in the compact protocol. `rest` are the unread bytes.
 pub(super) struct ThriftReader<'a> {
     pub(super) rest: &'a [u8],
 }
 
 impl ThriftReader<'_> {
-    /// The type of the next field, whose number goes to `id`; none at the end of the struct.
+    /// The type of the next field; its number is stored in `id`. `None` at the end of the struct.
     pub(super) fn field(&mut self, id: &mut i64) -> Result<Option<u8>, ThriftError> {
         let first = self.byte()?;
         if first == 0 {
@@ -31,7 +31,7 @@ impl ThriftReader<'_> {
         Ok(Some(first & 0xf))
     }
 
-    /// Passes over a value of that type.
+    /// Skips a value of this type.
     pub(super) fn skip(&mut self, kind: u8) -> Result<(), ThriftError> {
         self.skip_within(kind, DEPTH)
     }
@@ -39,7 +39,7 @@ impl ThriftReader<'_> {
     fn skip_within(&mut self, kind: u8, depth: usize) -> Result<(), ThriftError> {
         let below = depth.checked_sub(1).ok_or(ThriftError::Malformed)?;
         match kind {
-            // A boolean is the type of its field.
+            // The field type already contains the value of a boolean.
             1 | 2 => Ok(()),
             3 => self.byte().map(drop),
             4..=6 => self.varint().map(drop),
@@ -51,7 +51,7 @@ impl ThriftReader<'_> {
             9 | 10 => {
                 let (count, kind) = self.list()?;
                 for _ in 0..count {
-                    // In a list, a boolean takes a byte.
+                    // In a list, a boolean is one byte.
                     self.skip_within(if matches!(kind, 1 | 2) { 3 } else { kind }, below)?;
                 }
                 Ok(())
@@ -67,7 +67,7 @@ impl ThriftReader<'_> {
         }
     }
 
-    /// How many items a list has, and of which type.
+    /// The number of items of a list and their type.
     pub(super) fn list(&mut self) -> Result<(u64, u8), ThriftError> {
         let first = self.byte()?;
         let count = if first >> 4 == 0xf { self.varint()? } else { (first >> 4).into() };
@@ -98,7 +98,7 @@ impl ThriftReader<'_> {
         Err(ThriftError::Malformed)
     }
 
-    /// An integer of whatever width.
+    /// An integer of any width.
     pub(super) fn integer(&mut self) -> Result<i64, ThriftError> {
         let bits = self.varint()?;
         Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed())

@@ -1,8 +1,8 @@
-//! Files of a folder whose names match a pattern, as every engine over a lake takes them.
+//! Finds the files of a folder whose names match a pattern, by the conventions of data lake engines.
 //!
-//! Names that begin with `.` or `_` are logs, attempts and files in the making, and no data, save partitions such as `_day=1`. They
-//! are left out unless the pattern itself says that beginning. No other name is: one that is no UTF-8 is shown with the character
-//! U+FFFD, and whoever opens it says so.
+//! Names that begin with `.` or `_` are logs, attempts and unfinished files, not data, except partitions such as `_day=1`. They are
+//! skipped unless the pattern itself begins with that character. All other names are included. A name that is not UTF-8 is shown
+//! with the character U+FFFD, and opening it returns an error.
 
 use std::fs;
 use std::io;
@@ -10,41 +10,36 @@ use std::path::{Path, PathBuf};
 
 use glob::{Pattern, PatternError};
 
-/// What lies in a folder.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MatchedFiles {
-    /// Keys of files and of links that lead nowhere, in order.
+    /// Keys of files and broken links, sorted.
     pub keys: Vec<String>,
-    /// Names that match and are no data.
+    /// Number of hidden files and folders that were skipped.
     pub hidden: usize,
 }
 
-/// Why a folder cannot be searched.
+/// Why a folder could not be searched.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
-    /// The pattern is none.
+    /// The pattern is invalid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// A folder cannot be listed.
-    #[error("cannot list the folder {}: {reason}; let this user read it", .folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        reason: io::Error,
-    },
+    /// A folder could not be listed.
+    #[error("cannot list the folder {}: {reason}; give this user read permission", .folder.display())]
+    Folder { folder: PathBuf, reason: io::Error },
 }
 
-/// Whether a name stands for something else than data.
+/// Whether a name marks something that is not data.
 pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || name.starts_with('_') && !name.contains('=')
 }
 
-/// The files below the folder `within` of `root` that the pattern matches. `**` stands for any folders, none included. Keys begin
-/// below `root`.
+/// The files below the folder `within` of `root` that match the pattern. `**` matches any number of folders, including none. Keys
+/// are relative to `root`.
 ///
 /// # Errors
-/// Where the pattern is none, or a folder cannot be listed.
+/// If the pattern is invalid or a folder cannot be listed.
 pub fn find_files(root: &Path, within: &Path, pattern: &str) -> Result<MatchedFiles, WalkError> {
     let parts = pattern.split('/').filter(|part| !part.is_empty()).map(Pattern::new).collect::<Result<Vec<_>, _>>()?;
     let mut walk = FolderWalk { root, found: MatchedFiles::default() };
@@ -68,7 +63,7 @@ impl FolderWalk<'_> {
                 self.descend(folder, rest)?;
             }
             for path in entries(folder)?.iter().filter(|path| path.is_dir()) {
-                tell_of_table(path);
+                warn_of_delta_table(path);
                 match is_hidden(&name(path)) {
                     true => self.found.hidden += 1,
                     false if is_loop(path) => {}
@@ -78,14 +73,14 @@ impl FolderWalk<'_> {
             return Ok(());
         }
         let is_literal = !part.as_str().contains(['*', '?', '[']);
-        // A name that is said needs no list of the others.
+        // A literal name does not require a listing of the folder.
         let paths = if is_literal { vec![folder.join(part.as_str())] } else { entries(folder)? };
         for path in paths {
             let name = name(&path);
             if !part.matches(&name) || path.symlink_metadata().is_err() {
                 continue;
             }
-            // Said in so many words, it is wanted.
+            // A hidden name that the pattern spells out is included.
             if is_hidden(&name) && !part.as_str().starts_with(['.', '_']) {
                 self.found.hidden += 1;
             } else if path.is_dir() {
@@ -100,11 +95,11 @@ impl FolderWalk<'_> {
     }
 }
 
-/// The log of a Delta table says which of the files count. It is not read, and whoever reads them must know.
-fn tell_of_table(path: &Path) {
+/// Warns about a Delta table. Its log, which says which files are valid, is not read.
+fn warn_of_delta_table(path: &Path) {
     if name(path) == "_delta_log" {
         let folder = path.parent().unwrap_or(path).display();
-        tracing::warn!(%folder, "a Delta table, whose log is not read: rows that it has removed since count as well; vacuum it first");
+        tracing::warn!(%folder, "a Delta table, whose log is not read: deleted rows are read as well; vacuum the table first");
     }
 }
 
@@ -119,7 +114,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether the folder is a link to one that it lies in.
+/// Whether the folder is a link to a folder that contains it.
 fn is_loop(path: &Path) -> bool {
     let place = |path: &Path| path.canonicalize().ok();
     path.is_symlink() && path.parent().and_then(place).zip(place(path)).is_none_or(|(parent, own)| parent.starts_with(own))
@@ -158,7 +153,7 @@ mod tests {
         assert_eq!(
             find_files(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys,
             ["t/_delta_log/1.checkpoint.parquet"],
-            "asked for"
+            "the pattern names the folder"
         );
         assert_eq!(find_files(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
         assert_eq!(find_files(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);

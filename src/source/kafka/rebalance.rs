@@ -1,4 +1,4 @@
-//! What the group and the broker tell: partitions given and taken, and how the broker is.
+//! Callbacks of the consumer: partitions assigned and revoked, and the state of the brokers.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as blocking};
@@ -17,16 +17,16 @@ use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 use crate::record::Partition;
 
-/// How long a rebalance may wait for batches under way.
+/// How long a rebalance waits for batches in progress.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How much longer it waits for the ledger to be told that the partitions are let go of.
-const LET_GO: Duration = Duration::from_secs(1);
-/// How long one look at the broker may take.
-const LOOK: Duration = Duration::from_secs(10);
-/// Pause between attempts to claim while the ledger or the broker does not answer.
+/// How much longer it waits until the partitions are released in the ledger.
+const RELEASE: Duration = Duration::from_secs(1);
+/// How long one metadata request to the broker may take.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between attempts to claim partitions while the ledger or the broker does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What the client library calls back.
+/// Callbacks of the client library.
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
 }
@@ -47,23 +47,23 @@ impl ConsumerContext for Context {
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let shared = &self.shared;
-        let trouble = if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+        let problem = if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
             shared.refusal.clear();
-            shared.denial.sentence()
+            shared.read_refusal.reason()
         } else {
-            let why = shared.refusal.sentence().map(|refusal| format!(": {refusal}")).unwrap_or_default();
-            Some(format!("no broker of {} can be reached{why}", shared.config.access.brokers()))
+            let why = shared.refusal.reason().map(|refusal| format!(": {refusal}")).unwrap_or_default();
+            Some(format!("no broker of {} can be reached{why}", shared.config.brokers.brokers()))
         };
-        match trouble {
+        match problem {
             None => shared.health.up(Component::Broker),
             Some(reason) => shared.health.down(Component::Broker, reason),
         }
         let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
-        for (partition, lane) in shared.assigned().iter() {
+        for (partition, assigned) in shared.assigned().iter() {
             let Some(state) = topic.partitions.get(&partition.number) else { continue };
             if state.ls_offset >= 0 {
                 let labels = [&*shared.config.pipeline, &partition.topic, &partition.number.to_string()];
-                METRICS.lag.with_label_values(&labels).set((state.ls_offset - lane.committed).max(0));
+                METRICS.lag.with_label_values(&labels).set((state.ls_offset - assigned.committed).max(0));
             }
         }
     }
@@ -75,7 +75,7 @@ impl ClientContext for Context {
 }
 
 impl Shared {
-    /// Claims the partitions, for as long as it takes; `None` on shutdown.
+    /// Claims the partitions and retries until it succeeds. `None` on shutdown.
     fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<PartitionClaim>> {
         while !self.closing.load(Ordering::Relaxed) {
             match self.try_claim(consumer, numbers) {
@@ -94,7 +94,7 @@ impl Shared {
         let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
         if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
             let seeds = self.seeds(consumer).map_err(|error| {
-                Transient::new(Component::Broker, format!("cannot look up the ends of topic {topic}: {error}"))
+                Transient::new(Component::Broker, format!("cannot read the watermarks of topic {topic}: {error}"))
             })?;
             self.runtime.block_on(self.store.seed(pipeline, topic, &seeds))?;
         }
@@ -109,11 +109,11 @@ impl Shared {
 
     fn seeds(&self, consumer: &BaseConsumer<Context>) -> Result<Vec<(i32, i64)>, KafkaError> {
         let topic = &*self.config.topic;
-        let metadata = consumer.fetch_metadata(Some(topic), LOOK)?;
+        let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
         let partitions = metadata.topics().iter().filter(|t| t.name() == topic).flat_map(|t| t.partitions());
         let mut seeds = Vec::new();
         for partition in partitions {
-            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), LOOK)?;
+            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), METADATA_TIMEOUT)?;
             seeds.push((partition.id(), if self.config.start == StartAt::Earliest { low } else { high }));
         }
         Ok(seeds)
@@ -131,7 +131,7 @@ impl Shared {
         if self.paused.load(Ordering::Relaxed) {
             consumer.pause(&list)?;
         }
-        self.denial.clear();
+        self.read_refusal.clear();
         for claim in claims {
             let (records, receiver) = unbounded_channel();
             tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,
@@ -148,7 +148,7 @@ impl Shared {
         self.assigned().retain(|partition, _| !partitions.contains(partition));
         for partition in &partitions {
             let labels = [&*self.config.pipeline, &partition.topic, &partition.number.to_string()];
-            // Whoever owns the partition next reports these.
+            // The next owner of the partition reports these.
             let _ = METRICS.lag.remove_label_values(&labels);
             let _ = METRICS.last_progress.remove_label_values(&labels);
         }
@@ -157,8 +157,8 @@ impl Shared {
         let drain = if lost || self.closing.load(Ordering::Relaxed) { Duration::ZERO } else { DRAIN };
         let (done, finished) = blocking::sync_channel(0);
         if self.events.send(SourceEvent::Revoked { partitions, drain, done }).is_ok() && !drain.is_zero() {
-            // Ends by disconnection once drained, or by the time limit.
-            let _ = finished.recv_timeout(drain + LET_GO);
+            // Ends when `done` is dropped, or after the time limit.
+            let _ = finished.recv_timeout(drain + RELEASE);
         }
         consumer.incremental_unassign(list)
     }

@@ -1,35 +1,36 @@
-//! Copy that comes with a batch, in the batch's transaction.
+//! Writes the copy of a batch, in the batch's transaction.
 //!
-//! | what is generated | and of the document there is | becomes |
+//! | generated content | stored version | result |
 //! |---|---|---|
-//! | the same as before | that version, in review | that version with what checks say now |
-//! | the same as before | that version, approved, and a check speaks that did not | a new version, in review |
-//! | the same as before | that version, rejected or superseded | nothing: a person has decided on it |
-//! | something else | whatever a person wrote or rejected last | a new version, in review; what people wrote stays as it is |
-//! | something else | nothing, or what was generated | a new version: approved where the catalogue publishes by itself and nothing speaks against it, in review otherwise |
+//! | same as the last generated version | in review | that version is kept with the new results of the checks |
+//! | same | approved; a check fails that did not, or the address changed | a new version, in review |
+//! | same | approved otherwise | that version is kept with the new results of the checks |
+//! | same | rejected or superseded | none: a person has decided on it |
+//! | different | a person wrote or rejected the last version, or edited one that is in review or approved | a new version, in review; the edited versions stay as they are |
+//! | different | none, or generated | a new version: approved if the pipeline publishes by itself and every check passes, in review otherwise |
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::super::Submission;
-use super::{CopyRow, CopySubmission, insert_keys, lock_catalogue, renew_keys};
+use super::super::submission::{CopyRow, CopySubmission, Submission};
+use super::{UniqueKey, insert_keys, lock_publishing, renew_keys};
 use tidemill_base::outcome::CheckFailure;
 
-/// What is known of a document's copy before the batch.
+/// The stored versions of one document's copy.
 #[derive(Debug, Default)]
-struct Known {
-    /// The greatest number.
-    version: i32,
-    /// The latest that was generated.
-    generated: Option<Generated>,
-    /// Whether a person wrote or rejected the last one, or wrote one that still stands.
+struct StoredCopy {
+    /// The number of the last version; 0 where there is none.
+    last_version: i32,
+    /// The last version that a task generated.
+    generated: Option<GeneratedVersion>,
+    /// Whether a person wrote or rejected the last version, or wrote one that is in review or approved.
     is_a_persons: bool,
 }
 
 #[derive(Debug)]
-struct Generated {
+struct GeneratedVersion {
     version: i32,
     state: String,
     fingerprint: Vec<u8>,
@@ -37,98 +38,97 @@ struct Generated {
     url: Option<String>,
 }
 
-/// What becomes of a row.
-enum Course {
+/// How a row is stored.
+enum Action {
     Nothing,
-    /// The version of that number is checked anew and stays as it is.
-    Again(i32),
-    /// A new version of that number.
-    New(i32),
+    /// The version of this number keeps its content and gets the new results of the checks.
+    Recheck(i32),
+    /// A new version of this number is inserted.
+    Insert(i32),
 }
 
-/// Writes what the batch says of copy. Of documents that did not win nothing is written.
+/// Writes the copy of the batch's documents, except those that were not `accepted` because a newer version is stored.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     submission: &Submission,
     accepted: &HashSet<String>,
 ) -> sqlx::Result<()> {
     let pipeline = &submission.batch.pipeline;
-    let deleted: Vec<&str> =
-        submission.documents.iter().filter(|d| d.content.is_none() && accepted.contains(&d.id)).map(|d| d.id.as_str()).collect();
+    let deleted = submission.deleted_ids(accepted);
     if !deleted.is_empty() {
         withdraw(connection, pipeline, &deleted, &["review", "approved"]).await?;
     }
     let Some(copy) = &submission.copy else { return Ok(()) };
-    let gone = submission.removed.iter().filter(|(id, task)| *task == copy.task && accepted.contains(id));
-    let gone: Vec<&str> = gone.map(|(id, _)| id.as_str()).collect();
-    if !gone.is_empty() {
-        // The page of a product that still exists stays; what waited was made of another version of it.
-        withdraw(connection, pipeline, &gone, &["review"]).await?;
+    let without_copy = submission.removed.iter().filter(|(id, task)| *task == copy.task && accepted.contains(id));
+    let without_copy: Vec<&str> = without_copy.map(|(id, _)| id.as_str()).collect();
+    if !without_copy.is_empty() {
+        // The document still exists, so its page stays. Versions in review are of an older version of the document.
+        withdraw(connection, pipeline, &without_copy, &["review"]).await?;
     }
     let mut rows: Vec<&CopyRow> = copy.rows.iter().filter(|row| accepted.contains(&row.document_id)).collect();
     rows.sort_by(|a, b| a.document_id.cmp(&b.document_id));
     if rows.is_empty() {
         return Ok(());
     }
-    let known = known(connection, pipeline, &rows).await?;
-    let nothing = Known::default();
-    let of = |row: &CopyRow| known.get(&row.document_id).unwrap_or(&nothing);
-    let courses: Vec<(&CopyRow, Course)> = rows.into_iter().map(|row| (row, course(row, of(row)))).collect();
-    let again: Vec<(&CopyRow, i32)> = courses
-        .iter()
-        .filter_map(|(row, course)| if let Course::Again(version) = course { Some((*row, *version)) } else { None })
-        .collect();
-    let new: Vec<(&CopyRow, i32)> = courses
-        .iter()
-        .filter_map(|(row, course)| if let Course::New(version) = course { Some((*row, *version)) } else { None })
-        .collect();
-    check_again(connection, pipeline, &again).await?;
+    let stored = stored_copy(connection, pipeline, &rows).await?;
+    let none = StoredCopy::default();
+    let of = |row: &CopyRow| stored.get(&row.document_id).unwrap_or(&none);
+    let (mut rechecked, mut new) = (Vec::new(), Vec::new());
+    for row in rows {
+        match action(row, of(row)) {
+            Action::Nothing => {}
+            Action::Recheck(version) => rechecked.push((row, version)),
+            Action::Insert(version) => new.push((row, version)),
+        }
+    }
+    recheck(connection, pipeline, &rechecked).await?;
     if !new.is_empty() {
         insert(connection, submission, copy, &new).await?;
-        insert_keys(connection, pipeline, &keys(&new), false).await?;
+        let keys = new.iter().flat_map(|(row, version)| UniqueKey::of(&row.document_id, *version, &row.draft));
+        insert_keys(connection, pipeline, &keys.collect::<Vec<_>>(), false).await?;
         supersede(connection, pipeline, &new).await?;
     }
     if copy.is_automatic {
-        let is_waiting = |row: &CopyRow| of(row).generated.as_ref().is_some_and(|generated| generated.state == "review");
-        let waiting = again.into_iter().filter(|(row, _)| is_waiting(row));
-        let candidates = new.into_iter().chain(waiting).filter(|(row, _)| row.draft.reasons.is_empty() && !of(row).is_a_persons);
+        let is_in_review = |row: &CopyRow| of(row).generated.as_ref().is_some_and(|generated| generated.state == "review");
+        let in_review = rechecked.into_iter().filter(|(row, _)| is_in_review(row));
+        let candidates = new.into_iter().chain(in_review);
+        let candidates = candidates.filter(|(row, _)| row.draft.reasons.is_empty() && !of(row).is_a_persons);
         publish(connection, pipeline, &candidates.collect::<Vec<_>>()).await?;
     }
     Ok(())
 }
 
-fn course(row: &CopyRow, known: &Known) -> Course {
-    let Some(generated) = &known.generated else { return Course::New(known.version + 1) };
+/// The table at the top of this file.
+fn action(row: &CopyRow, stored: &StoredCopy) -> Action {
+    let next = stored.last_version + 1;
+    let Some(generated) = &stored.generated else { return Action::Insert(next) };
     let is_same = generated.fingerprint == row.draft.fingerprint() && generated.state != "withdrawn";
     match generated.state.as_str() {
-        _ if !is_same => Course::New(known.version + 1),
-        "review" => Course::Again(generated.version),
-        "approved" if generated.url != row.draft.url || says_more(row, &generated.reasons) => Course::New(known.version + 1),
-        "approved" => Course::Again(generated.version),
-        _ => Course::Nothing,
+        _ if !is_same => Action::Insert(next),
+        "review" => Action::Recheck(generated.version),
+        "approved" if generated.url != row.draft.url || has_new_failure(row, &generated.reasons) => Action::Insert(next),
+        "approved" => Action::Recheck(generated.version),
+        _ => Action::Nothing,
     }
 }
 
-/// Whether a check speaks that did not speak before.
-fn says_more(row: &CopyRow, before: &Value) -> bool {
+/// Whether a check fails that did not fail before.
+fn has_new_failure(row: &CopyRow, before: &Value) -> bool {
     let before: Vec<CheckFailure> = serde_json::from_value(before.clone()).unwrap_or_default();
-    let was_said = |reason: &CheckFailure| {
-        before.iter().any(|old| (old.check, &old.path, &old.says) == (reason.check, &reason.path, &reason.says))
+    let is_old = |failure: &CheckFailure| {
+        before.iter().any(|old| (old.check, &old.path, &old.says) == (failure.check, &failure.path, &failure.says))
     };
-    row.draft.reasons.iter().any(|reason| !was_said(reason))
+    row.draft.reasons.iter().any(|failure| !is_old(failure))
 }
 
-fn keys<'a>(rows: &[(&'a CopyRow, i32)]) -> Vec<(&'a str, i32, &'a str, &'a [u8])> {
-    let of = |(row, version): &(&'a CopyRow, i32)| {
-        let (row, version) = (*row, *version);
-        row.draft.keys.iter().map(move |(field, value)| (row.document_id.as_str(), version, field.as_str(), value.as_slice()))
-    };
-    rows.iter().flat_map(of).collect()
-}
-
-async fn known(connection: &mut PgConnection, pipeline: &str, rows: &[&CopyRow]) -> sqlx::Result<HashMap<String, Known>> {
+/// The stored copy of the rows' documents, by document id.
+async fn stored_copy(
+    connection: &mut PgConnection,
+    pipeline: &str,
+    rows: &[&CopyRow],
+) -> sqlx::Result<HashMap<String, StoredCopy>> {
     let ids: Vec<&str> = rows.iter().map(|row| row.document_id.as_str()).collect();
-    let mut all: HashMap<String, Known> = HashMap::new();
+    let mut all: HashMap<String, StoredCopy> = HashMap::new();
     let latest = sqlx::query!(
         r#"SELECT v.document_id, v.version,
                   v.origin = 'edited' OR v.state = 'rejected'
@@ -140,7 +140,8 @@ async fn known(connection: &mut PgConnection, pipeline: &str, rows: &[&CopyRow])
         &ids as &[&str]
     );
     for row in latest.fetch_all(&mut *connection).await? {
-        all.insert(row.document_id, Known { version: row.version, generated: None, is_a_persons: row.is_a_persons });
+        let stored = StoredCopy { last_version: row.version, generated: None, is_a_persons: row.is_a_persons };
+        all.insert(row.document_id, stored);
     }
     let generated = sqlx::query!(
         "SELECT DISTINCT ON (document_id) document_id, version, state, fingerprint, reasons, url
@@ -150,7 +151,7 @@ async fn known(connection: &mut PgConnection, pipeline: &str, rows: &[&CopyRow])
         &ids as &[&str]
     );
     for row in generated.fetch_all(connection).await? {
-        let generated = Generated {
+        let generated = GeneratedVersion {
             version: row.version,
             state: row.state,
             fingerprint: row.fingerprint,
@@ -162,8 +163,9 @@ async fn known(connection: &mut PgConnection, pipeline: &str, rows: &[&CopyRow])
     Ok(all)
 }
 
+/// Withdraws versions in one of the `states`, and frees their keys.
 async fn withdraw(connection: &mut PgConnection, pipeline: &str, ids: &[&str], states: &[&str]) -> sqlx::Result<()> {
-    // What a person wrote waits on where only the pipeline has nothing more to say.
+    // A version that a person wrote stays in review while its document exists.
     let only_generated = states.len() == 1;
     sqlx::query!(
         "WITH gone AS (
@@ -182,8 +184,8 @@ async fn withdraw(connection: &mut PgConnection, pipeline: &str, ids: &[&str], s
     .map(drop)
 }
 
-/// Takes over what checks say now of versions whose content stays.
-async fn check_again(connection: &mut PgConnection, pipeline: &str, rows: &[(&CopyRow, i32)]) -> sqlx::Result<()> {
+/// Stores the new results of the checks of versions that keep their content.
+async fn recheck(connection: &mut PgConnection, pipeline: &str, rows: &[(&CopyRow, i32)]) -> sqlx::Result<()> {
     for (row, version) in rows {
         let draft = &row.draft;
         let changed = sqlx::query!(
@@ -203,7 +205,7 @@ async fn check_again(connection: &mut PgConnection, pipeline: &str, rows: &[(&Co
         if changed.is_published {
             continue;
         }
-        // The file may name other fields now, and the address may have changed.
+        // The pipeline file may name other unique fields now, and the address may have changed.
         renew_keys(connection, pipeline, &row.document_id, *version, draft).await?;
     }
     Ok(())
@@ -231,7 +233,7 @@ async fn insert(
         &column(rows, |row| row.draft.url.as_deref()) as &[Option<&str>],
         &column(rows, |row| row.draft.reasons_json()),
         &column(rows, |row| row.draft.traces_json()),
-        &fingerprints.iter().map(|print| print.as_slice()).collect::<Vec<_>>() as &[&[u8]]
+        &fingerprints.iter().map(|fingerprint| fingerprint.as_slice()).collect::<Vec<_>>() as &[&[u8]]
     )
     .execute(connection)
     .await
@@ -242,7 +244,7 @@ fn column<'a, T>(rows: &[(&'a CopyRow, i32)], field: impl Fn(&'a CopyRow) -> T) 
     rows.iter().map(|(row, _)| field(row)).collect()
 }
 
-/// What was generated before and waits, waits for nothing any more.
+/// Supersedes earlier generated versions in review.
 async fn supersede(connection: &mut PgConnection, pipeline: &str, rows: &[(&CopyRow, i32)]) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH old AS (
@@ -262,12 +264,12 @@ async fn supersede(connection: &mut PgConnection, pipeline: &str, rows: &[(&Copy
     .map(drop)
 }
 
-/// Publishes those of the candidates whose values nobody else has.
+/// Publishes those candidates whose unique values no other document has.
 async fn publish(connection: &mut PgConnection, pipeline: &str, candidates: &[(&CopyRow, i32)]) -> sqlx::Result<()> {
     if candidates.is_empty() {
         return Ok(());
     }
-    lock_catalogue(connection, pipeline).await?;
+    lock_publishing(connection, pipeline).await?;
     let clean = sqlx::query!(
         r#"SELECT c.document_id AS "document_id!", c.version AS "version!"
            FROM unnest($2::text[], $3::integer[]) AS c (document_id, version)

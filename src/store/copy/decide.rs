@@ -1,127 +1,122 @@
-//! What people decide on copy. Each decision is one transaction that holds the document's row, so that of two people one is the
-//! second, and is told so.
+//! Decisions of people on copy. Each decision is one transaction that locks the document's row. Where two people decide on one
+//! version at once, the second gets an error that names the first decision.
 
 use sqlx::PgConnection;
 
 use super::super::{Store, unavailable};
 use super::read::versions;
-use super::{CopyDraft, CopyState, CopyVersion, insert_keys, lock_catalogue, renew_keys};
+use super::{CopyDraft, CopyState, CopyVersion, UniqueKey, insert_keys, lock_publishing, renew_keys};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::Check;
 
-/// Which version is decided on, and by whom.
+/// A decision on a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyDecision {
-    /// The pipeline.
     pub pipeline: String,
-    /// The document.
     pub document_id: String,
-    /// The version that they have seen.
+    /// The version that the person saw.
     pub version: i32,
-    /// Who decides.
+    /// The person who decides.
     pub by: String,
-    /// What they say of it.
     pub note: Option<String>,
 }
 
-/// A version is to be published.
+/// The decision to publish a version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyApproval {
-    /// Which, and by whom.
     pub decision: CopyDecision,
-    /// The version, gone over again against the document as it stands.
+    /// The version's content, checked again against the current document.
     pub draft: CopyDraft,
-    /// The version of the document that it was gone over against.
+    /// The version of the document that it was checked against.
     pub document_version: i64,
-    /// Checks that are overruled.
+    /// Checks that the person overrules.
     pub despite: Vec<Check>,
 }
 
 /// A version that a person wrote.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyEdit {
-    /// What they changed, and who they are.
+    /// The version that the person edited, and who it is.
     pub decision: CopyDecision,
     /// The task whose copy it is.
     pub task: String,
-    /// What they wrote, gone over.
+    /// The new content, checked against the document.
     pub draft: CopyDraft,
-    /// The version of the document that it was gone over against.
+    /// The version of the document that it was checked against.
     pub document_version: i64,
 }
 
-/// Why nothing was changed.
+/// Why a decision was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyDecisionError {
-    /// There is no such version, or no such document any more.
+    /// The version or its document does not exist.
     #[error("there is no such version")]
     Unknown,
-    /// The version does not wait any more: it is in this state.
+    /// The version has another state, in which this decision is not possible.
     #[error("the version is {}", .0.as_str())]
     Decided(CopyState),
-    /// A person wrote this later version, and it stands.
-    #[error("version {version} came after it, by {by}")]
+    /// A person wrote a later version, which is in review or approved.
+    #[error("version {version} is later, by {by}")]
     Overtaken {
-        /// The later one.
+        /// The later version.
         version: i32,
-        /// Who wrote it.
+        /// The person who wrote it.
         by: String,
     },
-    /// The document has changed since the version was gone over.
-    #[error("the document has changed meanwhile")]
+    /// The document has changed since the version was checked.
+    #[error("the document has changed in the meantime")]
     Moved,
-    /// Another page has this value.
+    /// Another document has a value that must be unique.
     #[error("document `{document_id}` has the same `{field}`")]
     Taken {
-        /// The field.
         field: String,
         /// The other document.
         document_id: String,
-        /// Whether that one is on a page, which cannot be overruled.
+        /// Whether the other document's value is published, which cannot be overruled.
         is_published: bool,
     },
-    /// It cannot be done for now.
+    /// The database is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }
 
 impl Store {
-    /// Puts a version on its page; what was there, and what waited before it, is superseded.
+    /// Publishes a version. The version that was published, and earlier ones in review, are superseded.
     ///
     /// # Errors
-    /// See [`CopyDecisionError`]; nothing has changed then.
+    /// See [`CopyDecisionError`].
     pub async fn approve_copy(&self, approval: &CopyApproval) -> Result<CopyVersion, CopyDecisionError> {
         self.transact(async |connection| approve(connection, approval).await).await
     }
 
-    /// Says no to a version, on the page or not.
+    /// Rejects a version that is in review or published.
     ///
     /// # Errors
-    /// See [`CopyDecisionError`]; nothing has changed then.
+    /// See [`CopyDecisionError`].
     pub async fn reject_copy(&self, decision: &CopyDecision) -> Result<CopyVersion, CopyDecisionError> {
         self.transact(async |connection| {
-            let state = hold(connection, decision, None).await?;
+            let state = lock(connection, decision, None).await?;
             if !matches!(state, CopyState::Review | CopyState::Approved) {
                 return Err(CopyDecisionError::Decided(state));
             }
             set(connection, decision, CopyState::Rejected).await.map_err(unavailable)?;
             drop_keys(connection, decision, decision.version).await.map_err(unavailable)?;
-            look(connection, decision, decision.version).await
+            version(connection, decision, decision.version).await
         })
         .await
     }
 
-    /// Adds a version that waits, in the place of the one that was changed if that waited.
+    /// Adds a version in review. It supersedes the version that the person edited, if that was in review.
     ///
     /// # Errors
-    /// See [`CopyDecisionError`]; nothing has changed then.
+    /// See [`CopyDecisionError`].
     pub async fn edit_copy(&self, edit: &CopyEdit) -> Result<CopyVersion, CopyDecisionError> {
         self.transact(async |connection| insert_edit(connection, edit).await).await
     }
 }
 
-/// Holds the document and tells how the version stands. Where `document_version` is given, the document must still be at it.
-async fn hold(
+/// Locks the document's row and returns the version's state. With `document_version`, the document must still have that version.
+async fn lock(
     connection: &mut PgConnection,
     decision: &CopyDecision,
     document_version: Option<i64>,
@@ -147,11 +142,11 @@ async fn hold(
 
 async fn approve(connection: &mut PgConnection, approval: &CopyApproval) -> Result<CopyVersion, CopyDecisionError> {
     let CopyApproval { decision, document_version, despite, .. } = approval;
-    let state = hold(connection, decision, Some(*document_version)).await?;
+    let state = lock(connection, decision, Some(*document_version)).await?;
     if state != CopyState::Review {
         return Err(CopyDecisionError::Decided(state));
     }
-    lock_catalogue(connection, &decision.pipeline).await.map_err(unavailable)?;
+    lock_publishing(connection, &decision.pipeline).await.map_err(unavailable)?;
     refresh(connection, approval).await.map_err(unavailable)?;
     let others = sqlx::query!(
         "SELECT k.field, o.document_id, o.published FROM copy_keys k
@@ -181,10 +176,10 @@ async fn approve(connection: &mut PgConnection, approval: &CopyApproval) -> Resu
     .execute(&mut *connection)
     .await
     .map_err(unavailable)?;
-    look(connection, decision, decision.version).await
+    version(connection, decision, decision.version).await
 }
 
-/// Takes over what was found when the version was gone over again, its address and keys included.
+/// Stores the results of the new check: failures, traces, address and keys.
 async fn refresh(connection: &mut PgConnection, approval: &CopyApproval) -> sqlx::Result<()> {
     let CopyApproval { decision, draft, document_version, .. } = approval;
     sqlx::query!(
@@ -203,7 +198,7 @@ async fn refresh(connection: &mut PgConnection, approval: &CopyApproval) -> sqlx
     renew_keys(connection, &decision.pipeline, &decision.document_id, decision.version, draft).await
 }
 
-/// What is on the page, and what waited before this version.
+/// Supersedes the published version and earlier versions in review.
 async fn supersede(connection: &mut PgConnection, decision: &CopyDecision) -> sqlx::Result<()> {
     sqlx::query!(
         "WITH old AS (
@@ -223,7 +218,7 @@ async fn supersede(connection: &mut PgConnection, decision: &CopyDecision) -> sq
 
 async fn insert_edit(connection: &mut PgConnection, edit: &CopyEdit) -> Result<CopyVersion, CopyDecisionError> {
     let CopyEdit { decision, task, draft, document_version } = edit;
-    let state = hold(connection, decision, Some(*document_version)).await?;
+    let state = lock(connection, decision, Some(*document_version)).await?;
     if !matches!(state, CopyState::Review | CopyState::Approved) {
         return Err(CopyDecisionError::Decided(state));
     }
@@ -238,19 +233,19 @@ async fn insert_edit(connection: &mut PgConnection, edit: &CopyEdit) -> Result<C
     if let Some(later) = later.fetch_optional(&mut *connection).await.map_err(unavailable)? {
         return Err(CopyDecisionError::Overtaken { version: later.version, by: later.created_by });
     }
-    let version = sqlx::query_scalar!(
+    let number = sqlx::query_scalar!(
         r#"SELECT max(version) + 1 AS "version!" FROM copy_versions WHERE pipeline = $1 AND document_id = $2"#,
         decision.pipeline,
         decision.document_id
     );
-    let version = version.fetch_one(&mut *connection).await.map_err(unavailable)?;
+    let number = number.fetch_one(&mut *connection).await.map_err(unavailable)?;
     sqlx::query!(
         "INSERT INTO copy_versions (pipeline, document_id, version, task, origin, state, content, url, reasons, traces,
                                     document_version, fingerprint, based_on, created_by, note)
          VALUES ($1, $2, $3, $4, 'edited', 'review', $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         decision.pipeline,
         decision.document_id,
-        version,
+        number,
         task,
         draft.content,
         draft.url,
@@ -265,17 +260,14 @@ async fn insert_edit(connection: &mut PgConnection, edit: &CopyEdit) -> Result<C
     .execute(&mut *connection)
     .await
     .map_err(unavailable)?;
-    insert_keys(connection, &decision.pipeline, &keys(decision, version, draft), false).await.map_err(unavailable)?;
+    let keys: Vec<_> = UniqueKey::of(&decision.document_id, number, draft).collect();
+    insert_keys(connection, &decision.pipeline, &keys, false).await.map_err(unavailable)?;
     if state == CopyState::Review {
         let old = CopyDecision { note: None, ..decision.clone() };
         set(connection, &old, CopyState::Superseded).await.map_err(unavailable)?;
         drop_keys(connection, decision, decision.version).await.map_err(unavailable)?;
     }
-    look(connection, decision, version).await
-}
-
-fn keys<'a>(decision: &'a CopyDecision, version: i32, draft: &'a CopyDraft) -> Vec<(&'a str, i32, &'a str, &'a [u8])> {
-    draft.keys.iter().map(|(field, value)| (decision.document_id.as_str(), version, field.as_str(), value.as_slice())).collect()
+    version(connection, decision, number).await
 }
 
 async fn set(connection: &mut PgConnection, decision: &CopyDecision, state: CopyState) -> sqlx::Result<()> {
@@ -306,8 +298,8 @@ async fn drop_keys(connection: &mut PgConnection, decision: &CopyDecision, versi
     .map(drop)
 }
 
-async fn look(connection: &mut PgConnection, decision: &CopyDecision, version: i32) -> Result<CopyVersion, CopyDecisionError> {
+async fn version(connection: &mut PgConnection, decision: &CopyDecision, number: i32) -> Result<CopyVersion, CopyDecisionError> {
     let row =
-        versions!("WHERE pipeline = $1 AND document_id = $2 AND version = $3", decision.pipeline, decision.document_id, version);
+        versions!("WHERE pipeline = $1 AND document_id = $2 AND version = $3", decision.pipeline, decision.document_id, number);
     Ok(row.fetch_one(connection).await.map_err(unavailable)?)
 }

@@ -1,62 +1,52 @@
-//! Copy as people and crawlers see it.
+//! Queries of copy, for people who review it and for the pages that publish it.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
-use super::super::{InTime, Reader, unavailable};
+use super::super::{Reader, WithDeadline, unavailable};
 use super::{CopyOrigin, CopyState, CopyVersion};
 use tidemill_base::document::Document;
 use tidemill_base::failure::Transient;
 
-/// Versions of one document that are shown.
+/// How many versions of one document are listed at most.
 const HISTORY: i64 = 100;
 
-/// Which versions are meant.
+/// Which versions to list.
 #[derive(Debug, Clone)]
 pub struct CopyFilter {
-    /// Of this pipeline.
     pub pipeline: String,
-    /// In this state.
     pub state: CopyState,
-    /// Behind this document's version of that number.
+    /// The document and number of the version after which the page begins.
     pub after: Option<(String, i32)>,
-    /// At most so many.
     pub limit: i64,
 }
 
-/// A version's place in the order of lists.
+/// The key of a version. Lists are in the order of keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CopyVersionKey {
-    /// The pipeline.
     pub pipeline: String,
-    /// The document.
     pub document_id: String,
-    /// The version.
     pub version: i32,
 }
 
-/// What is on a page.
+/// The copy that is published on a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishedCopy {
-    /// The document.
     pub document_id: String,
-    /// The version.
     pub version: i32,
-    /// Who wrote it.
     pub origin: CopyOrigin,
     /// The page's address.
     pub url: String,
-    /// What it says.
     pub content: Map<String, Value>,
-    /// Since when, in Unix milliseconds.
+    /// When it was approved, in Unix milliseconds.
     pub approved_ms: i64,
-    /// Who approved it; nobody where the pipeline's file did.
+    /// The person who approved it; none where the pipeline publishes by itself.
     pub approved_by: Option<String>,
 }
 
-/// Reads versions out of `copy_versions`; what follows the table's name is said in a literal.
+/// Reads versions from `copy_versions`. The first argument is the rest of the statement after the table's name.
 macro_rules! versions {
     ($rest:tt $(, $argument:expr)+ $(,)?) => {
         sqlx::query!(
@@ -96,10 +86,7 @@ pub(super) fn object(content: &str) -> sqlx::Result<Map<String, Value>> {
 }
 
 impl Reader {
-    /// Versions that the filter lets through, by document.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The versions that match the filter, in the order of documents.
     pub async fn copy_versions(&self, filter: &CopyFilter) -> Result<Vec<CopyVersion>, Transient> {
         let (document_id, version) = filter.after.clone().unwrap_or_default();
         let mut view = self.view().await?;
@@ -113,16 +100,13 @@ impl Reader {
             filter.limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(versions)
     }
 
-    /// How many versions wait for a person.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many versions of the pipelines wait for a decision.
     pub async fn copy_in_review(&self, pipelines: &[String]) -> Result<i64, Transient> {
         let mut view = self.view().await?;
         let count = sqlx::query_scalar!(
@@ -130,16 +114,13 @@ impl Reader {
             pipelines
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(count)
     }
 
-    /// The versions of one document, the latest first; those that wait or are published before others are left out.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The versions of one document, the latest first. Of more than a hundred, those in review or published are always listed.
     pub async fn copy_history(&self, pipeline: &str, document_id: &str) -> Result<Vec<CopyVersion>, Transient> {
         let mut view = self.view().await?;
         let mut versions = versions!(
@@ -150,19 +131,16 @@ impl Reader {
             HISTORY
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         versions.sort_by_key(|version| std::cmp::Reverse(version.version));
         Ok(versions)
     }
 
-    /// Which of the versions share a value with another document that is published or was there before: the place, the field and the
-    /// other document.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn copy_duplicates(&self, places: &[CopyVersionKey]) -> Result<Vec<(CopyVersionKey, String, String)>, Transient> {
+    /// Which of the versions have a value that must be unique and belongs to another document, because that one is published or
+    /// came first: the version, the field and the other document.
+    pub async fn copy_duplicates(&self, versions: &[CopyVersionKey]) -> Result<Vec<(CopyVersionKey, String, String)>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
             r#"SELECT k.pipeline, k.document_id, k.version, k.field, o.document_id AS "other!"
@@ -174,22 +152,19 @@ impl Reader {
                      AND NOT k.published AND (o.published OR o.arrival < k.arrival)
                    ORDER BY o.published DESC, o.arrival LIMIT 1) o ON true
                ORDER BY k.pipeline, k.document_id, k.version, k.field"#,
-            &places.iter().map(|place| place.pipeline.as_str()).collect::<Vec<_>>() as &[&str],
-            &places.iter().map(|place| place.document_id.as_str()).collect::<Vec<_>>() as &[&str],
-            &places.iter().map(|place| place.version).collect::<Vec<_>>()
+            &versions.iter().map(|key| key.pipeline.as_str()).collect::<Vec<_>>() as &[&str],
+            &versions.iter().map(|key| key.document_id.as_str()).collect::<Vec<_>>() as &[&str],
+            &versions.iter().map(|key| key.version).collect::<Vec<_>>()
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        let place = |pipeline, document_id, version| CopyVersionKey { pipeline, document_id, version };
-        Ok(rows.into_iter().map(|row| (place(row.pipeline, row.document_id, row.version), row.field, row.other)).collect())
+        let key = |pipeline, document_id, version| CopyVersionKey { pipeline, document_id, version };
+        Ok(rows.into_iter().map(|row| (key(row.pipeline, row.document_id, row.version), row.field, row.other)).collect())
     }
 
-    /// What is on the pages of documents behind `after`, in the order of their ids.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The published copy of documents with ids greater than `after`, in the order of ids.
     pub async fn published_copy(&self, pipeline: &str, after: &str, limit: i64) -> Result<Vec<PublishedCopy>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -202,7 +177,7 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         let mut published = Vec::with_capacity(rows.len());
@@ -220,10 +195,8 @@ impl Reader {
         Ok(published)
     }
 
-    /// Addresses of pages and since when they are as they are, in the order of documents: of all pages, those behind the first `skipped`.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The addresses of published pages and when each last changed, in Unix milliseconds. The pages are in the order of document
+    /// ids; the first `skipped` are left out.
     pub async fn published_pages(&self, pipeline: &str, skipped: i64, limit: i64) -> Result<Vec<(String, i64)>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -234,16 +207,13 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(rows.into_iter().map(|row| (row.url, row.approved_ms)).collect())
     }
 
-    /// How many pages there are, and when the last of them changed, in Unix milliseconds.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many pages are published, and when one last changed, in Unix milliseconds.
     pub async fn count_published(&self, pipeline: &str) -> Result<(i64, Option<i64>), Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
@@ -252,19 +222,16 @@ impl Reader {
             pipeline
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok((row.count, row.changed_ms))
     }
 
-    /// The document, as it stands now; none where there is none or it is deleted.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The latest version of the document; none where it does not exist or is deleted.
     pub async fn current_document(&self, pipeline: &str, id: &str) -> Result<Option<Document>, Transient> {
         let mut view = self.view().await?;
-        let document = current_document(view.connection(), pipeline, id).in_time(self.deadline()).await?;
+        let document = current_document(view.connection(), pipeline, id).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
         Ok(document)
     }

@@ -1,33 +1,29 @@
-//! What people ask about a job: how fast it goes, and what it could not do.
+//! Queries about one job for people: how fast it goes, and which rows and units failed.
 
 use serde_json::Value;
 
 use super::{JobRow, ledger_topic};
-use crate::{InTime, Reader};
+use crate::{Reader, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// A dead letter of a job, in short.
+/// A dead letter of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobDeadLetterRow {
     /// The unit's number.
     pub unit: i32,
     /// The row of the unit's source.
     pub row: i64,
-    /// The task; empty where the row as a whole is at fault.
+    /// Empty where the whole row failed.
     pub task: String,
-    /// The document, where the row names one.
+    /// None where the row could not be decoded.
     pub document_id: Option<String>,
-    /// The class of fault.
     pub class: String,
-    /// The thing, the place and the mend.
+    /// One sentence that says what is wrong.
     pub reason: String,
 }
 
 impl Reader {
-    /// Rows that the job committed within the last minute.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many rows the job committed within the last minute.
     pub async fn rows_last_minute(&self, job: &JobRow) -> Result<i64, Transient> {
         let mut view = self.view().await?;
         let records = sqlx::query_scalar!(
@@ -37,16 +33,13 @@ impl Reader {
             ledger_topic(&job.id)
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(records)
     }
 
-    /// How many dead letters of each class the job has, the most frequent first, and the first `limit` of them.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How many dead letters of each class the job has, the most frequent class first, and the first `limit` dead letters.
     pub async fn job_dead_letters(
         &self,
         job: &JobRow,
@@ -61,9 +54,9 @@ impl Reader {
             topic
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
-        let letters = sqlx::query_as!(
+        let dead_letters = sqlx::query_as!(
             JobDeadLetterRow,
             r#"SELECT partition AS unit, record_offset AS row, task, document_id, class, reason FROM dead_letters
                WHERE pipeline = $1 AND topic = $2 ORDER BY partition, record_offset, task LIMIT $3"#,
@@ -72,16 +65,13 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        Ok((classes.into_iter().map(|row| (row.class, row.count)).collect(), letters))
+        Ok((classes.into_iter().map(|row| (row.class, row.count)).collect(), dead_letters))
     }
 
-    /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Number, source, class and reason of the job's failed units, at most `limit` of them.
     pub async fn unit_faults(&self, job: &str, limit: i64) -> Result<Vec<(i32, Value, String, String)>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -91,7 +81,7 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(rows.into_iter().map(|row| (row.ordinal, row.source, row.class, row.reason)).collect())

@@ -1,40 +1,34 @@
-//! Backfills that one process plans and works off by itself. Nobody publishes for them, so they write no events, and the foreman of a
-//! fleet on the same ledger leaves them alone, because they are never queued.
+//! Local jobs: backfills that one process plans and runs by itself. They write no events, because no process publishes for them.
+//! The coordinator of a fleet with the same ledger ignores them, because they are never queued.
 
 use sqlx::PgConnection;
 
 use super::{JobState, NewJob, NewUnit, UnitRow, units};
-use crate::{InTime, Store, unavailable};
+use crate::{Store, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// The kind of such jobs.
+/// The kind of a local job.
 pub const LOCAL_JOB_KIND: &str = "local";
 
-/// The right to work on one such job: at most one process holds it. Dropping it ends it.
+/// The right to run one local job. At most one process holds it. Dropping the lease releases it.
 #[derive(Debug)]
 pub struct LocalLease {
-    // Not of the pool: a session's lock must end with its connection and never return to another user of it.
+    // Detached from the pool: the advisory lock belongs to the session and must end with its connection.
     _connection: PgConnection,
 }
 
 impl Store {
-    /// Tries to become the one who works on the job.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Takes the job's lease; none where another process holds it.
     pub async fn local_lease(&self, job: &str) -> Result<Option<LocalLease>, Transient> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "got!""#, job)
             .fetch_one(&mut connection)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(got.then_some(LocalLease { _connection: connection }))
     }
 
-    /// Every unit of the job, in order; one that is not done waits.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Every unit of the job, in order. All that are not done count as waiting.
     pub async fn local_units(&self, job: &str) -> Result<Vec<UnitRow>, Transient> {
         sqlx::query_as!(
             UnitRow,
@@ -43,15 +37,12 @@ impl Store {
             job
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Lets the job run, for the first time or again: units that `obsolete` names go, `added` ones come, and all that are not done
-    /// wait.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Starts the job, for the first time or again: deletes the units that `obsolete` names, inserts `added`, and sets all that are
+    /// not done to waiting.
     pub async fn open_local_job(&self, job: &NewJob, obsolete: &[String], added: &[NewUnit]) -> Result<(), Transient> {
         self.transact(async |connection| {
             sqlx::query!(
@@ -77,7 +68,7 @@ impl Store {
             .execute(&mut *connection)
             .await
             .map_err(unavailable)?;
-            // Positions outlive units that went: a number is never given twice.
+            // Positions of deleted units stay, so the numbers of new units start after all of them.
             let first = sqlx::query_scalar!(
                 r#"SELECT coalesce(max(partition) + 1, 0) AS "first!" FROM positions WHERE pipeline = $1 AND topic = $2"#,
                 job.pipeline,
@@ -86,16 +77,13 @@ impl Store {
             .fetch_one(&mut *connection)
             .await
             .map_err(unavailable)?;
-            units::insert(connection, (&job.id, &job.pipeline), first, added).await.map_err(unavailable)
+            units::insert(connection, &job.id, &job.pipeline, first, added).await.map_err(unavailable)
         })
         .await
     }
 
-    /// Ends the job for now; units that still wait are left for another run.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn end_local_job(&self, id: &str, (state, reason): (JobState, Option<&str>)) -> Result<(), Transient> {
+    /// Ends the job. Units that are still waiting are left for another run.
+    pub async fn end_local_job(&self, id: &str, state: JobState, reason: Option<&str>) -> Result<(), Transient> {
         self.transact(async |connection| {
             sqlx::query!(
                 "UPDATE units SET state = 'stopped', reason = $2, finished_at = now() WHERE job_id = $1 AND state = 'waiting'",

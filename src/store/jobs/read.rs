@@ -1,51 +1,56 @@
-//! What is known of jobs.
+//! Queries of jobs, and the lease of the job coordinator.
 
 use std::time::Duration;
 
 use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
-use crate::{InTime, Reader, Store, UsageTotals, unavailable};
+use crate::{Reader, Store, UsageTotals, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// Which jobs.
+/// Which jobs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// Only of this pipeline.
     pub pipeline: Option<String>,
-    /// Only in one of these states; in any, where there is none.
+    /// Jobs in one of these states; empty for every state.
     pub states: Vec<JobState>,
-    /// Only of this schedule.
     pub schedule: Option<String>,
-    /// At most so many, the latest first.
+    /// How many jobs to list, the latest first.
     pub limit: i64,
 }
 
-/// The right to move jobs on: at most one process of a fleet holds it. Dropping it ends it.
+/// The right to coordinate jobs: to plan them, start them and end them. At most one process of a fleet holds it. Dropping the lease
+/// releases it. Where the database becomes unavailable, the lease is lost.
 #[derive(Debug)]
 pub struct CoordinatorLease {
-    // Not of the pool: a session's lock must end with its connection and never return to another user of it.
+    // Detached from the pool: the advisory lock belongs to the session and must end with its connection.
     connection: PgConnection,
     deadline: Duration,
 }
 
-/// Names the lease among advisory locks.
+/// The key of the lease's advisory lock.
 const COORDINATOR_LOCK: i64 = 0x7469_6465_666f_7265;
 
 impl CoordinatorLease {
-    /// Makes sure that the lease still holds.
-    ///
-    /// # Errors
-    /// Where the database is unavailable; the lease is gone then.
+    /// Checks that the lease still holds.
     pub async fn check(&mut self) -> Result<(), Transient> {
-        sqlx::query_scalar!("SELECT 1").fetch_one(&mut self.connection).in_time(self.deadline).await.map(drop)
+        sqlx::query_scalar!("SELECT 1").fetch_one(&mut self.connection).with_deadline(self.deadline).await.map(drop)
     }
 }
 
-macro_rules! job {
-    ($row:expr) => {{
-        let row = $row;
-        JobRow {
+/// Reads jobs. The first argument is the rest of the statement after the table's name.
+macro_rules! jobs {
+    ($rest:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query!(
+            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
+                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
+                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
+                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
+                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
+               FROM jobs"# + $rest
+            $(, $argument)*
+        )
+        .map(|row| JobRow {
             state: JobState::named(&row.state).unwrap_or(JobState::Failed),
             id: row.id,
             kind: row.kind,
@@ -61,64 +66,42 @@ macro_rules! job {
             created_ms: row.created_ms,
             started_ms: row.started_ms,
             finished_ms: row.finished_ms,
-        }
-    }};
+        })
+    };
 }
 
 impl Store {
-    /// Tries to become the one who moves jobs on.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Takes the coordinator's lease; none where another process holds it.
     pub async fn coordinator_lease(&self) -> Result<Option<CoordinatorLease>, Transient> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, COORDINATOR_LOCK)
             .fetch_one(&mut connection)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await?;
         Ok(got.then_some(CoordinatorLease { connection, deadline: self.deadline }))
     }
 
-    /// [`Reader::job`] for the service.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// [`Reader::job`] for the service itself.
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, Transient> {
         self.reader(None).job(id).await
     }
 
-    /// The jobs that are not at their end, in the order in which they are to be taken up.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The jobs that have not ended, in the order in which they are to be started.
     pub async fn open_jobs(&self) -> Result<Vec<JobRow>, Transient> {
-        let rows = sqlx::query!(
-            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
-                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
-                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
-                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
-               FROM jobs WHERE state IN ('queued', 'planning', 'running', 'cancelling')
-               ORDER BY priority DESC, created_at, id"#
-        )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        Ok(rows.into_iter().map(|row| job!(row)).collect())
+        let open = jobs!(
+            " WHERE state IN ('queued', 'planning', 'running', 'cancelling')
+               ORDER BY priority DESC, created_at, id"
+        );
+        open.fetch_all(&self.pool).with_deadline(self.deadline).await
     }
 
-    /// [`Reader::job_progress`] for the service.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// [`Reader::job_progress`] for the service itself.
     pub async fn job_progress(&self, job: &JobRow) -> Result<JobProgress, Transient> {
         self.reader(None).job_progress(job).await
     }
 
-    /// Device time and records that the pipeline has spent and committed of late, to tell how long further ones will take.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Records and microseconds of device time of the pipeline's last 200 batches that computed anything, to estimate how long
+    /// further records take.
     pub async fn recent_throughput(&self, pipeline: &str) -> Result<(i64, i64), Transient> {
         let row = sqlx::query!(
             r#"SELECT coalesce(sum(t.records), 0)::bigint AS "records!", coalesce(sum(t.micros), 0)::bigint AS "micros!"
@@ -127,68 +110,42 @@ impl Store {
             pipeline
         )
         .fetch_one(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok((row.records, row.micros))
     }
 }
 
 impl Reader {
-    /// The job of that id.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The job with this id; none where it is of another tenant.
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, Transient> {
         let mut view = self.view().await?;
-        let row = sqlx::query!(
-            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
-                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
-                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
-                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
-               FROM jobs WHERE id = $1"#,
-            id
-        )
-        .fetch_optional(view.connection())
-        .in_time(self.deadline())
-        .await?;
+        let job = jobs!(" WHERE id = $1", id);
+        let job = job.fetch_optional(view.connection()).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
-        Ok(row.map(|row| job!(row)))
+        Ok(job)
     }
 
-    /// The jobs that the filter lets through, the latest first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The jobs that match the filter, the latest first.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, Transient> {
         let mut view = self.view().await?;
         let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        let rows = sqlx::query!(
-            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
-                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
-                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
-                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
-               FROM jobs
+        let jobs = jobs!(
+            "
                WHERE ($1::text IS NULL OR pipeline = $1) AND (cardinality($2::text[]) = 0 OR state = ANY($2))
                  AND ($3::text IS NULL OR schedule = $3)
-               ORDER BY created_at DESC, id DESC LIMIT $4"#,
+               ORDER BY created_at DESC, id DESC LIMIT $4",
             filter.pipeline,
             &states as &[&str],
             filter.schedule,
             filter.limit
-        )
-        .fetch_all(view.connection())
-        .in_time(self.deadline())
-        .await?;
+        );
+        let jobs = jobs.fetch_all(view.connection()).with_deadline(self.deadline()).await?;
         view.end(self.deadline()).await?;
-        Ok(rows.into_iter().map(|row| job!(row)).collect())
+        Ok(jobs)
     }
 
-    /// How far the job is.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// How far the job has come, and what it has cost.
     pub async fn job_progress(&self, job: &JobRow) -> Result<JobProgress, Transient> {
         let mut view = self.view().await?;
         let units = sqlx::query!(
@@ -201,7 +158,7 @@ impl Reader {
             job.id
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         let topic = ledger_topic(&job.id);
         let records = sqlx::query_scalar!(
@@ -210,7 +167,7 @@ impl Reader {
             topic
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         let usage = sqlx::query!(
             r#"SELECT coalesce(sum(u.ok), 0)::bigint AS "ok!", coalesce(sum(u.reused), 0)::bigint AS "reused!",
@@ -222,7 +179,7 @@ impl Reader {
             topic
         )
         .fetch_one(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(JobProgress {
@@ -231,7 +188,7 @@ impl Reader {
             units_failed: units.failed,
             units_stopped: units.stopped,
             rows: units.rows,
-            // A unit that only measures commits nothing, and counts by itself.
+            // Units that only measure commit no records. Their reports hold the number of rows.
             rows_done: records + units.measured,
             work: UsageTotals {
                 ok: usage.ok,

@@ -1,80 +1,72 @@
-//! Units: planned in one go, handed out by the units topic, ended once.
+//! Units, the parts of a job: planned all at once, handed out by the units topic, ended once.
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::change::shift;
+use super::state::move_job;
 use super::{JobRow, JobState, ledger_topic};
 use crate::submission::Submission;
-use crate::{CommitError, InTime, Store, commit, unavailable};
+use crate::{CommitError, Store, WithDeadline, commit, unavailable};
 use tidemill_base::failure::Transient;
 
-/// A unit as it is planned.
+/// A planned unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewUnit {
-    /// The hash of job, source, its version and range.
+    /// A hash of the job, the source with its version, and the range of rows.
     pub id: String,
-    /// What it reads, in words of the jobs room.
+    /// What the unit reads. Only the jobs module knows its fields.
     pub source: Value,
-    /// The first row.
     pub from_row: i64,
     /// One past the last row.
     pub to_row: i64,
-    /// Rows that are wanted of these.
+    /// How many of these rows the job wants.
     pub rows: i64,
 }
 
-/// A unit.
+/// A stored unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnitRow {
-    /// Its id.
     pub id: String,
-    /// The job.
     pub job_id: String,
     /// The job's pipeline.
     pub pipeline: String,
-    /// Its number within the job: the partition in the ledger.
+    /// The number of the unit within the job. The ledger uses it as the partition.
     pub ordinal: i32,
-    /// The topic in the ledger.
+    /// The job's topic in the ledger.
     pub topic: String,
-    /// What it reads.
+    /// What the unit reads.
     pub source: Value,
-    /// The first row.
     pub from_row: i64,
     /// One past the last row.
     pub to_row: i64,
-    /// Whether it is still to be worked off.
+    /// Whether the unit is still to be done.
     pub waits: bool,
 }
 
-/// Why a unit can never be done as it is.
+/// Why a unit failed. Trying it again cannot help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{class}: {reason}")]
 pub struct UnitFault {
-    /// The class of fault.
     pub class: &'static str,
-    /// The thing, the place and the mend.
+    /// One sentence that says what is wrong, where, and how to fix it.
     pub reason: String,
 }
 
-/// What became of a unit.
+/// How a unit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnitOutcome {
     /// Every row is committed.
     Done,
-    /// It can never be done as it is. What was committed stays.
+    /// The unit failed for good. Rows that were committed before stay.
     Failed(UnitFault),
-    /// Its job came to a stop before it was done.
+    /// The job was stopped before the unit was done.
     Stopped,
 }
 
 impl Store {
-    /// Writes the units of a job that is being planned, gives each its first position, sends them to `units_topic` where there is
-    /// one, and lets the job run. Tells whether the job was still being planned.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Inserts the units of a job in state `planning` with their first positions, sends them to `units_topic` if there is one, and
+    /// moves the job to `running`. Returns whether the job was still in state `planning`.
     pub async fn plan_job(
         &self,
         job: &JobRow,
@@ -82,13 +74,10 @@ impl Store {
         units_topic: Option<&str>,
         events: &str,
     ) -> Result<bool, Transient> {
-        self.transact(async |connection| plan(connection, job, units, (units_topic, events)).await.map_err(unavailable)).await
+        self.transact(async |connection| plan(connection, job, units, units_topic, events).await.map_err(unavailable)).await
     }
 
-    /// The unit of that id.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The unit with this id, with its job's pipeline.
     pub async fn unit(&self, id: &str) -> Result<Option<UnitRow>, Transient> {
         sqlx::query_as!(
             UnitRow,
@@ -97,14 +86,11 @@ impl Store {
             id
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Units of the job that are still to be worked off, in order.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Units of the job that are still to be done, in order.
     pub async fn waiting_units(&self, job: &str) -> Result<Vec<UnitRow>, Transient> {
         sqlx::query_as!(
             UnitRow,
@@ -113,25 +99,20 @@ impl Store {
             job
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Whether any unit of the job is still to be worked off.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Whether any unit of the job is still to be done.
     pub async fn has_waiting_units(&self, job: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1 AND state = 'waiting') AS "waiting!""#, job)
             .fetch_one(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
     }
 
-    /// Notes that `owner` begins the unit. Tells whether it may: the unit waits, and its job runs and is not coming to a stop.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Records that `owner` starts the unit. Returns whether it may: the unit must be waiting, and its job running and not
+    /// stopping.
     pub async fn begin_unit(&self, id: &str, owner: &str) -> Result<bool, Transient> {
         let begun = sqlx::query!(
             "UPDATE units u SET owner = $2, attempts = attempts + 1, started_at = coalesce(u.started_at, now())
@@ -140,50 +121,41 @@ impl Store {
             owner
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok(begun.rows_affected() > 0)
     }
 
-    /// Whether units of the job that are under way are to come to a stop.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Whether running units of the job are to stop.
     pub async fn is_job_stopping(&self, job: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT stopping OR state <> 'running' AS "stopping!" FROM jobs WHERE id = $1"#, job)
             .fetch_optional(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
             .map(|stopping| stopping.unwrap_or(true))
     }
 
-    /// Keeps what the unit has counted.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stores the report of a unit that is not done yet.
     pub async fn report_unit(&self, id: &str, report: &Value) -> Result<(), Transient> {
         sqlx::query!("UPDATE units SET report = $2 WHERE id = $1 AND state = 'waiting'", id, report)
             .execute(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
             .map(drop)
     }
 
-    /// What the done units of the job have counted.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The reports of the units that are done, in order.
     pub async fn unit_reports(&self, job: &str) -> Result<Vec<Value>, Transient> {
         sqlx::query_scalar!(
             r#"SELECT report AS "report!" FROM units WHERE job_id = $1 AND state = 'done' AND report IS NOT NULL ORDER BY ordinal"#,
             job
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
     }
 
-    /// Ends the unit, and with it the record of the units topic that named it, where one did: `submission` is that record's.
+    /// Ends a unit. `submission` commits the record of the units topic that named it, if one did.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -192,16 +164,17 @@ impl Store {
     }
 }
 
-/// Writes the units of a job that is being planned, and lets it run; false where it is not being planned any more.
+/// See [`Store::plan_job`].
 async fn plan(
     connection: &mut PgConnection,
     job: &JobRow,
     units: &[NewUnit],
-    (units_topic, events): (Option<&str>, &str),
+    units_topic: Option<&str>,
+    events: &str,
 ) -> sqlx::Result<bool> {
-    let planned = shift(connection, &job.id, &[JobState::Planning], (JobState::Running, None), events).await?;
+    let planned = move_job(connection, &job.id, &[JobState::Planning], JobState::Running, None, events).await?;
     if planned {
-        insert(connection, (&job.id, &job.pipeline), 0, units).await?;
+        insert(connection, &job.id, &job.pipeline, 0, units).await?;
         if let Some(topic) = units_topic {
             let ids: Vec<String> = units.iter().map(|unit| unit.id.clone()).collect();
             dispatch(connection, topic, &ids).await?;
@@ -240,10 +213,11 @@ async fn end_unit(
     Ok(())
 }
 
-/// Writes units of the job, numbered from `first` on.
+/// Inserts units of the job, numbered from `first`, and their first positions.
 pub(super) async fn insert(
     connection: &mut PgConnection,
-    (job, pipeline): (&str, &str),
+    job: &str,
+    pipeline: &str,
     first: i32,
     units: &[NewUnit],
 ) -> sqlx::Result<()> {
@@ -280,7 +254,7 @@ pub(super) async fn insert(
     .map(drop)
 }
 
-/// Sends units to the topic that hands them out.
+/// Writes the records of the units topic, from which workers take units.
 pub(super) async fn dispatch(connection: &mut PgConnection, topic: &str, units: &[String]) -> sqlx::Result<()> {
     let events: Vec<Uuid> = units.iter().map(|_| Uuid::now_v7()).collect();
     let keys: Vec<&[u8]> = units.iter().map(|unit| unit.as_bytes()).collect();

@@ -1,8 +1,8 @@
-//! Companies: how many documents each has, and the event that tells them together.
+//! Companies: how many documents each has, and the event with its newest documents.
 //!
-//! The event holds the newest documents as they are within the transaction, so that whoever reads it needs nobody else, and reading it
-//! again says the same. Its version grows with every change of the company's documents under the lock of its row: of two events the
-//! greater version saw more. A company whose last document has left is told by a record without payload.
+//! The event holds copies of the newest documents as the transaction sees them, so that a consumer needs no further query, and a
+//! replay has the same content. Its version grows with every change of the company's documents, under the lock of the company's
+//! row: of two events the one with the greater version is newer. A company without documents gets an event without payload.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,39 +10,40 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::super::{InTime, Reader};
-use super::AccountTopic;
+use super::super::submission::AccountTopic;
+use super::super::{Reader, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// Bytes of metadata that a document may bring into an event; larger ones come without.
+/// How many bytes of metadata a document may have in an event. Larger metadata is left out.
 const METADATA: i32 = 4_000;
 
 /// A company of a pipeline's leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeadAccount {
-    /// By what its documents are gathered.
+    /// The company's normalized name.
     pub key: String,
-    /// Its name, as its newest document writes it.
+    /// The company's name as its newest document writes it.
     pub name: String,
-    /// Documents that belong to it.
+    /// How many documents belong to it.
     pub documents: i64,
     /// When they last changed, in Unix milliseconds.
     pub updated_at_ms: i64,
 }
 
-/// Counts the companies' documents anew, and tells what they are. `touched` holds each company's key, with a name where it may be new.
-pub(super) async fn touch(
+/// Counts the companies' documents again and writes the events. `companies` holds each company's key, with a name where the company
+/// may be new.
+pub(super) async fn update(
     connection: &mut PgConnection,
     pipeline: &str,
-    touched: &BTreeMap<&str, Option<&str>>,
+    companies: &BTreeMap<&str, Option<&str>>,
     topic: Option<&AccountTopic>,
 ) -> sqlx::Result<()> {
-    if touched.is_empty() {
+    if companies.is_empty() {
         return Ok(());
     }
-    let keys: Vec<&str> = touched.keys().copied().collect();
-    let names: Vec<Option<&str>> = touched.values().copied().collect();
-    // Takes the locks, in the order of the keys. What another batch does to the same company is seen from the next statement on.
+    let keys: Vec<&str> = companies.keys().copied().collect();
+    let names: Vec<Option<&str>> = companies.values().copied().collect();
+    // Locks the companies' rows in the order of the keys. The next statement sees what other batches committed before.
     sqlx::query!(
         "INSERT INTO accounts AS a (pipeline, key, name)
          SELECT $1, key, coalesce(name, key) FROM unnest($2::text[], $3::text[]) AS n (key, name)
@@ -69,7 +70,7 @@ pub(super) async fn touch(
     .await?;
     let Some(topic) = topic else { return Ok(()) };
     let mut newest = newest(connection, pipeline, &keys, topic).await?;
-    let (mut told_keys, mut payloads) = (Vec::new(), Vec::new());
+    let (mut event_keys, mut payloads) = (Vec::new(), Vec::new());
     for account in accounts {
         let event = json!({
             "account": account.key,
@@ -80,15 +81,15 @@ pub(super) async fn touch(
             "newest": newest.remove(&account.key).unwrap_or_default(),
         });
         payloads.push((account.documents > 0).then(|| event.to_string().into_bytes()));
-        told_keys.push(account.key.into_bytes());
+        event_keys.push(account.key.into_bytes());
     }
-    let ids: Vec<Uuid> = told_keys.iter().map(|_| Uuid::now_v7()).collect();
+    let ids: Vec<Uuid> = event_keys.iter().map(|_| Uuid::now_v7()).collect();
     sqlx::query!(
         "INSERT INTO outbox (pipeline, event_id, topic, key, payload, headers)
          SELECT $5, id, $1, key, payload, '{}' FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n (id, key, payload)",
         topic.topic,
         &ids,
-        &told_keys,
+        &event_keys,
         &payloads as &[Option<Vec<u8>>],
         pipeline
     )
@@ -135,10 +136,7 @@ async fn newest(
 }
 
 impl Reader {
-    /// The company, where a document ever belonged to it.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The company; none where no document ever belonged to it.
     pub async fn account(&self, pipeline: &str, key: &str) -> Result<Option<LeadAccount>, Transient> {
         let mut view = self.view().await?;
         let account = sqlx::query_as!(
@@ -149,7 +147,7 @@ impl Reader {
             key
         )
         .fetch_optional(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(account)

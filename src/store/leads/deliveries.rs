@@ -1,72 +1,71 @@
-//! Deliveries: claimed for an attempt, and what came of it.
+//! Webhook deliveries of leads: claimed for an attempt, and settled with its outcome.
 //!
-//! A claim counts the attempt and moves the next one past its end in one statement, so that of all processes one attempts a delivery
-//! at a time, and one that dies in the middle has used an attempt up and is followed by another.
+//! A claim increments the number of attempts and sets the time of the next attempt past the end of this one, in one statement. So
+//! one process at a time attempts a delivery, and a process that dies in the middle has used up one attempt.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::{InTime, Reader, Store};
+use super::super::{Reader, Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// A delivery that is attempted now.
+/// A delivery that was claimed for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingDelivery {
-    /// What the receiver deduplicates by.
+    /// The receiver deduplicates by this id.
     pub id: Uuid,
     /// The bytes to sign and to send.
     pub body: String,
-    /// How many attempts there have been, this one counted.
+    /// How many attempts there have been, including this one.
     pub attempts: i32,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeliveryAttempt {
-    /// What follows.
-    pub verdict: DeliveryOutcome,
-    /// The status of the answer, where there was one.
+    pub outcome: DeliveryOutcome,
+    /// The HTTP status of the answer, if there was one.
     pub status: Option<i32>,
-    /// What was wrong, where something was.
+    /// Why the attempt failed.
     pub reason: Option<String>,
 }
 
-/// What follows from an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum DeliveryOutcome {
-    /// Nothing: it arrived.
+    /// The receiver accepted the delivery.
     Delivered,
-    /// Another attempt after so many seconds.
-    Again(f64),
-    /// Nothing: the receiver wants no more.
+    /// The delivery is attempted again after this many seconds.
+    Retry(f64),
+    /// The receiver refused the delivery for good.
     Refused,
-    /// Nothing: it was attempted often enough.
+    /// The last allowed attempt failed.
     GivenUp,
 }
 
 impl DeliveryOutcome {
-    /// The state as tables, metrics and answers write it.
+    /// The delivery's state in tables, metrics and answers.
     pub const fn state(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
-            Self::Again(_) => "waiting",
+            Self::Retry(_) => "waiting",
             Self::Refused => "refused",
             Self::GivenUp => "given_up",
         }
     }
 }
 
-/// A delivery, and what came of it so far.
+/// A delivery with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeadDelivery {
-    /// What the receiver deduplicates by.
+    /// The receiver deduplicates by this id.
     pub id: String,
     /// The pipeline.
     pub pipeline: String,
     /// The lead's document.
     pub document_id: String,
-    /// How many times the lead had come up to the threshold by then.
+    /// How many times the lead had reached the threshold by then.
     pub crossing: i32,
     /// The receiver's name.
     pub webhook: String,
@@ -74,37 +73,37 @@ pub struct LeadDelivery {
     pub state: String,
     /// How often it was attempted.
     pub attempts: i32,
-    /// The last answer's status.
+    /// The HTTP status of the last answer.
     pub status: Option<i32>,
-    /// What was wrong with the last attempt.
+    /// Why the last attempt failed.
     pub reason: Option<String>,
-    /// When it is attempted next, in Unix milliseconds, while it waits.
+    /// When it is attempted next, in Unix milliseconds; only in the state `waiting`.
     pub next_at_ms: Option<i64>,
-    /// When the lead came up to the threshold, in Unix milliseconds.
+    /// When the lead reached the threshold, in Unix milliseconds.
     pub created_at_ms: i64,
-    /// When anything last became of it, in Unix milliseconds.
+    /// When the delivery last changed, in Unix milliseconds.
     pub updated_at_ms: i64,
 }
 
 impl Store {
-    /// Claims at most `limit` of the webhook's deliveries for an attempt that ends within `seconds`. Those that have had `most`
-    /// attempts are given up: whoever made the last of them has ended. Tells how many those are, too.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Claims at most `limit` of the webhook's deliveries for an attempt that ends within `seconds`. Deliveries that have had
+    /// `max_attempts` and are due again are given up: the process that made their last attempt ended before it could say how it
+    /// went. Returns the claimed deliveries and the number of those given up.
     pub async fn claim_deliveries(
         &self,
         webhook: &str,
-        (limit, seconds, most): (i64, f64, i32),
+        limit: i64,
+        seconds: f64,
+        max_attempts: i32,
     ) -> Result<(Vec<WaitingDelivery>, u64), Transient> {
         let given_up = sqlx::query!(
             "UPDATE deliveries SET state = 'given_up', updated_at = now(), reason = coalesce(reason, 'the process that attempted it last ended')
              WHERE webhook = $1 AND state = 'waiting' AND next_at <= now() AND attempts >= $2",
             webhook,
-            most
+            max_attempts
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?
         .rows_affected();
         let claimed = sqlx::query_as!(
@@ -118,19 +117,16 @@ impl Store {
             seconds
         )
         .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await?;
         Ok((claimed, given_up))
     }
 
-    /// Puts down what came of the attempt. That a delivery arrived is true whoever has claimed it since; anything else is said by the
-    /// last attempt alone.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Stores the result of the attempt. A success is stored even if another process has claimed the delivery since; any other
+    /// outcome only by the process that made the last attempt.
     pub async fn settle_delivery(&self, delivery: &WaitingDelivery, attempt: &DeliveryAttempt) -> Result<(), Transient> {
-        let wait = match attempt.verdict {
-            DeliveryOutcome::Again(seconds) => seconds,
+        let wait = match attempt.outcome {
+            DeliveryOutcome::Retry(seconds) => seconds,
             DeliveryOutcome::Delivered | DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => 0.0,
         };
         sqlx::query!(
@@ -138,50 +134,42 @@ impl Store {
              WHERE id = $1 AND state <> 'delivered' AND (attempts = $2 OR $3 = 'delivered')",
             delivery.id,
             delivery.attempts,
-            attempt.verdict.state(),
+            attempt.outcome.state(),
             attempt.status,
             attempt.reason,
             wait
         )
         .execute(&self.pool)
-        .in_time(self.deadline)
+        .with_deadline(self.deadline)
         .await
         .map(drop)
     }
 
     /// How many of the webhook's deliveries wait.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
     pub async fn waiting_deliveries(&self, webhook: &str) -> Result<i64, Transient> {
         sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM deliveries WHERE webhook = $1 AND state = 'waiting'"#, webhook)
             .fetch_one(&self.pool)
-            .in_time(self.deadline)
+            .with_deadline(self.deadline)
             .await
     }
 
-    /// Lets a delivery that was refused or given up be attempted anew, under its id. Tells whether there was such a one.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// Sends a delivery again that was refused or given up, under the same id. Returns whether there was such a delivery.
     pub async fn resend_delivery(&self, id: Uuid) -> Result<bool, Transient> {
         let resent = sqlx::query!(
             "UPDATE deliveries SET state = 'waiting', attempts = 0, next_at = now(), updated_at = now()
              WHERE id = $1 AND state IN ('refused', 'given_up')",
             id
         );
-        Ok(resent.execute(&self.pool).in_time(self.deadline).await?.rows_affected() == 1)
+        Ok(resent.execute(&self.pool).with_deadline(self.deadline).await?.rows_affected() == 1)
     }
 }
 
 impl Reader {
-    /// The latest deliveries: of one lead, of one pipeline, in one state, as far as that is said.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The latest deliveries, at most `limit`, that match every argument that is given.
     pub async fn deliveries(
         &self,
-        (pipeline, document_id): (Option<&str>, Option<&str>),
+        pipeline: Option<&str>,
+        document_id: Option<&str>,
         state: Option<&str>,
         limit: i64,
     ) -> Result<Vec<LeadDelivery>, Transient> {
@@ -201,7 +189,7 @@ impl Reader {
             limit
         )
         .fetch_all(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
         Ok(deliveries)

@@ -1,107 +1,118 @@
-//! Leads, page by page, and each as it is.
+//! Queries of leads: page by page, and one by one.
 
 use serde_json::Value;
 
-use super::super::{InTime, Reader};
+use super::super::{Reader, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// A lead as the ledger has it.
+/// A row of `leads`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredLead {
-    /// The document.
     pub document_id: String,
-    /// Its version.
+    /// The document's version.
     pub version: i64,
-    /// The score.
     pub score: f64,
-    /// The most that it can be.
+    /// The highest score that the pipeline gave then.
     pub maximum: f64,
-    /// Its parts: a list of name, value and formula.
+    /// The parts of the score: a list of objects with name, value and formula.
     pub parts: Value,
-    /// The company, as the document writes it.
+    /// The company's name as the document writes it.
     pub company: Option<String>,
-    /// By what the company's documents are gathered.
+    /// The company's normalized name.
     pub account: Option<String>,
-    /// The person.
     pub person: Option<String>,
-    /// How far it is.
     pub stage: Option<String>,
-    /// What the person is after.
+    /// What the person wants.
     pub intent: Option<String>,
-    /// Whether its score reached the threshold of its time.
+    /// Whether the score reached the threshold of that time.
     pub above: bool,
-    /// When it last changed, in Unix microseconds.
+    /// When the lead last changed, in Unix microseconds.
     pub updated_at_us: i64,
 }
 
-/// What a lead is a lead by.
+/// The text and metadata of a lead's document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeadDocument {
-    /// The document's text.
     pub text: String,
-    /// The document's metadata.
     pub metadata: Value,
 }
 
-/// Which leads are meant; everything that is set must hold.
+/// Which leads to list. A lead must match every field that is set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LeadFilter {
-    /// With at least this score.
     pub min_score: Option<f64>,
-    /// Of this company.
+    /// The company's normalized name.
     pub account: Option<String>,
-    /// In this stage.
     pub stage: Option<String>,
 }
 
-/// In which order.
+/// The order of a list of leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeadOrder {
     /// The highest score first.
     Score,
-    /// What changed last first.
+    /// The latest change first.
     Latest,
-    /// What changed longest ago first.
+    /// The earliest change first.
     Earliest,
 }
 
-/// Where a page ends.
+/// The end of a page, after which the next one begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeadPageEnd {
-    /// The score of its last lead, or when that changed, in Unix microseconds.
+    /// The score of the page's last lead, or the time of its last change in Unix microseconds, depending on the order.
     pub value: f64,
-    /// The last lead's document, which tells equal ones apart.
+    /// The last lead's document, which decides between leads with equal values.
     pub document_id: String,
 }
 
-/// The page behind a place, by the order's comparison and its columns.
+/// A [`StoredLead`] of a row with its columns.
+macro_rules! stored_lead {
+    ($row:expr) => {
+        StoredLead {
+            document_id: $row.document_id,
+            version: $row.version,
+            score: $row.score,
+            maximum: $row.maximum,
+            parts: $row.parts,
+            company: $row.company,
+            account: $row.account,
+            person: $row.person,
+            stage: $row.stage,
+            intent: $row.intent,
+            above: $row.above,
+            updated_at_us: $row.updated_at_us,
+        }
+    };
+}
+
+/// The page after `$place`. `$after` compares a row with it, `$order` holds the columns to sort by.
 macro_rules! page {
-    ($behind:literal, $order:literal, $asked:expr) => {{
-        let (pipeline, filter, place, limit): (&str, &LeadFilter, &LeadPageEnd, i64) = $asked;
-        sqlx::query_as!(
-            StoredLead,
+    ($after:literal, $order:literal, $pipeline:expr, $filter:expr, $place:expr, $limit:expr) => {
+        sqlx::query!(
             r#"SELECT document_id, version, score, maximum, parts, company, account, person, stage, intent, above,
                       (extract(epoch FROM updated_at) * 1000000)::bigint AS "updated_at_us!"
                FROM leads
                WHERE pipeline = $1 AND "#
-                + $behind
+                + $after
                 + " AND ($4::double precision IS NULL OR score >= $4) AND ($5::text IS NULL OR account = $5)
                     AND ($6::text IS NULL OR stage = $6) ORDER BY "
                 + $order
                 + " LIMIT $7",
-            pipeline,
-            place.value,
-            place.document_id,
-            filter.min_score,
-            filter.account,
-            filter.stage,
-            limit
+            $pipeline,
+            $place.value,
+            $place.document_id,
+            $filter.min_score,
+            $filter.account,
+            $filter.stage,
+            $limit
         )
-    }};
+        .map(|row| stored_lead!(row))
+    };
 }
 
 impl LeadOrder {
-    /// Before every lead.
+    /// The place before the first lead.
     pub fn start(self) -> LeadPageEnd {
         let value = match self {
             Self::Score | Self::Latest => f64::INFINITY,
@@ -110,7 +121,7 @@ impl LeadOrder {
         LeadPageEnd { value, document_id: String::new() }
     }
 
-    /// Where a page ends whose last lead this is.
+    /// The end of a page with this last lead.
     pub fn place(self, last: &StoredLead) -> LeadPageEnd {
         let value = match self {
             Self::Score => last.score,
@@ -122,52 +133,58 @@ impl LeadOrder {
 }
 
 impl Reader {
-    /// The leads behind `place` in that order, at most `limit`.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The leads after `place` in that order, at most `limit`.
     pub async fn leads(
         &self,
         pipeline: &str,
         filter: &LeadFilter,
-        (order, place): (LeadOrder, &LeadPageEnd),
+        order: LeadOrder,
+        place: &LeadPageEnd,
         limit: i64,
     ) -> Result<Vec<StoredLead>, Transient> {
         let mut view = self.view().await?;
-        let asked = (pipeline, filter, place, limit);
         let found = match order {
             LeadOrder::Score => {
-                let page =
-                    page!("(score, document_id) < ($2::double precision, $3::text)", "score DESC, document_id DESC", asked);
-                page.fetch_all(view.connection()).in_time(self.deadline()).await?
+                let page = page!(
+                    "(score, document_id) < ($2::double precision, $3::text)",
+                    "score DESC, document_id DESC",
+                    pipeline,
+                    filter,
+                    place,
+                    limit
+                );
+                page.fetch_all(view.connection()).with_deadline(self.deadline()).await?
             }
             LeadOrder::Latest => {
                 let page = page!(
                     "(updated_at, document_id) < (CASE WHEN $2::double precision = 'Infinity' THEN 'infinity'::timestamptz
                                                   ELSE timestamptz 'epoch' + $2 * interval '1 microsecond' END, $3::text)",
                     "updated_at DESC, document_id DESC",
-                    asked
+                    pipeline,
+                    filter,
+                    place,
+                    limit
                 );
-                page.fetch_all(view.connection()).in_time(self.deadline()).await?
+                page.fetch_all(view.connection()).with_deadline(self.deadline()).await?
             }
             LeadOrder::Earliest => {
                 let page = page!(
                     "(updated_at, document_id) > (CASE WHEN $2::double precision = '-Infinity' THEN '-infinity'::timestamptz
                                                   ELSE timestamptz 'epoch' + $2 * interval '1 microsecond' END, $3::text)",
                     "updated_at, document_id",
-                    asked
+                    pipeline,
+                    filter,
+                    place,
+                    limit
                 );
-                page.fetch_all(view.connection()).in_time(self.deadline()).await?
+                page.fetch_all(view.connection()).with_deadline(self.deadline()).await?
             }
         };
         view.end(self.deadline()).await?;
         Ok(found)
     }
 
-    /// The lead that a document is, with the document's text.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
+    /// The lead of one document, with the document's text.
     pub async fn lead(&self, pipeline: &str, document_id: &str) -> Result<Option<(StoredLead, LeadDocument)>, Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
@@ -179,26 +196,9 @@ impl Reader {
             document_id
         )
         .fetch_optional(view.connection())
-        .in_time(self.deadline())
+        .with_deadline(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        let described = row.map(|row| {
-            let lead = StoredLead {
-                document_id: row.document_id,
-                version: row.version,
-                score: row.score,
-                maximum: row.maximum,
-                parts: row.parts,
-                company: row.company,
-                account: row.account,
-                person: row.person,
-                stage: row.stage,
-                intent: row.intent,
-                above: row.above,
-                updated_at_us: row.updated_at_us,
-            };
-            (lead, LeadDocument { text: row.text, metadata: row.metadata })
-        });
-        Ok(described)
+        Ok(row.map(|row| (stored_lead!(row), LeadDocument { text: row.text, metadata: row.metadata })))
     }
 }

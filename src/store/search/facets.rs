@@ -1,50 +1,50 @@
-//! How many documents of the whole match there are under each label or value.
+//! Facets: how many of the matching documents have each label or value.
 //!
-//! The match is every document that passes the filter and, where words count, holds them: any of them, or as the operators say. A
-//! vector is near to everything in some degree, so that it narrows nothing.
+//! A document matches if it passes the filter and, in a search by words, holds any of them, or all that the query's operators
+//! require. A vector does not restrict which documents match, because every document has some similarity to it.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
 use utoipa::ToSchema;
 
 use super::SearchQuery;
-use super::words::Wording;
+use super::text_query::TextQuery;
 
-/// Values of a facet that are told apart; the rest are counted together.
+/// How many values of a facet are listed.
 const VALUES: i64 = 20;
 
-/// What documents are counted by.
+/// What to count documents by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Facet {
     /// The labels of a classification task.
     Label(String),
-    /// The values of a field of the metadata; each item of a list.
+    /// The values of a metadata field. If a value is a list, each of its items counts.
     Metadata(String),
 }
 
 /// The counts of one facet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FacetCounts {
-    /// The most frequent values, then by value.
+    /// The most frequent values, in the order of counts, then of values.
     pub values: Vec<FacetValue>,
-    /// Further values, which are not listed.
+    /// How many further values there are.
     pub more: i64,
-    /// Documents of the match that have no value here.
+    /// Matching documents without a value.
     pub without: i64,
 }
 
-/// A value and how many documents have it.
+/// A value and the number of documents with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FacetValue {
     /// The label, or the value as text.
     pub value: String,
-    /// Documents of the match that have it.
+    /// Matching documents with this value.
     pub documents: i64,
 }
 
 pub(super) async fn count(
     query: &SearchQuery,
-    words: Option<&Wording>,
+    words: Option<&TextQuery>,
     facet: &Facet,
     connection: &mut PgConnection,
 ) -> sqlx::Result<FacetCounts> {
@@ -80,7 +80,7 @@ pub(super) async fn count(
     let (mut values, mut kinds, mut without) = (Vec::new(), 0, 0);
     for row in &rows {
         (kinds, without) = (row.try_get("kinds")?, row.try_get("without")?);
-        // A match of which nothing has a value still says how many documents that are.
+        // Where no document has a value, one row without a value still has the number of documents.
         if let Some(value) = row.try_get("value")? {
             values.push(FacetValue { value, documents: row.try_get("documents")? });
         }

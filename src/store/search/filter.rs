@@ -1,47 +1,44 @@
-//! Conditions on documents, as SQL over a row `d` of `documents`.
+//! Conditions on documents, written as SQL over a row `d` of `documents`.
 //!
-//! | place | what is tested |
+//! | place | tested value |
 //! |---|---|
-//! | label | every label that a classification gave |
-//! | confidence, text, output | a column or a value inside the details of a task's result |
+//! | label | every label that a classification task gave |
+//! | confidence, text, output | a column, or a value inside the details, of a task's result |
 //! | metadata | a value inside the document's metadata |
 //! | id, time of the last update | a column of the document |
 //!
-//! Where a value is a list, one of its items is enough. Everything that a caller typed is bound, names and paths included; the text
-//! of the statement is made of the pieces in this file alone.
+//! If a value is a list, one of its items must pass the test. All input of callers is bound as parameters, including names and
+//! paths. The text of a statement consists only of string literals in this file.
 
 use serde_json::{Map, Value, json};
 use sqlx::types::Json;
 use sqlx::{Postgres, QueryBuilder};
 
-/// Conditions that all must hold.
+/// Conditions that must all hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SearchFilter {
-    /// The conditions.
     pub conditions: Vec<FilterCondition>,
 }
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FilterCondition {
-    /// What is looked at.
     pub place: FilterPlace,
-    /// What must be true of it.
     pub test: FilterTest,
 }
 
-/// Where a value stands.
+/// Which value of a document is tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterPlace {
-    /// The labels that a classification task gave.
+    /// The labels of this classification task.
     Label(String),
-    /// How sure a task's model was.
+    /// The confidence of this task's result.
     Confidence(String),
-    /// The text that a task made.
+    /// The text of this task's result.
     Text(String),
-    /// A value in the stored details of a task's output, by its path.
+    /// A value in the stored details of this task's result, by its path.
     Output(String, Vec<String>),
-    /// A value in the document's metadata, by its path; the first step is the field that the pipeline names.
+    /// A value in the document's metadata, by its path. The first step is the metadata field of the pipeline file.
     Metadata(Vec<String>),
     /// The document's id.
     Id,
@@ -49,38 +46,36 @@ pub enum FilterPlace {
     UpdatedAt,
 }
 
-/// What must be true of a value.
+/// The test of a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FilterTest {
-    /// It is one of these.
+    /// The value is one of these.
     OneOf(Vec<Value>),
-    /// It is none of these, or there is none.
+    /// The value is none of these, or there is no value.
     NoneOf(Vec<Value>),
-    /// It is a number or a text, like the other, and stands so to it.
+    /// The value is a number or a string, as this one is, and compares so with it.
     Compared(Comparison, Value),
-    /// It is a date or a time, and stands so to this one in ISO 8601, which is UTC where it names no offset.
+    /// The value is a date or a time, and compares so with this one in ISO 8601. Without an offset it is in UTC.
     ComparedInTime(Comparison, String),
-    /// Whether there is one, and it is not null.
+    /// Whether there is a value, and it is not null.
     Exists(bool),
-    /// It is of this kind.
+    /// The value is of this kind.
     Holds(ValueKind),
 }
 
 /// Kinds of values that can be compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
-    /// A number.
     Number,
-    /// A text.
     Text,
-    /// True or false.
+    /// A boolean.
     Truth,
-    /// A text that is a date or a time.
+    /// A string that is a date or a time.
     Time,
 }
 
 impl ValueKind {
-    /// What several of them are called.
+    /// The plural, for messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Number => "numbers",
@@ -90,7 +85,7 @@ impl ValueKind {
         }
     }
 
-    /// The JSON path that finds one, or one in a list.
+    /// The JSON path of such a value, or of one in a list.
     fn path(self) -> &'static str {
         match self {
             Self::Number => r#"$[*] ? (@.type() == "number")"#,
@@ -101,7 +96,7 @@ impl ValueKind {
     }
 }
 
-/// How two values stand to each other.
+/// A comparison of two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comparison {
     /// `<`
@@ -115,7 +110,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// As pipeline files, command lines, SQL and its JSON paths write it.
+    /// The operator in pipeline files, on the command line, in SQL and in JSON paths.
     pub fn sign(self) -> &'static str {
         match self {
             Self::Less => "<",
@@ -127,12 +122,12 @@ impl Comparison {
 }
 
 impl SearchFilter {
-    /// Whether every document passes.
+    /// Whether there is no condition, so that every document passes.
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
     }
 
-    /// Writes ` AND …` for each condition.
+    /// Appends ` AND …` for each condition.
     pub(crate) fn push(&self, sql: &mut QueryBuilder<Postgres>) {
         for condition in &self.conditions {
             sql.push("\n AND ");
@@ -143,13 +138,13 @@ impl SearchFilter {
 
 impl FilterCondition {
     pub(super) fn push(&self, sql: &mut QueryBuilder<Postgres>) {
-        // What must not be is asked as what must be, so that a missing value is none of anything.
+        // A negative test is the negation of the positive one, so that a missing value passes it.
         let (test, negated) = match &self.test {
             FilterTest::NoneOf(values) => (&FilterTest::OneOf(values.clone()), true),
             FilterTest::Exists(false) => (&FilterTest::Exists(true), true),
             test => (test, false),
         };
-        // Without need nothing stands around a condition: an index is found only then.
+        // Only a negative test is wrapped in an expression: the planner uses an index only for a plain condition.
         sql.push(if negated { "((" } else { "(" });
         match &self.place {
             FilterPlace::Label(task) => in_result(sql, task, |sql| labels(sql, test)),
@@ -168,9 +163,9 @@ impl FilterCondition {
 
 /// The JSON that is tested.
 enum Subject<'a> {
-    /// An expression of this file.
+    /// An expression that is a literal of this file.
     Column(&'static str),
-    /// What lies at a path inside a column.
+    /// The value at a path inside a column.
     Inside(&'static str, &'a [String]),
 }
 
@@ -182,7 +177,7 @@ impl Subject<'_> {
         };
     }
 
-    /// A value of another kind than the one it is compared with fails the test and nothing else.
+    /// A value of another kind than the one that it is compared with fails the test. It does not fail the query.
     fn test(&self, sql: &mut QueryBuilder<Postgres>, test: &FilterTest) {
         match test {
             FilterTest::OneOf(values) => self.by_path(sql, "$[*] ? (@ == $values[*])", json!({ "values": values })),
@@ -191,8 +186,8 @@ impl Subject<'_> {
             }
             FilterTest::Holds(kind) => self.by_path(sql, kind.path(), json!({})),
             FilterTest::Exists(true) => self.by_path(sql, "$ ? (@ != null)", json!({})),
-            FilterTest::ComparedInTime(comparison, moment) => self.in_time(sql, *comparison, moment),
-            FilterTest::NoneOf(_) | FilterTest::Exists(false) => unreachable!("what is negated is asked the other way round"),
+            FilterTest::ComparedInTime(comparison, time) => self.compared_in_time(sql, *comparison, time),
+            FilterTest::NoneOf(_) | FilterTest::Exists(false) => unreachable!("negative tests are replaced by positive ones"),
         }
     }
 
@@ -202,8 +197,8 @@ impl Subject<'_> {
         sql.push(", '").push(path).push("', ").push_bind(Json(given)).push(")");
     }
 
-    /// A cast that fails would end the search; what is no time is merely not later than one.
-    fn in_time(&self, sql: &mut QueryBuilder<Postgres>, comparison: Comparison, moment: &str) {
+    /// Checks that a value is a time before casting it, because a failed cast would fail the whole query.
+    fn compared_in_time(&self, sql: &mut QueryBuilder<Postgres>, comparison: Comparison, time: &str) {
         sql.push("EXISTS (SELECT FROM jsonb_path_query(");
         self.push(sql);
         sql.push(
@@ -211,7 +206,7 @@ impl Subject<'_> {
              WHERE CASE WHEN s.spelled ~ '^\\d{4}-\\d\\d-\\d\\d' AND pg_input_is_valid(s.spelled, 'timestamptz')
                         THEN s.spelled::timestamptz ",
         );
-        sql.push(comparison.sign()).push(" ").push_bind(moment.to_owned()).push("::text::timestamptz ELSE false END)");
+        sql.push(comparison.sign()).push(" ").push_bind(time.to_owned()).push("::text::timestamptz ELSE false END)");
     }
 }
 
@@ -231,7 +226,7 @@ fn labels(sql: &mut QueryBuilder<Postgres>, test: &FilterTest) {
     }
 }
 
-/// Containment, where it can be asked: only that has an index.
+/// An equality test becomes a test of JSON containment, which has an index.
 fn metadata(sql: &mut QueryBuilder<Postgres>, path: &[String], test: &FilterTest) {
     let FilterTest::OneOf(values) = test else {
         return Subject::Inside("d.metadata", path).test(sql, test);

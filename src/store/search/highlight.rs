@@ -1,34 +1,35 @@
-//! Which words of a passage a query asks for. The database says so, as it stems them; where there are no words, characters do.
+//! Highlights the words of a query in passages. The database decides which words match, because it stems them; in scripts without
+//! spaces between words, characters are compared.
 
 use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
 use super::SearchHit;
-use super::normalize::{continues_word, plain};
-use super::terms::is_unspaced;
-use super::words::Wording;
+use super::normalize::{continues_word, normalize};
+use super::query_terms::is_unspaced;
+use super::text_query::TextQuery;
 use tidemill_base::outcome::Span;
 
 /// Fills in the highlights of every hit.
-pub(super) async fn highlight(wording: &Wording, hits: &mut [SearchHit], connection: &mut PgConnection) -> sqlx::Result<()> {
-    let Some(any) = &wording.any else { return Ok(()) };
+pub(super) async fn highlight(text_query: &TextQuery, hits: &mut [SearchHit], connection: &mut PgConnection) -> sqlx::Result<()> {
+    let Some(any) = &text_query.any else { return Ok(()) };
     let distinct: HashSet<String> =
-        hits.iter().flat_map(|hit| words(&hit.chunk.text).map(|(_, word)| plain(word).to_lowercase())).collect();
+        hits.iter().flat_map(|hit| words(&hit.chunk.text).map(|(_, word)| normalize(word).to_lowercase())).collect();
     let mut distinct: Vec<String> = distinct.into_iter().collect();
     distinct.sort();
-    let asked = sqlx::query_scalar!(
+    let matching = sqlx::query_scalar!(
         r#"SELECT word AS "word!" FROM unnest($1::text[]) AS words (word) WHERE to_tsvector('english', word) @@ $2::text::tsquery"#,
         &distinct,
         any
     )
     .fetch_all(connection)
     .await?;
-    let asked: HashSet<String> = asked.into_iter().collect();
+    let matching: HashSet<String> = matching.into_iter().collect();
     for hit in hits {
         let text = &hit.chunk.text;
-        let spelled = words(text).filter(|(_, word)| asked.contains(&plain(word).to_lowercase())).map(|(span, _)| span);
-        let mut found: Vec<Span> = spelled.chain(runs(text, &wording.runs)).collect();
+        let spelled = words(text).filter(|(_, word)| matching.contains(&normalize(word).to_lowercase())).map(|(span, _)| span);
+        let mut found: Vec<Span> = spelled.chain(runs(text, &text_query.runs)).collect();
         found.sort_by_key(|span| (span.start, span.end));
         hit.highlights =
             joined(found).map(|span| Span { start: hit.chunk.start + span.start, end: hit.chunk.start + span.end }).collect();
@@ -36,7 +37,7 @@ pub(super) async fn highlight(wording: &Wording, hits: &mut [SearchHit], connect
     Ok(())
 }
 
-/// Words with spaces, or something else, around them.
+/// The words of scripts with spaces between words.
 fn words(text: &str) -> impl Iterator<Item = (Span, &str)> {
     let mut at = 0;
     let is_word = |c: char| c.is_alphanumeric() && !is_unspaced(c);
@@ -47,7 +48,7 @@ fn words(text: &str) -> impl Iterator<Item = (Span, &str)> {
     })
 }
 
-/// Where the runs stand; where a run does not, its pairs.
+/// The occurrences of each run, or of its pairs of characters if the run itself does not occur.
 fn runs(text: &str, runs: &[String]) -> Vec<Span> {
     let mut found = Vec::new();
     for run in runs {
@@ -64,7 +65,7 @@ fn runs(text: &str, runs: &[String]) -> Vec<Span> {
     found
 }
 
-/// Sorted spans, those that touch as one.
+/// Joins sorted spans that touch or overlap.
 fn joined(sorted: Vec<Span>) -> impl Iterator<Item = Span> {
     let mut sorted = sorted.into_iter().peekable();
     std::iter::from_fn(move || {

@@ -1,14 +1,15 @@
-//! The form in which texts and questions are compared: `searchable_text` in `migrations/0016_word_statistics.sql`, for questions.
+//! Normalizes queries as `searchable_text` in `migrations/0016_word_statistics.sql` normalizes documents, so that both can be
+//! compared.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// The text without what no reader sees, with forms that look alike made one.
-pub(super) fn plain(text: &str) -> String {
+/// The text without invisible characters, in Unicode normalization form NFKC, which makes forms that look alike equal.
+pub(super) fn normalize(text: &str) -> String {
     text.chars().filter(|c| !is_invisible(*c)).nfkc().collect()
 }
 
-/// Soft hyphens, zero-width characters, selectors of variants and the like: what Unicode calls ignorable by default.
+/// Soft hyphens, zero-width characters, variation selectors and the like: Unicode's default ignorable code points.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
@@ -17,12 +18,12 @@ fn is_invisible(c: char) -> bool {
         | '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// Whether the character goes on a word that has begun, though it is no letter.
+/// Whether the character continues a word although it is not a letter.
 pub(super) fn continues_word(c: char) -> bool {
     is_invisible(c) || is_combining_mark(c)
 }
 
-/// What stands between the parts of a part number, an address or a path, each of which is a word.
+/// Whether the character separates the parts of a part number, an address or a path. Each part is a word.
 pub(super) fn is_joint(c: char) -> bool {
     matches!(c, '-' | '_' | '.' | '/' | '\\' | ':' | '@' | '+')
 }
@@ -42,7 +43,7 @@ mod tests {
             ("ﾃｽﾄ", "テスト"),
             ("\u{1112}\u{1161}\u{11ab}", "한"),
         ] {
-            assert_eq!(plain(written), expected);
+            assert_eq!(normalize(written), expected);
         }
     }
 }

@@ -1,16 +1,17 @@
-//! Ranking by words: BM25, with what `word_counts` says of the pipeline's documents.
+//! Ranking by words: BM25, with the word counts of the pipeline's documents from `word_counts`.
 //!
-//! A word counts `ln(1 + (documents - holding + 0.5) / (holding + 0.5))`: the fewer documents hold it, the more. A document that holds
-//! it `n` times has `n * 2.2 / (n + k)` of that, where `k = 1.2 * (0.25 + 0.75 * length / mean length)`.
+//! The weight of a word is `ln(1 + (documents - holding + 0.5) / (holding + 0.5))`, where `holding` is the number of documents that
+//! hold it. A document that holds it `n` times gets `n * 2.2 / (n + k)` of the weight, where `k = 1.2 * (0.25 + 0.75 * length /
+//! mean length)`.
 //!
-//! | term | which documents hold it |
+//! | word of the query | documents that hold it |
 //! |---|---|
-//! | a word that some document has | those that have it |
-//! | one that none has, of four characters or more | those with a word that it begins |
+//! | some document has it | documents with this word |
+//! | no document has it, and it has four characters or more | documents with a word that begins with it |
 //!
-//! A frequent word counts little and is in many documents, so that most of the work would be for it. Which documents are the best can
-//! be told without it: once the worst of those that hold a rarer word has more than all frequent words together can give, no document
-//! with frequent words alone comes before it.
+//! A frequent word has a small weight, but many documents hold it, so that most of the work would be for it. The best documents can
+//! be found without it: once the worst candidate with a rarer word scores more than all frequent words together could add, no
+//! document with only frequent words can come before it. (This is the idea of the MaxScore algorithm.)
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -19,26 +20,27 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::{Candidate, SearchQuery};
-use crate::{InTime, Store};
+use crate::{Store, WithDeadline};
 use tidemill_base::failure::Transient;
 
-/// How soon further occurrences of a word count less.
+/// BM25's `k1`: how quickly further occurrences of a word add less.
 const K1: f64 = 1.2;
 
-/// How much the length of a document counts.
+/// BM25's `b`: how much the length of a document counts.
 const B: f64 = 0.75;
 
-/// Documents that hold a rare word are looked at first, up to about so many.
+/// The first query looks for the rarest words that about this number of documents hold together.
 const FIRST: f64 = 2_000.0;
 
-/// What a word counts where a document has only words that it begins, though others have the word itself.
-const BEGUN: f64 = 0.5;
+/// The factor for a document that has only words beginning with a query's word, while other documents have the word itself.
+const PREFIX_MATCH: f64 = 0.5;
 
-/// Occurrences of a word that are told apart: more count as so many, which is 98 % of what no end of them would.
-const MOST: usize = 64;
+/// How many occurrences of a word are counted. More occurrences count as this number, which is 98 % of the limit.
+const MAX_OCCURRENCES: usize = 64;
 
-/// Between what `ts_rank` says of a document with `n - 1` and with `n` occurrences of one word, for each `n` from 1: it adds up
-/// 1 / n², and divides by what that comes to in the end.
+/// For each `n` from 1, the value half-way between the `ts_rank` of a document with `n - 1` and with `n` occurrences of one word.
+/// `ts_rank` is the sum of 1 / i² for i up to n, divided by the limit of that sum, π² / 6. `width_bucket` finds `n` with these
+/// boundaries.
 static OCCURRENCES: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let total = std::f64::consts::PI.powi(2) / 6.0;
     let mut sum = 0.0;
@@ -47,38 +49,38 @@ static OCCURRENCES: LazyLock<Vec<f64>> = LazyLock::new(|| {
         sum += 1.0 / (n * n) as f64;
         (before + sum) / 2.0 / total
     };
-    (1..=MOST).map(between).collect()
+    (1..=MAX_OCCURRENCES).map(between).collect()
 });
 
-/// A word of a query, and what it counts.
+/// A word of a query with its weight.
 #[derive(Debug, Clone, PartialEq)]
 struct Term {
     lexeme: String,
-    /// Whether words that it begins are meant.
-    begins: bool,
-    /// Documents that hold it.
+    /// Whether it matches every word that begins with it.
+    is_prefix: bool,
+    /// How many documents hold it.
     documents: f64,
-    /// The most that a document can have for it.
+    /// The highest score that a document can get for it.
     weight: f64,
 }
 
-/// What the words of a query count in a pipeline.
+/// The words of a query with their weights in a pipeline.
 #[derive(Debug, Clone)]
 pub(super) struct Ranking {
-    /// The rarest first.
+    /// The rarest word first.
     terms: Vec<Term>,
-    /// The words of the query that are long enough to begin others.
+    /// The words that are long enough to match as prefixes.
     long: Vec<String>,
-    /// Documents of the pipeline.
+    /// How many documents the pipeline has.
     documents: f64,
-    /// Words of a document.
+    /// The mean number of words in a document.
     mean_length: f64,
 }
 
 impl Ranking {
-    /// Looks up what the words count.
+    /// Looks up the word counts.
     pub(super) async fn of(pipeline: &str, lexemes: Vec<String>, connection: &mut PgConnection) -> sqlx::Result<Self> {
-        // The empty word stands for all.
+        // The row of the empty word has the totals.
         let words: Vec<&str> = std::iter::once("").chain(lexemes.iter().map(String::as_str)).collect();
         let rows = sqlx::query!(
             r#"SELECT word, sum(documents)::double precision AS "documents!", sum(words)::double precision AS "words!"
@@ -93,20 +95,21 @@ impl Ranking {
         let long: Vec<String> = lexemes.iter().filter(|lexeme| is_long(lexeme)).cloned().collect();
         let mut ranking = Self { terms: Vec::new(), long, documents, mean_length: (words / documents.max(1.0)).max(1.0) };
         let missing: Vec<String> = ranking.long.iter().filter(|lexeme| !counts.contains_key(lexeme.as_str())).cloned().collect();
-        let mut terms = ranking.begun_by(&missing, pipeline, connection).await?;
+        let mut terms = ranking.prefix_terms(&missing, pipeline, connection).await?;
         terms.extend(lexemes.iter().filter_map(|lexeme| Some(ranking.term(lexeme, false, counts.get(lexeme.as_str())?.0))));
         ranking.terms = rarest_first(terms);
         Ok(ranking)
     }
 
-    fn term(&self, lexeme: &str, begins: bool, documents: f64) -> Term {
+    fn term(&self, lexeme: &str, is_prefix: bool, documents: f64) -> Term {
         let documents = documents.min(self.documents);
         let rarity = (1.0 + (self.documents - documents + 0.5) / (documents + 0.5)).ln();
-        Term { lexeme: lexeme.to_owned(), begins, documents, weight: rarity * (K1 + 1.0) }
+        Term { lexeme: lexeme.to_owned(), is_prefix, documents, weight: rarity * (K1 + 1.0) }
     }
 
-    /// Terms for the words that begin others, of those that do. A document with several of the words begun counts for each.
-    async fn begun_by(&self, lexemes: &[String], pipeline: &str, connection: &mut PgConnection) -> sqlx::Result<Vec<Term>> {
+    /// Prefix terms for those of the words with which other words begin. A document with several such words is counted several
+    /// times.
+    async fn prefix_terms(&self, lexemes: &[String], pipeline: &str, connection: &mut PgConnection) -> sqlx::Result<Vec<Term>> {
         if lexemes.is_empty() {
             return Ok(Vec::new());
         }
@@ -123,58 +126,60 @@ impl Ranking {
         Ok(rows.iter().map(|row| self.term(&row.lexeme, true, row.documents)).collect())
     }
 
-    /// The best of the documents that fulfil the condition.
-    pub(super) async fn holding(
+    /// The best documents that meet the condition, a `tsquery`.
+    pub(super) async fn meeting(
         &self,
         condition: &str,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        self.matching((&self.terms, condition), query, depth, connection).await
+        self.ranked(&self.terms, condition, query, depth, connection).await
     }
 
-    /// The best of the documents that hold any of the words.
-    pub(super) async fn best(
+    /// The best documents that hold any of the words.
+    pub(super) async fn with_any_word(
         &self,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        let mut looked = rare(&self.terms);
+        let mut searched = rare(&self.terms);
         loop {
-            if looked == 0 {
+            if searched == 0 {
                 return Ok(Vec::new());
             }
-            let condition = net(&self.terms[..looked]);
-            let found = self.matching((&self.terms, &condition), query, depth, &mut *connection).await?;
+            let condition = any_term(&self.terms[..searched]);
+            let found = self.ranked(&self.terms, &condition, query, depth, &mut *connection).await?;
             let worst = found.last().filter(|_| found.len() >= depth).map_or(0.0, |candidate| candidate.score);
-            match enough(&self.terms, looked, worst) {
-                wanted if wanted == looked => return Ok(found),
-                wanted => looked = wanted,
+            match needed(&self.terms, searched, worst) {
+                needed if needed == searched => return Ok(found),
+                needed => searched = needed,
             }
         }
     }
 
-    /// The best of the documents with a word that one of the query's begins.
-    pub(super) async fn begun(
+    /// The best documents with a word that begins with one of the query's words.
+    pub(super) async fn with_any_prefix(
         &self,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        let mut terms = self.begun_by(&self.long, &query.pipeline, &mut *connection).await?;
+        let mut terms = self.prefix_terms(&self.long, &query.pipeline, &mut *connection).await?;
         if terms.is_empty() {
             return Ok(Vec::new());
         }
-        terms.iter_mut().for_each(|term| term.weight *= BEGUN);
-        let condition = net(&terms);
-        self.matching((&terms, &condition), query, depth, connection).await
+        terms.iter_mut().for_each(|term| term.weight *= PREFIX_MATCH);
+        let condition = any_term(&terms);
+        self.ranked(&terms, &condition, query, depth, connection).await
     }
 
-    async fn matching(
+    /// The best documents that meet the condition, scored by the terms.
+    async fn ranked(
         &self,
-        (terms, condition): (&[Term], &str),
+        terms: &[Term],
+        condition: &str,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
@@ -185,15 +190,16 @@ impl Ranking {
         bound.add(K1 * (1.0 - B)).map_err(sqlx::Error::Encode)?;
         bound.add(K1 * B / self.mean_length).map_err(sqlx::Error::Encode)?;
         bound.add(&*OCCURRENCES).map_err(sqlx::Error::Encode)?;
-        bound.add(net(terms)).map_err(sqlx::Error::Encode)?;
+        bound.add(any_term(terms)).map_err(sqlx::Error::Encode)?;
         let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments("SELECT id, 0::double precision", bound);
         for term in terms {
             sql.push("\n + ").push_bind(term.weight);
             sql.push(" * (1 - k / (k + width_bucket(ts_rank('{1,1,1,1}', words, ");
-            sql.push_bind(asked(&term.lexeme, term.begins)).push("::text::tsquery), $5::double precision[])))");
+            sql.push_bind(quoted(&term.lexeme, term.is_prefix)).push("::text::tsquery), $5::double precision[])))");
         }
-        // A document's length is what `ts_rank` divides by where it is told to. What lies outside the row, or is packed, would be
-        // fetched again for each term: long ones are unpacked once.
+        // `ts_rank` with the flag 2 divides by the document's length, which gives the length. A long `tsvector` is stored
+        // compressed or outside the row, and every use would read it again: concatenating an empty one makes a copy that is read
+        // once.
         sql.push(
             "\n AS score FROM (
                  SELECT id, words, $3 + $4 * coalesce(round((ts_rank('{1,1,1,1}', words, $6::text::tsquery)
@@ -213,34 +219,31 @@ impl Ranking {
 }
 
 impl Store {
-    /// Brings together what changes of documents added to the counts of words, in pipelines with at least so many changes, and drops
-    /// the words that no document holds any more. No commit waits for it, and no answer changes.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn gather_word_counts(&self, least: i64) -> Result<(), Transient> {
-        let gathered = sqlx::query("SELECT gather_word_counts($1)").bind(least).execute(&self.pool);
-        gathered.in_time(self.deadline).await.map(drop)
+    /// Merges the rows that changes of documents added to `word_counts`, in pipelines with at least `min_changes` changes, and
+    /// deletes the words that no document holds any more. Commits do not wait for it, and the results of searches do not change.
+    pub async fn gather_word_counts(&self, min_changes: i64) -> Result<(), Transient> {
+        let gathered = sqlx::query("SELECT gather_word_counts($1)").bind(min_changes).execute(&self.pool);
+        gathered.with_deadline(self.deadline).await.map(drop)
     }
 }
 
-/// Whether a word is long enough to mean what it begins, too. Pairs of characters are whole already.
+/// Whether a word is long enough to match as a prefix. Pairs of characters of scripts without spaces are not.
 pub(super) fn is_long(lexeme: &str) -> bool {
     lexeme.chars().count() > 3
 }
 
-/// Any of the words, or where that is said of a word, what it begins, in the language of `tsquery`.
+/// A `tsquery` for any of the words; each comes with a flag whether it matches as a prefix.
 pub(super) fn any_of<'a>(words: impl Iterator<Item = (&'a str, bool)>) -> String {
-    words.map(|(lexeme, begins)| asked(lexeme, begins)).collect::<Vec<_>>().join(" | ")
+    words.map(|(lexeme, is_prefix)| quoted(lexeme, is_prefix)).collect::<Vec<_>>().join(" | ")
 }
 
-fn net(terms: &[Term]) -> String {
-    any_of(terms.iter().map(|term| (term.lexeme.as_str(), term.begins)))
+fn any_term(terms: &[Term]) -> String {
+    any_of(terms.iter().map(|term| (term.lexeme.as_str(), term.is_prefix)))
 }
 
-fn asked(lexeme: &str, begins: bool) -> String {
-    let quoted = lexeme.replace('\\', "\\\\").replace('\'', "''");
-    format!("'{quoted}'{}", if begins { ":*" } else { "" })
+fn quoted(lexeme: &str, is_prefix: bool) -> String {
+    let escaped = lexeme.replace('\\', "\\\\").replace('\'', "''");
+    format!("'{escaped}'{}", if is_prefix { ":*" } else { "" })
 }
 
 fn rarest_first(mut terms: Vec<Term>) -> Vec<Term> {
@@ -248,7 +251,7 @@ fn rarest_first(mut terms: Vec<Term>) -> Vec<Term> {
     terms
 }
 
-/// The rarest terms that few documents hold together: at least one.
+/// How many of the rarest terms to search first: as many as about `FIRST` documents hold together, and at least one.
 fn rare(terms: &[Term]) -> usize {
     let mut held = 0.0;
     let few = terms.iter().take_while(|term| {
@@ -258,16 +261,16 @@ fn rare(terms: &[Term]) -> usize {
     few.count().max(1).min(terms.len())
 }
 
-/// How many of the terms, the rarest first, must be looked for where a document with the `worst` score is good enough: those after them
-/// give less, even together. At least as many as were looked for.
-fn enough(terms: &[Term], looked: usize, worst: f64) -> usize {
-    let mut rest: f64 = terms[looked..].iter().map(|term| term.weight).sum();
-    let mut wanted = looked;
-    while wanted < terms.len() && rest >= worst {
-        rest -= terms[wanted].weight;
-        wanted += 1;
+/// How many of the terms, the rarest first, must be searched if the page's worst document has the score `worst`: the terms after
+/// them add less, even together. At least `searched`.
+fn needed(terms: &[Term], searched: usize, worst: f64) -> usize {
+    let mut rest: f64 = terms[searched..].iter().map(|term| term.weight).sum();
+    let mut needed = searched;
+    while needed < terms.len() && rest >= worst {
+        rest -= terms[needed].weight;
+        needed += 1;
     }
-    wanted
+    needed
 }
 
 #[cfg(test)]
@@ -275,7 +278,7 @@ mod tests {
     use super::*;
 
     fn terms(weights: &[(f64, f64)]) -> Vec<Term> {
-        let term = |&(weight, documents): &(f64, f64)| Term { lexeme: "x".into(), begins: false, documents, weight };
+        let term = |&(weight, documents): &(f64, f64)| Term { lexeme: "x".into(), is_prefix: false, documents, weight };
         weights.iter().map(term).collect()
     }
 
@@ -283,11 +286,11 @@ mod tests {
     fn frequent_words_are_looked_for_only_where_they_could_change_the_order() {
         let terms = terms(&[(20.0, 10.0), (15.0, 90.0), (5.0, 9_000.0), (2.0, 40_000.0), (1.0, 80_000.0)]);
         assert_eq!(rare(&terms), 2);
-        assert_eq!(enough(&terms, 2, 9.0), 2, "the last three give at most 8");
-        assert_eq!(enough(&terms, 2, 7.0), 3, "the last two give at most 3");
-        assert_eq!(enough(&terms, 3, 3.5), 3);
-        assert_eq!(enough(&terms, 2, 8.0), 3, "what gives as much may tie, and the smaller id comes first");
-        assert_eq!(enough(&terms, 2, 0.0), 5, "too few were found: every word counts");
+        assert_eq!(needed(&terms, 2, 9.0), 2, "the last three give at most 8");
+        assert_eq!(needed(&terms, 2, 7.0), 3, "the last two give at most 3");
+        assert_eq!(needed(&terms, 3, 3.5), 3);
+        assert_eq!(needed(&terms, 2, 8.0), 3, "what gives as much may tie, and the smaller id comes first");
+        assert_eq!(needed(&terms, 2, 0.0), 5, "too few were found: every word counts");
         assert_eq!(rare(&terms[3..]), 1, "one is looked for in any case");
         assert_eq!(rare(&[]), 0);
     }

@@ -1,11 +1,11 @@
-//! Candidates by meaning.
+//! Candidates by vectors.
 //!
-//! | where | how | may miss |
+//! | case | method | may miss |
 //! |---|---|---|
-//! | few chunks in all | every vector is compared | nothing |
-//! | few documents pass the filter | every vector of theirs is compared | nothing |
-//! | otherwise | the vector space's own HNSW index, once it is built, read on until enough has come through | a document that lies far from all others |
-//! | that lets too little through | every vector is compared | nothing |
+//! | few chunks in all | compare every vector | nothing |
+//! | few documents pass the filter | compare every vector of these documents | nothing |
+//! | otherwise | scan the embedding set's HNSW index, if it is built, until enough documents pass the filter | a document that is far from all others |
+//! | the scan finds too few documents | compare every vector | nothing |
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,33 +16,35 @@ use sqlx::{Arguments, AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
 use super::{Candidate, QueryVector, SearchQuery};
 use tidemill_base::outcome::Span;
 
-/// Chunks up to which every vector is compared: that takes some 20 ms and misses nothing, while an index may miss a document
-/// that lies far from all others.
+/// Up to this number of chunks every vector is compared. It takes about 20 ms and misses nothing, while an index may miss a
+/// document that is far from all others.
 pub(crate) const EXACT_UP_TO: i64 = 10_000;
 
-/// Documents that pass a filter up to which all of theirs are compared. Reading the index until so rare a document comes through
-/// takes longer and misses some.
+/// If at most this number of documents pass a filter, all vectors of these documents are compared. Scanning the index for documents
+/// that are so rare takes longer and misses some.
 const SELECTIVE_UP_TO: usize = 5_000;
 
-/// Chunks to read for each document wanted: two are enough where documents are short. More are tried before every vector is.
-const CHUNKS_A_DOCUMENT: [usize; 2] = [2, 16];
+/// How many chunks to read from the index for each wanted document. Two are enough for short documents; the second number is tried
+/// before every vector is compared.
+const CHUNKS_PER_DOCUMENT: [usize; 2] = [2, 16];
 
-/// The vector space that the query lives in, once it holds vectors.
-pub(super) struct Space<'a> {
+/// The stored embedding set of the query's vector.
+pub(super) struct VectorSpace<'a> {
     id: i32,
     query: &'a QueryVector,
 }
 
-/// Pipelines and tasks that were seen with many chunks. They hardly ever have few again, and then nothing is missed: where the index
-/// lets too little through, every vector is compared.
+/// Pipelines and tasks that were found to have many chunks. An entry is never removed. If a set becomes small again, searches still
+/// find everything: where the index finds too few documents, every vector is compared.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
+pub(crate) struct LargeVectorSets(Arc<Mutex<HashSet<(String, String)>>>);
 
-impl Crowds {
-    /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
-    pub(crate) async fn is_crowded(&self, pipeline: &str, task: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
-        let place = (pipeline.to_owned(), task.to_owned());
-        if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
+impl LargeVectorSets {
+    /// Whether there are too many chunks to compare all vectors. Counting them takes as long as a search, so a positive answer is
+    /// kept.
+    pub(crate) async fn contains(&self, pipeline: &str, task: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let key = (pipeline.to_owned(), task.to_owned());
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Ok(true);
         }
         let chunks = sqlx::query_scalar!(
@@ -52,24 +54,26 @@ impl Crowds {
             task,
             EXACT_UP_TO + 1
         );
-        let is_crowded = chunks.fetch_one(connection).await? > EXACT_UP_TO;
-        if is_crowded {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        let is_large = chunks.fetch_one(connection).await? > EXACT_UP_TO;
+        if is_large {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         }
-        Ok(is_crowded)
+        Ok(is_large)
     }
 }
 
 /// Which chunks are compared.
-enum Among {
-    /// The few documents that pass the filter.
+enum ChunkScope {
+    /// Those of these documents, which pass the filter.
     Documents(Vec<String>),
-    /// All, and each document must pass the filter.
+    /// All chunks. The query applies the filter.
     All,
+    /// The nearest chunks, this number of them. The query applies the filter.
+    Nearest(usize),
 }
 
-impl<'a> Space<'a> {
-    /// The query's space, where it is known, and whether there are others, from which documents may be on their way.
+impl<'a> VectorSpace<'a> {
+    /// The stored set of the query's vector, and whether there are other sets, from which documents may not have been moved yet.
     pub(super) async fn find(query: &'a QueryVector, connection: &mut PgConnection) -> sqlx::Result<(Option<Self>, bool)> {
         let (model, revision) = (&query.set.model, &query.set.revision);
         let spaces = sqlx::query!(
@@ -82,17 +86,18 @@ impl<'a> Space<'a> {
         Ok((own, spaces.iter().any(|space| !space.own)))
     }
 
-    /// The cosine distance in the very words of the space's index, or the planner would not use it.
+    /// The cosine distance, written exactly as in the index, because the planner would not use the index otherwise.
     fn distance(&self) -> String {
         let dimension = self.query.set.dimension;
         format!("(e.vector::vector({dimension})) <=> $1::real[]::vector({dimension})")
     }
 
-    /// The documents by their nearest chunk, as far as the filters let them through.
+    /// The `depth` nearest documents that pass the filter, ranked by their nearest chunk.
     pub(super) async fn candidates(
         &self,
         query: &SearchQuery,
-        (depth, crowds): (usize, &Crowds),
+        depth: usize,
+        large_vector_sets: &LargeVectorSets,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
         if !query.filter.is_empty()
@@ -100,26 +105,26 @@ impl<'a> Space<'a> {
         {
             return match ids.is_empty() {
                 true => Ok(Vec::new()),
-                false => self.by_document(query, (&Among::Documents(ids), None), depth, connection).await,
+                false => self.by_document(query, &ChunkScope::Documents(ids), depth, connection).await,
             };
         }
-        if crowds.is_crowded(&query.pipeline, &self.query.task, &mut *connection).await? {
-            for factor in CHUNKS_A_DOCUMENT {
-                let nearest = self.by_document(query, (&Among::All, Some(depth * factor)), depth, &mut *connection).await?;
+        if large_vector_sets.contains(&query.pipeline, &self.query.task, &mut *connection).await? {
+            for factor in CHUNKS_PER_DOCUMENT {
+                let nearest = self.by_document(query, &ChunkScope::Nearest(depth * factor), depth, &mut *connection).await?;
                 if nearest.len() >= depth {
                     return Ok(nearest);
                 }
             }
         }
-        // Few vectors; or too little came through, because few documents have all the near chunks.
-        self.by_document(query, (&Among::All, None), depth, connection).await
+        // There are few vectors, or the scan found too few documents, because few documents own all the near chunks.
+        self.by_document(query, &ChunkScope::All, depth, connection).await
     }
 
-    /// The `depth` nearest documents of those among which is looked; of the nearest so many chunks only, where that is said.
+    /// The `depth` nearest documents of the scope.
     async fn by_document(
         &self,
         query: &SearchQuery,
-        (among, chunks): (&Among, Option<usize>),
+        scope: &ChunkScope,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
@@ -128,7 +133,7 @@ impl<'a> Space<'a> {
         bound.add(&self.query.vector).map_err(sqlx::Error::Encode)?;
         bound.add(&query.pipeline).map_err(sqlx::Error::Encode)?;
         bound.add(&self.query.task).map_err(sqlx::Error::Encode)?;
-        // Only integers are written into the text; everything that a caller typed is bound.
+        // Only integers are written into the text of the statement. All input of callers is bound.
         let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
             format!(
                 "WITH chunks AS MATERIALIZED (
@@ -138,18 +143,18 @@ impl<'a> Space<'a> {
             ),
             bound,
         );
-        match among {
-            Among::Documents(ids) => {
+        match scope {
+            ChunkScope::Documents(ids) => {
                 sql.push(" AND e.document_id = ANY(").push_bind(ids.clone()).push(")");
             }
-            Among::All if query.filter.is_empty() => {}
-            Among::All => {
+            ChunkScope::All | ChunkScope::Nearest(_) if query.filter.is_empty() => {}
+            ChunkScope::All | ChunkScope::Nearest(_) => {
                 sql.push(" AND EXISTS (SELECT FROM documents d WHERE d.pipeline = e.pipeline AND d.id = e.document_id");
                 query.filter.push(&mut sql);
                 sql.push(")");
             }
         }
-        if let Some(chunks) = chunks {
+        if let ChunkScope::Nearest(chunks) = scope {
             sql.push(format!(" ORDER BY {distance} LIMIT {chunks}"));
         }
         sql.push(format!(
@@ -166,8 +171,13 @@ impl<'a> Space<'a> {
         rows.iter().map(candidate).collect()
     }
 
-    /// For each document the chunk that is nearest, where its place among the vectors has not told it.
-    pub(super) async fn best_chunks(&self, pipeline: &str, ids: &[&str], connection: &mut PgConnection) -> sqlx::Result<Spans> {
+    /// The nearest chunk of each document, for documents that the list by vectors does not have.
+    pub(super) async fn best_chunks(
+        &self,
+        pipeline: &str,
+        ids: &[&str],
+        connection: &mut PgConnection,
+    ) -> sqlx::Result<SpansByDocument> {
         let sql = format!(
             "SELECT DISTINCT ON (e.document_id) e.document_id, e.span_start, e.span_end FROM embeddings e
              WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3 AND e.document_id = ANY($4)
@@ -187,11 +197,12 @@ impl<'a> Space<'a> {
     }
 }
 
-/// Those of the documents whose vectors are of another space. A commit replaces all that a document has of a task, so that it never
-/// has some of each.
+/// Which of the documents have vectors of another embedding set. All vectors of a document and task are of one set, because a
+/// commit replaces them together.
 pub(super) async fn of_other_spaces(
     pipeline: &str,
-    (query, space): (&QueryVector, Option<&Space<'_>>),
+    query: &QueryVector,
+    space: Option<&VectorSpace<'_>>,
     ids: &[&str],
     connection: &mut PgConnection,
 ) -> sqlx::Result<HashSet<String>> {
@@ -210,9 +221,9 @@ fn span(start: i32, end: i32) -> Span {
     Span { start: start.max(0) as usize, end: end.max(0) as usize }
 }
 
-pub(super) type Spans = HashMap<String, Span>;
+pub(super) type SpansByDocument = HashMap<String, Span>;
 
-/// The documents that pass the filter, where they are few.
+/// The documents that pass the filter; none where they are too many.
 async fn passing(query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<Option<Vec<String>>> {
     let mut sql: QueryBuilder<Postgres> = QueryBuilder::new("SELECT d.id FROM documents d WHERE NOT d.deleted AND d.pipeline = ");
     sql.push_bind(query.pipeline.clone());

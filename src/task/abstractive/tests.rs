@@ -1,15 +1,17 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{Completion, Work};
 use crate::outcome::Span;
-use crate::task::context_budget::Splitter;
+use crate::task::context_budget::TokenSplitter;
 use crate::task::tests::{completed, document, generator_info, poison};
 
-/// A token is a word.
+/// Each word is a token.
 struct Words;
 
-impl Splitter for Words {
+impl TokenSplitter for Words {
     fn count(&self, text: &str) -> Result<usize, Failure> {
         Ok(text.split_whitespace().count())
     }
@@ -34,7 +36,7 @@ fn spec() -> AbstractiveSpec<'static> {
     AbstractiveSpec { model: "writer", sentences: 2, max_tokens: Some(20), prompt: None }
 }
 
-/// A task of a model that takes `context` words, of which the built-in prompt, its answer and the margin take some.
+/// A task with a model whose context has `context` words, including the built-in prompt, its answer and the margin.
 fn task(context: usize) -> Abstractive {
     let model = crate::engine::ModelInfo { max_tokens: context, ..generator_info() };
     let setting = PromptSettings {
@@ -43,8 +45,8 @@ fn task(context: usize) -> Abstractive {
         constants: vec![("sentences", Value::from(2))],
         ..PromptSettings::new("gist", &model)
     };
-    let prompting = TaskPrompt::new(spec().read(Path::new("")).unwrap(), setting).unwrap();
-    Abstractive::new(prompting, ContextBudget::new(Arc::new(Words), context)).unwrap()
+    let prompt = TaskPrompt::new(spec().read(Path::new("")).unwrap(), setting).unwrap();
+    Abstractive::new(prompt, ContextBudget::new(Arc::new(Words), context)).unwrap()
 }
 
 fn numbered(words: usize) -> String {
@@ -57,10 +59,10 @@ fn asked(prepared: Result<TaskStep, Failure>) -> Vec<String> {
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[1].content.to_string(),
-                other => panic!("no completion is asked for, but {other:?}"),
+                other => panic!("expected a completion request, got {other:?}"),
             })
             .collect(),
-        other => panic!("nothing is asked: {other:?}"),
+        other => panic!("expected requests, got {other:?}"),
     }
 }
 
@@ -144,10 +146,10 @@ fn summaries_are_joined_in_order() {
 fn what_asks_too_much_of_the_model_is_a_dead_letter() {
     let fault = poison(prepared(&task(200), &numbered(40_000)).unwrap_err());
     assert_eq!(fault.class, FailureClass::TooLong);
-    assert!(fault.reason.contains("128 are summarized at most"), "{}", fault.reason);
+    assert!(fault.reason.contains("at most 128 are summarized"), "{}", fault.reason);
     let fault = poison(prepared(&task(100), &numbered(500)).unwrap_err());
     assert_eq!(fault.class, FailureClass::TooLong);
-    assert!(fault.reason.contains("make `max_tokens` smaller"), "{}", fault.reason);
+    assert!(fault.reason.contains("reduce `max_tokens`"), "{}", fault.reason);
     assert_eq!(poison(answered(&task(200), "text", &[" "]).unwrap_err()).class, FailureClass::Model);
     assert_eq!(poison(answered(&task(200), "text", &["a\0"]).unwrap_err()).class, FailureClass::NulCharacter);
 }
@@ -181,14 +183,14 @@ fn what_is_wrong_with_the_parameters_is_said_before_any_document() {
 
 proptest! {
     #[test]
-    fn groups_keep_all_and_never_grow(tokens in prop::collection::vec(1usize..30, 2..200), room in 62usize..400) {
-        let groups = groups(&tokens, room);
+    fn groups_keep_all_and_never_grow(tokens in prop::collection::vec(1usize..30, 2..200), available in 62usize..400) {
+        let groups = groups(&tokens, available);
         prop_assert_eq!(groups.iter().sum::<usize>(), tokens.len());
         prop_assert!(groups.len() * 2 <= tokens.len() + 1);
         let mut rest = tokens.as_slice();
         for size in groups {
             let (group, others) = rest.split_at(size);
-            prop_assert!(group.iter().sum::<usize>() + JOINT_TOKENS * (size - 1) <= room);
+            prop_assert!(group.iter().sum::<usize>() + JOINT_TOKENS * (size - 1) <= available);
             rest = others;
         }
     }

@@ -1,20 +1,21 @@
-//! The facts in a sentence that can be looked up without understanding it: its numbers and its names.
+//! Finds the facts in a text that can be looked up without understanding it: numbers and names.
 
 use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::words::is_hangul;
 use crate::outcome::Span;
-use crate::task::evidence::folded::FoldedText;
 use crate::task::evidence::number;
+use crate::task::folded_text::FoldedText;
+use crate::task::words::is_hangul;
 
-/// Units that belong to the number before them, folded, a space between each. Any other word may stand there in one text and not in the other.
+/// Units of measurement that belong to the number before them. Folded, separated by spaces. Any other word after a number is
+/// ignored.
 const UNITS: &str = "mm cm m km in inch inches ft mg g kg oz lb lbs ml cl dl l litre litres liter liters w kw wh v a ah mah hz khz \
     mhz ghz kb mb gb tb mp dpi rpm bar db lm lumen lumens px ppm lux h hours hour min minutes minute sec seconds second days \
     day weeks week months month years year usd eur gbp krw jpy °c °f % 원 개 매 장 병 권 켤레 롤 인치 센티미터 밀리미터 미터 그램 킬로그램 킬로 리터 밀리리터 시간 분 초 일 개월 년 도";
 
-/// Units that are one, each written in several ways.
+/// Spellings of the same unit.
 const SAME: &[&[&str]] = &[
     &["min", "minute", "minutes"],
     &["h", "hour", "hours"],
@@ -29,31 +30,29 @@ const SAME: &[&[&str]] = &[
     &["lm", "lumen", "lumens"],
 ];
 
-/// Units of money: a field that is a number may be a price, and has no unit of its own.
+/// Units of money. A numeric field can be a price, although it has no unit.
 const MONEY: &[&str] = &["usd", "eur", "gbp", "krw", "jpy", "원"];
 
-/// Of a text, this share of words with a capital means that capitals tell nothing.
+/// If more than this share of the words of a text is capitalized, capitals are ignored.
 const TITLE_CASE: f64 = 0.6;
 
-/// A number or a name.
+/// A number or a name in a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fact {
-    /// Where it stands in the text.
+    /// Its place in the text.
     pub place: Span,
-    /// What it is.
     pub kind: FactKind,
 }
 
-/// What a fact is.
+/// The kind of a fact.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum FactKind {
-    /// A number.
+    /// A number with its unit.
     Number {
-        /// As it is written, folded.
+        /// As written, folded.
         digits: String,
-        /// What it means, where that can be told.
+        /// Its value, if it can be parsed.
         value: Option<f64>,
-        /// Its unit.
         unit: Option<String>,
     },
     /// A name, folded.
@@ -61,13 +60,13 @@ pub(super) enum FactKind {
 }
 
 impl FactKind {
-    /// Whether a number without a unit, as fields have them, may be meant.
+    /// Whether a field with a plain number can state this fact.
     pub fn is_plain(&self) -> bool {
         matches!(self, Self::Number { unit, .. } if unit.as_deref().is_none_or(|unit| MONEY.contains(&unit)))
     }
 }
 
-/// The facts of `text`, in its order.
+/// The facts of `text`, in text order.
 pub(super) fn facts(text: &str) -> Vec<Fact> {
     let folded = FoldedText::of(text);
     let mut found = Vec::new();
@@ -88,7 +87,7 @@ pub(super) fn facts(text: &str) -> Vec<Fact> {
     found
 }
 
-/// Whether digits behind `before` belong to a word such as X200. Those of 40x25 do not, and neither do those behind Hangul.
+/// Whether digits after `before` belong to a name such as X200. Digits after the x of 40x25 or after Hangul do not.
 fn belongs_to_a_name(before: &str) -> bool {
     let mut letters = before.chars().rev();
     match letters.next() {
@@ -98,18 +97,18 @@ fn belongs_to_a_name(before: &str) -> bool {
     }
 }
 
-/// Whether two units are one.
+/// Whether two spellings mean the same unit.
 pub(super) fn is_same_unit(one: &str, other: &str) -> bool {
     one == other || SAME.iter().any(|units| units.contains(&one) && units.contains(&other))
 }
 
-/// The unit of the number that ends at `at` of a folded text, and where the unit ends.
+/// The unit after the number that ends at `at` of a folded text, and where the unit ends.
 pub(super) fn unit(text: &str, at: usize) -> Option<(&str, usize)> {
     let rest = &text[at..];
     let start = at + usize::from(rest.starts_with(' '));
     let word = text[start..].split(|letter: char| !(letter.is_alphabetic() || matches!(letter, '°' | '%'))).next()?;
     let is_latin = word.is_ascii();
-    // A Korean unit carries particles, and the longest unit that the word begins with is meant.
+    // A Korean unit can be followed by particles. The longest unit that the word starts with is taken.
     let known = UNITS.split(' ').filter(|unit| if is_latin { *unit == word } else { word.starts_with(unit) });
     let unit = known.max_by_key(|unit| unit.len())?;
     Some((unit, start + unit.len()))
@@ -127,7 +126,7 @@ fn names(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (at, word) in words {
         let word = word.strip_suffix("'s").or_else(|| word.strip_suffix("’s")).unwrap_or(word);
-        // What begins with a digit is a number with something behind it.
+        // A word that starts with a digit is a number with a suffix.
         if word.chars().nth(1).is_none() || word.starts_with(|letter: char| letter.is_numeric()) {
             continue;
         }
@@ -142,7 +141,7 @@ fn names(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a sentence, or a part of a heading, begins behind `before`.
+/// Whether a sentence or a part of a heading starts after `before`.
 fn begins(before: &str) -> bool {
     let before =
         before.trim_end_matches(|letter: char| letter.is_whitespace() || matches!(letter, '"' | '\'' | '“' | '‘' | '(' | '«'));

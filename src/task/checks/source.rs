@@ -1,20 +1,20 @@
-//! What a document says, in its fields and in its text.
+//! Looks up values, facts and words in the fields and the text of a document.
 
 use std::cell::OnceCell;
 
 use serde_json::Value;
 
 use super::facts::{Fact, FactKind, is_same_unit, unit};
-use super::words;
 use crate::document::Document;
 use crate::outcome::{MatchKind, Provenance};
-use crate::task::evidence::folded::FoldedText;
 use crate::task::evidence::{EvidenceFinder, number};
+use crate::task::folded_text::FoldedText;
+use crate::task::words;
 
-/// Values of a record that are looked at: a catalogue's record has dozens.
+/// Most values of a record that are searched. A typical product record has dozens.
 const MOST_FIELDS: usize = 2_000;
 
-/// A document that is looked into again and again.
+/// A document prepared for repeated searches.
 pub(super) struct SourceDocument<'a> {
     text: &'a str,
     searcher: EvidenceFinder<'a>,
@@ -39,7 +39,7 @@ impl SourceField<'_> {
 
 impl<'a> SourceDocument<'a> {
     pub(super) fn of(document: &'a Document) -> Self {
-        // Where the database could not hold the source, what it keeps beside the text is left.
+        // If the database could not store the source fields, only the metadata is available.
         let all = if document.fields.is_empty() { &document.metadata } else { &document.fields };
         let mut fields = Vec::new();
         for (name, value) in all {
@@ -48,8 +48,8 @@ impl<'a> SourceDocument<'a> {
         Self { text: &document.text, searcher: EvidenceFinder::new(&document.text), fields }
     }
 
-    /// What says all of `value`. Of a value by itself a field is asked first, for that is where a fact stands by its name; of a
-    /// sentence the text, where a reader can be shown the place.
+    /// Where the source contains `value` as a whole. For a single value, fields are searched first, because they name the fact. For
+    /// a sentence, the text is searched first, because a reader can be shown the place.
     pub(super) fn whole(&self, value: &Value, is_value: bool) -> Option<Provenance> {
         match value {
             Value::String(text) => {
@@ -89,7 +89,7 @@ impl<'a> SourceDocument<'a> {
         }
     }
 
-    /// What says the fact: the text first, where a reader can be shown the place.
+    /// Where the source contains the fact. The text is searched first, because a reader can be shown the place.
     pub(super) fn fact(&self, fact: &Fact) -> Option<Provenance> {
         let in_text = match &fact.kind {
             FactKind::Name(name) => words::find(self.searcher.folded().text(), name),
@@ -108,7 +108,7 @@ impl<'a> SourceDocument<'a> {
         })
     }
 
-    /// What says a folded word.
+    /// Where the source contains a folded word.
     pub(super) fn word(&self, word: &str) -> Option<Provenance> {
         match words::find(self.searcher.folded().text(), word) {
             Some(place) => Some(self.place(place)),
@@ -143,7 +143,7 @@ fn collect<'a>(name: String, value: &'a Value, fields: &mut Vec<SourceField<'a>>
     }
 }
 
-/// Where a folded text says the number, with the same unit where it has one.
+/// Where a folded text contains the number, with the same unit if it has one.
 fn says_number(text: &str, wanted: &FactKind) -> Option<std::ops::Range<usize>> {
     let FactKind::Number { digits, value, unit: wanted_unit } = wanted else { return None };
     for (place, found) in number::all(text) {
@@ -158,7 +158,7 @@ fn says_number(text: &str, wanted: &FactKind) -> Option<std::ops::Range<usize>> 
         }
     }
     match (wanted_unit, value) {
-        // A number inside a list or a date is found in parts.
+        // A number can be a part of a list or a date.
         (None, Some(value)) => number::find(text, *value),
         _ => None,
     }

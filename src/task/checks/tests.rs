@@ -15,18 +15,18 @@ fn document() -> Document {
     Document { id: "KT-1".into(), version: 1, text: Arc::from(text), metadata: Map::new(), fields }
 }
 
-fn gone_over(checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
-    gone_over_under(json!({"type": "object"}), checks, object)
+fn run_checks(checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
+    run_checks_under(json!({"type": "object"}), checks, object)
 }
 
-fn gone_over_under(schema: Value, checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
+fn run_checks_under(schema: Value, checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
     let checks: Checks = serde_json::from_value(checks).unwrap();
     checks.run(&document(), object.as_object().unwrap(), &schema)
 }
 
-/// Check, path and word of each reason.
+/// Check, path and text of each reason.
 fn said(checks: Value, object: Value) -> Vec<String> {
-    gone_over(checks, object).0.iter().map(|reason| format!("{} {} {}", reason.check, reason.path, reason.says)).collect()
+    run_checks(checks, object).0.iter().map(|reason| format!("{} {} {}", reason.check, reason.path, reason.says)).collect()
 }
 
 #[test]
@@ -35,22 +35,22 @@ fn banned_words_are_found_wherever_they_stand() {
     let object =
         json!({"title": "The BEST board", "faq": [{"answer": "국내 최고의 도마"}], "note": "Free\u{a0}Shipping", "x": "bestow"});
     assert_eq!(said(checks, object), ["banned /title BEST", "banned /faq/0/answer 최고", "banned /note Free\u{a0}Shipping"]);
-    let (reasons, _) = gone_over(json!({"banned": ["best"]}), json!({"title": "best"}));
-    assert_eq!(reasons[0].message, "`title` says \"best\", which the pipeline bans");
+    let (reasons, _) = run_checks(json!({"banned": ["best"]}), json!({"title": "best"}));
+    assert_eq!(reasons[0].message, "`title` contains \"best\", which the pipeline bans");
 }
 
 #[test]
 fn a_claim_stands_only_where_the_source_makes_it() {
     let checks = json!({"claims": ["waterproof", "방수", "solid oak"]});
     let object = json!({"a": "A waterproof board", "b": "방수가 되는 도마", "c": "of Solid Oak"});
-    let (reasons, traces) = gone_over(checks, object);
+    let (reasons, traces) = run_checks(checks, object);
     let words: Vec<&str> = reasons.iter().map(|reason| reason.says.as_str()).collect();
     assert_eq!(words, ["waterproof"]);
     let found: Vec<String> = traces.iter().map(|trace| place(trace, &document().text)).collect();
     assert_eq!(found, ["방수", "solid oak"]);
 }
 
-/// The field, or what stands at the place in the text.
+/// The field, or the part of the text.
 fn place(trace: &FactTrace, text: &str) -> String {
     match &trace.from {
         Provenance::Field { field } => format!("field {field}"),
@@ -64,10 +64,10 @@ fn a_quoted_value_is_a_field_or_stands_in_the_text() {
         "name": "Oak bread board", "brand": {"name": "hazel & sons"}, "price": 29.5, "priceText": "29.50", "size": "40 x 25 cm",
         "length": "40 cm", "material": "leather", "weight": "1.3 kg", "none": null, "yes": true, "empty": "",
     }});
-    let (reasons, traces) = gone_over(json!({"quoted": ["markup"]}), object);
+    let (reasons, traces) = run_checks(json!({"quoted": ["markup"]}), object);
     let wrong: Vec<&str> = reasons.iter().map(|reason| reason.path.as_str()).collect();
     assert_eq!(wrong, ["/markup/material", "/markup/weight"]);
-    assert_eq!(reasons[0].message, "`markup/material` is \"leather\", which is no field of the source and not in its text");
+    assert_eq!(reasons[0].message, "`markup/material` is \"leather\", which is neither a field of the source nor in its text");
     let text = document().text;
     let found: Vec<(String, String)> = traces.iter().map(|trace| (trace.path.clone(), place(trace, &text))).collect();
     let expected = [
@@ -90,7 +90,7 @@ fn what_is_nearly_said_is_not_quoted() {
 fn what_the_schema_lists_is_a_choice() {
     let schema = json!({"type": "object", "properties": {"kind": {"const": "Best product"}, "name": {"type": "string"}}});
     let checks = json!({"quoted": "all", "banned": ["best"]});
-    let (reasons, _) = gone_over_under(schema, checks, json!({"kind": "Best product", "name": "Oak bread board"}));
+    let (reasons, _) = run_checks_under(schema, checks, json!({"kind": "Best product", "name": "Oak bread board"}));
     assert_eq!(reasons, []);
 }
 
@@ -101,7 +101,7 @@ fn numbers_and_names_in_sentences_must_be_the_sources() {
         "description": "An oak board by Hazel & Sons, 25cm wide and 40 cm long. It weighs 1.2kg and costs 29.50 EUR.",
         "korean": "가로 40 cm, 무게 1.2kg 도마",
     });
-    let (reasons, traces) = gone_over(json!({"grounded": "all"}), good);
+    let (reasons, traces) = run_checks(json!({"grounded": "all"}), good);
     assert_eq!(reasons, []);
     assert!(traces.iter().any(|trace| trace.says == "1.2kg" && place(trace, &document().text) == "1.2 kg"), "{traces:?}");
     assert!(traces.iter().any(|trace| trace.says == "29.50 EUR" && place(trace, "") == "field price"), "{traces:?}");
@@ -134,7 +134,7 @@ fn fields_that_no_schema_has_are_refused() {
     let problems = checks.problems(&["title".to_owned(), "markup".to_owned()]);
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(
-        problems[0].contains("`checks.grounded` of `titel`") && problems[0].contains("did you mean `title`?"),
+        problems[0].contains("`checks.grounded` with `titel`") && problems[0].contains("did you mean `title`?"),
         "{problems:?}"
     );
     assert!(problems[1].contains("`checks.banned`"), "{problems:?}");

@@ -68,7 +68,7 @@ fn the_nearest_description_gives_the_label_and_the_probabilities_sum_to_one() {
     let result = classified(&zero_shot(&spec(XY)), vector([0.6, 0.8]));
     assert_eq!(result.labels, ["y"]);
     let scores: Vec<&str> = result.scores.iter().map(|score| score.label.as_str()).collect();
-    assert_eq!(scores, ["x", "y"], "scores stand in the task's order");
+    assert_eq!(scores, ["x", "y"], "scores are in the order of the task");
     let sum: f32 = result.scores.iter().map(|score| score.probability).sum();
     assert!((sum - 1.0).abs() < 1e-6, "the probabilities sum to {sum}");
     assert!((result.scores[1].probability - 1.0 / (1.0 + (-0.2f32 / 0.04).exp())).abs() < 1e-6, "{result:?}");
@@ -167,7 +167,7 @@ fn whatever_decides_the_output_is_in_the_signature() {
         spec.with_head(&encoder, head(), version).unwrap().signature
     };
     assert_ne!(at("h", "v1"), at("h", "v2"), "another head gives other results under the same signature");
-    assert_eq!(at("h", "v1"), at("moved/h", "v1"), "where a head's file lies decides nothing");
+    assert_eq!(at("h", "v1"), at("moved/h", "v1"), "the path of the head does not matter");
 }
 
 #[test]
@@ -188,21 +188,21 @@ fn parameters_that_make_no_sense_are_refused() {
 fn by_generator(spec: &ClassifySpec, prior: Vec<f32>) -> Classify {
     let (model, labels) = (crate::task::tests::generator_info(), spec.labels.clone().unwrap());
     let names = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
-    let prompting = crate::task::label_scorer::prompting("topic", &model, &labels, None).unwrap();
-    let room = crate::task::context_budget::ContextBudget::new(Arc::new(crate::task::label_scorer::tests::Bytes), 512);
-    spec.with_answers(&model, &labels, LabelScorer::new(prompting, names, prior, room).unwrap()).unwrap()
+    let prompt = crate::task::label_scorer::task_prompt("topic", &model, &labels, None).unwrap();
+    let budget = crate::task::context_budget::ContextBudget::new(Arc::new(crate::task::label_scorer::tests::Bytes), 512);
+    spec.with_generator(&model, &labels, LabelScorer::new(prompt, names, prior, budget).unwrap()).unwrap()
 }
 
 #[test]
 fn a_generator_gives_the_label_that_the_document_speaks_for() {
     let task = by_generator(&spec(XY), vec![-0.5, -3.0]);
     let result = classified(&task, Prediction::Scores(vec![-1.0, -2.0]));
-    assert_eq!(result.labels, ["y"], "`x` is likelier, but less than it always is");
+    assert_eq!(result.labels, ["y"], "`x` is more likely, but less than without a document");
     let expected = 1.0 / (1.0 + (-1.5f32).exp());
     assert!((result.scores[1].probability - expected).abs() < 1e-6, "{result:?}");
     let flat = by_generator(&ClassifySpec { temperature: Some(3.0), threshold: Some(0.9), ..spec(XY) }, vec![-0.5, -3.0]);
     let result = classified(&flat, Prediction::Scores(vec![-1.0, -2.0]));
-    assert!(result.labels.is_empty(), "an unsure label was given");
+    assert!(result.labels.is_empty(), "a label below the threshold was assigned");
     assert!((result.scores[1].probability - 1.0 / (1.0 + (-0.5f32).exp())).abs() < 1e-6, "{result:?}");
     assert_eq!(Task::prompt(&task).map(|prompt| &*prompt.name), Some("built-in/classify"));
 }
@@ -223,7 +223,7 @@ fn a_checkpoint_of_several_labels_is_not_read_as_one_of_one() {
     let several = ModelInfo { several_labels: true, ..model(ModelKind::Classifier, &["a", "b"]) };
     let one = ClassifySpec { model: "m".into(), ..ClassifySpec::default() };
     let error = one.with_checkpoint(&several).unwrap_err().to_string();
-    assert!(error.contains("model `m`") && error.contains("say `multi: true`"), "{error}");
+    assert!(error.contains("model `m`") && error.contains("set `multi: true`"), "{error}");
     let multi = ClassifySpec { multi: true, ..one }.with_checkpoint(&several).unwrap();
     let result = classified(&multi, Prediction::Logits(vec![1.0, 2.0]));
     assert_eq!(result.labels, ["b", "a"]);

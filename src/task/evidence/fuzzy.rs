@@ -1,16 +1,16 @@
-//! Approximate search: Sellers' algorithm, which finds the part of a text with the least edit distance to a pattern.
+//! Approximate search with Sellers' algorithm, which finds the part of a text with the smallest edit distance to a pattern.
 
 use std::ops::Range;
 
-/// Below this many letters, one other letter makes another word: "white" and "while", "black" and "block".
+/// Shortest pattern. In shorter words, one changed letter often makes another word: "white" and "while", "black" and "block".
 const SHORTEST: usize = 6;
 
-/// Letters of a pattern for each that may differ.
+/// One letter may differ per this many letters of the pattern.
 const LETTERS_PER_EDIT: usize = 5;
 
-/// The part of `letters` nearest to `wanted`, if at most a fifth of its letters differ and none of those is a digit: another digit is
-/// another number. Of equally near parts the first. Each comparison of two letters takes one of `steps`; where they run out, only as
-/// much of the text is searched.
+/// The part of `letters` closest to `wanted`, if at most a fifth of its letters differ and no digit differs, because another digit
+/// makes another number. Of equally close parts, the first. Each comparison of two letters uses one of `steps`; with too few steps,
+/// only the start of the text is searched.
 pub(super) fn find(letters: &[(usize, char)], wanted: &str, steps: &mut usize) -> Option<Range<usize>> {
     let wanted: Vec<char> = wanted.chars().collect();
     let most = wanted.len() / LETTERS_PER_EDIT;
@@ -21,7 +21,7 @@ pub(super) fn find(letters: &[(usize, char)], wanted: &str, steps: &mut usize) -
     *steps -= searched * wanted.len();
     let forbidden = most + 1;
     let price = |letter: char| if letter.is_ascii_digit() { forbidden } else { 1 };
-    // For each beginning of the pattern: the least distance to a part of the text that ends here, and where that part starts.
+    // For each prefix of the pattern: the smallest distance to a part of the text that ends here, and where that part starts.
     let mut column: Vec<(usize, usize)> = Vec::with_capacity(wanted.len() + 1);
     column.push((0, 0));
     for letter in &wanted {
@@ -48,7 +48,7 @@ pub(super) fn find(letters: &[(usize, char)], wanted: &str, steps: &mut usize) -
             column[row + 1] = least;
         }
         let (distance, start) = column[wanted.len()];
-        // A last letter that differs belongs to the word as much as one that is missing would not.
+        // At equal distance, a part that includes a differing last letter is preferred to one that leaves it out.
         let longer = |place: &Range<usize>| start == place.start && at == place.end && letter.is_alphanumeric();
         if distance <= most && best.as_ref().is_none_or(|(least, place)| distance < *least || distance == *least && longer(place))
         {
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn too_much_of_a_difference_is_none() {
         assert_eq!(found("a wooden bowl", "stainless steel"), None);
-        assert_eq!(found("while we wait", "white"), None, "too short to be taken for a slip");
+        assert_eq!(found("while we wait", "white"), None, "too short for a fuzzy match");
         assert_eq!(found("", "stainless steel"), None);
     }
 
@@ -100,7 +100,7 @@ mod tests {
     fn no_more_steps_are_taken_than_allowed() {
         let letters: Vec<(usize, char)> = "a stainles steel bowl".char_indices().collect();
         let mut steps = 100;
-        assert_eq!(find(&letters, "stainless steel", &mut steps), None, "six letters of the text are too few");
+        assert_eq!(find(&letters, "stainless steel", &mut steps), None, "only six letters of the text are searched");
         assert_eq!(steps, 10);
     }
 }

@@ -1,20 +1,20 @@
-//! Numbers as people write them.
+//! Finds numbers in the notations that people use.
 //!
-//! | written | means |
+//! | written | value |
 //! |---|---|
 //! | `1299`, `1,299`, `1.299`, `1 299`, `1'299` | 1299 |
 //! | `1,299.00`, `1.299,00`, `1 299,00` | 1299 |
 //! | `12.5`, `12,5` | 12.5 |
-//! | `1.299` | 1.299 as well: both are tried |
+//! | `1.299` | also 1.299: both are tried |
 //! | `3 million`, `1.5 thousand` | 3000000, 1500 |
 //! | `3만`, `3만 5천`, `1억 2000만`, `1.5천` | 30000, 35000, 120000000, 1500 |
-//! | `nine`, `twenty-five`, `두 시간` | as words say them: `spoken` |
+//! | `nine`, `twenty-five`, `두 시간` | number words, see `number_words.rs` |
 
 use std::ops::Range;
 
 use super::number_words;
 
-/// Units of numbers, the larger first where one begins with another.
+/// Multipliers. If one is a prefix of another, the longer one comes first.
 const UNITS: &[(&str, f64)] = &[
     ("억", 1e8),
     ("천만", 1e7),
@@ -31,14 +31,14 @@ const UNITS: &[(&str, f64)] = &[
     ("dozen", 12.0),
 ];
 
-/// Digits with the marks between them.
+/// Groups of digits and the marks between them.
 struct DigitRun {
     place: Range<usize>,
     groups: Vec<Range<usize>>,
     marks: Vec<u8>,
 }
 
-/// Where `text`, which is folded, first says `number`.
+/// The first place where the folded `text` states `number`.
 pub(in crate::task) fn find(text: &str, number: f64) -> Option<Range<usize>> {
     let mut at = 0;
     while let Some(run) = next_run(text, at) {
@@ -57,14 +57,14 @@ pub(in crate::task) fn find(text: &str, number: f64) -> Option<Range<usize>> {
     spoken.map(|spoken| spoken.place).find(sign)
 }
 
-/// Every number that `text`, which is folded, may say: where, and what it means, where that can be told.
+/// Every possible number in the folded `text`: its place, and its value if it can be parsed.
 pub(in crate::task) fn all(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
     with_words(text, |_| true)
 }
 
-/// Those of them that are numbers beyond doubt.
+/// Like [`all`], without ambiguous number words.
 pub(in crate::task) fn claimed(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
-    with_words(text, |spoken| !spoken.doubtful)
+    with_words(text, |spoken| !spoken.is_ambiguous)
 }
 
 fn with_words(text: &str, take: impl Fn(&number_words::NumberWords) -> bool) -> Vec<(Range<usize>, Option<f64>)> {
@@ -89,7 +89,7 @@ fn in_digits(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
     found
 }
 
-/// The number that all of `text` is, if it is one written in digits.
+/// The value if all of `text` is one number in digits.
 pub(in crate::task) fn written(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let run = next_run(digits, 0).filter(|run| run.place == (0..digits.len()))?;
@@ -103,7 +103,7 @@ fn in_run(text: &str, run: &DigitRun, number: f64) -> Option<Range<usize>> {
     if says(&run.groups, &run.marks) {
         return signed(text, run.place.clone(), number);
     }
-    // What is no number as a whole (a date, a list, an address) is looked at in parts.
+    // A date, a list or an address is not one number; its parts are compared one by one.
     let mut first = 0;
     for last in 0..run.groups.len() {
         let ends = run.marks.get(last).is_none_or(|mark| *mark == b' ');
@@ -126,7 +126,7 @@ fn in_run(text: &str, run: &DigitRun, number: f64) -> Option<Range<usize>> {
     None
 }
 
-/// The place with the sign before it, if it has the sign that `number` has. A dash before a positive number is no sign.
+/// The place including the sign, if the sign matches `number`. A dash before a positive number is not a sign.
 fn signed(text: &str, place: Range<usize>, number: f64) -> Option<Range<usize>> {
     if number >= 0.0 {
         return Some(place);
@@ -134,7 +134,7 @@ fn signed(text: &str, place: Range<usize>, number: f64) -> Option<Range<usize>> 
     text[..place.start].ends_with('-').then(|| place.start - 1..place.end)
 }
 
-/// Two decimal fractions that are the same number may differ in their last bit where a unit was multiplied in.
+/// Equal numbers can differ in the last bit after multiplication with a unit.
 fn same(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
 }
@@ -152,7 +152,7 @@ fn next_run(text: &str, from: usize) -> Option<DigitRun> {
             break;
         }
         let next = end + 1..digits_end(end + 1);
-        // A space parts thousands or it parts numbers.
+        // A space separates thousands only before three digits. Otherwise it separates numbers.
         if mark == b' ' && next.len() != 3 {
             break;
         }
@@ -163,7 +163,7 @@ fn next_run(text: &str, from: usize) -> Option<DigitRun> {
     Some(DigitRun { place: start..end, groups, marks })
 }
 
-/// Every number that these groups of digits can mean together.
+/// Every value that these groups of digits can have as one number.
 fn readings(text: &str, groups: &[Range<usize>], marks: &[u8]) -> Vec<f64> {
     let joined = |groups: &[Range<usize>]| groups.iter().map(|group| &text[group.clone()]).collect::<String>();
     let thousands = |groups: &[Range<usize>], marks: &[u8]| {
@@ -185,7 +185,7 @@ fn readings(text: &str, groups: &[Range<usize>], marks: &[u8]) -> Vec<f64> {
     all
 }
 
-/// The sum that a run begins with its units, and where it ends.
+/// The total value of a run with its units and following runs, and where it ends.
 fn with_units(text: &str, run: &DigitRun) -> Option<(f64, usize)> {
     let unit_at = |at: usize| {
         let rest = &text[at..];
@@ -274,7 +274,7 @@ mod tests {
     fn a_number_is_found_in_words() {
         assert_eq!(found("boils in two minutes", 2.0), Some("two"));
         assert_eq!(found("boils in two minutes", 9.0), None);
-        assert_eq!(found("one of twenty-five", 1.0), Some("one"), "a document may mean it");
+        assert_eq!(found("one of twenty-five", 1.0), Some("one"), "an ambiguous word counts in a document");
         assert_eq!(found("minus four degrees", -4.0), Some("four"));
         assert_eq!(found("four degrees", -4.0), None);
         assert_eq!(found("about 3 million people", 3e6), Some("3 million"));
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(found("1,299.00", 299.0), None);
         assert_eq!(found("1.5 l", 5.0), None);
         assert_eq!(found("1299", 12.0), None);
-        assert_eq!(found("4 left", -4.0), None, "a sign is no ornament");
+        assert_eq!(found("4 left", -4.0), None, "the sign matters");
     }
 
     #[test]

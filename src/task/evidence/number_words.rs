@@ -1,26 +1,26 @@
-//! Numbers as words, in English and Korean.
+//! Finds numbers written as words, in English and Korean.
 //!
-//! | written | means |
+//! | written | value |
 //! |---|---|
 //! | `nine`, `twenty-five`, `two hundred and fifty`, `a dozen`, `two and a half`, `one point five` | 9, 25, 250, 12, 2.5, 1.5 |
 //! | `nineteen ninety-nine` | 1999 |
-//! | `두 시간`, `열다섯 명`, `스무 개` | 2, 15, 20: of Korean's own numerals those before what is counted |
-//! | `이십 분`, `삼백 원`, `오 분` | 20, 300, 5: of the Chinese ones those before what is measured |
+//! | `두 시간`, `열다섯 명`, `스무 개` | 2, 15, 20: native Korean numerals before a counter |
+//! | `이십 분`, `삼백 원`, `오 분` | 20, 300, 5: Sino-Korean numerals before a unit |
 //!
-//! A word that is a number in one sentence and something else in the next (`one`, `한`, `사회`) is doubtful: it is taken for a number
-//! where a document may say one, and not where an answer would be refused for it.
+//! Some words are a number in one sentence and something else in another (`one`, `한`, `사회`). They are marked as ambiguous. They
+//! count as numbers when a document is searched, but not when an answer would be rejected because of them.
 
 use std::ops::Range;
 
-use crate::task::checks::words;
+use crate::task::words;
 
-/// A number in words.
+/// A number written as words.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberWords {
     pub(super) place: Range<usize>,
     pub(super) value: f64,
-    /// Whether it may be something else.
-    pub(super) doubtful: bool,
+    /// Whether it may mean something other than a number.
+    pub(super) is_ambiguous: bool,
 }
 
 const UNITS: [&str; 20] = [
@@ -48,11 +48,11 @@ const UNITS: [&str; 20] = [
 const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 const SCALES: [(&str, f64); 4] = [("thousand", 1e3), ("million", 1e6), ("billion", 1e9), ("trillion", 1e12)];
 
-/// What makes `one` a number.
-const MEASURED: &str = "second seconds minute minutes hour hours day days week weeks month months year years litre liter gram kilogram \
+/// Units of measurement. Before one of them, `one` is a number.
+const UNITS_OF_MEASUREMENT: &str = "second seconds minute minutes hour hours day days week weeks month months year years litre liter gram kilogram \
     metre meter kilometre kilometer centimetre centimeter millimetre millimeter mile inch foot euro dollar pound won yen percent degree";
 
-/// Every number in words that `text`, which is folded, says, in order.
+/// Every number word in the folded `text`, in order.
 pub(super) fn all(text: &str) -> Vec<NumberWords> {
     let mut found = english(text);
     if text.chars().any(words::is_hangul) {
@@ -62,7 +62,7 @@ pub(super) fn all(text: &str) -> Vec<NumberWords> {
     found
 }
 
-/// Words of Latin letters, each with its place.
+/// The words of ASCII letters, each with its place.
 fn latin(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -79,15 +79,15 @@ fn latin(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     })
 }
 
-/// A number as it grows word by word.
+/// Builds a number word by word.
 #[derive(Default)]
 struct NumberBuilder {
     place: Range<usize>,
     total: f64,
     current: u32,
-    /// The last scale; the next is smaller.
+    /// The last scale. The next one must be smaller.
     scale: Option<f64>,
-    /// Digits behind the point.
+    /// Digits after the decimal point.
     fraction: Option<String>,
     words: usize,
 }
@@ -101,7 +101,7 @@ impl NumberBuilder {
         }
     }
 
-    /// Takes a word, where it goes on with the number.
+    /// Adds a word if it continues the number, and returns whether it does.
     fn take(&mut self, word: &str) -> bool {
         let unit = UNITS.iter().position(|unit| *unit == word).map(|unit| unit as u32);
         if let Some(digits) = &mut self.fraction {
@@ -136,7 +136,7 @@ impl NumberBuilder {
 
 fn english(text: &str) -> Vec<NumberWords> {
     let all: Vec<(Range<usize>, &str)> = latin(text).collect();
-    // Whether what stands between two words lets a number go on.
+    // Whether the text between two words allows a number to continue.
     let joined = |left: usize, right: usize| {
         let between = all.get(right).and_then(|(place, _)| text.get(all.get(left)?.0.end..place.start));
         matches!(between, Some(" " | "-"))
@@ -144,50 +144,51 @@ fn english(text: &str) -> Vec<NumberWords> {
     let mut found: Vec<NumberWords> = Vec::new();
     let mut at = 0;
     while at < all.len() {
-        let mut growing = NumberBuilder::default();
+        let mut number = NumberBuilder::default();
         let mut next = at;
         let large =
             |index: usize| all.get(index).is_some_and(|(_, word)| *word == "hundred" || *word == "dozen" || is_scale(word));
         if matches!(all[at].1, "a" | "an") && joined(at, at + 1) && large(at + 1) {
-            growing.current = 1;
-            growing.words = 1;
+            number.current = 1;
+            number.words = 1;
             next = at + 1;
         }
         while next < all.len() && (next == at || joined(next - 1, next)) {
-            let and = all[next].1 == "and" && growing.words > 1 && joined(next, next + 1);
+            let and = all[next].1 == "and" && number.words > 1 && joined(next, next + 1);
             let word = if and { next + 1 } else { next };
             let is_counted = |word: &str| UNITS.contains(&word) || TENS.contains(&word);
-            if and && !is_counted(all[word].1) || !growing.take(all[word].1) {
+            if and && !is_counted(all[word].1) || !number.take(all[word].1) {
                 break;
             }
-            growing.words += 1;
-            growing.place = all[at].0.start..all[word].0.end;
+            number.words += 1;
+            number.place = all[at].0.start..all[word].0.end;
             next = word + 1;
         }
-        if growing.place.is_empty() {
+        if number.place.is_empty() {
             at += 1;
             continue;
         }
-        // A point that no digit follows ends a sentence about points.
-        if growing.fraction.as_deref() == Some("") {
-            growing.fraction = None;
-            growing.place.end = all[next - 2].0.end;
+        // `point` without a digit after it is not part of the number.
+        if number.fraction.as_deref() == Some("") {
+            number.fraction = None;
+            number.place.end = all[next - 2].0.end;
         }
         let half = ["and", "a", "half"]
             .iter()
             .enumerate()
             .all(|(i, word)| joined(next + i - 1, next + i) && all.get(next + i).is_some_and(|(_, found)| found == word));
-        let mut value = growing.value();
-        if half && growing.fraction.is_none() {
+        let mut value = number.value();
+        if half && number.fraction.is_none() {
             value += 0.5;
-            growing.place.end = all[next + 2].0.end;
+            number.place.end = all[next + 2].0.end;
             next += 3;
         }
         let follows = all.get(next).filter(|_| joined(next - 1, next)).map_or("", |(_, word)| *word);
-        let doubtful = growing.words == 1 && value == 1.0 && !MEASURED.split_whitespace().any(|unit| unit == follows);
-        let spoken = NumberWords { place: growing.place, value, doubtful };
+        let is_ambiguous =
+            number.words == 1 && value == 1.0 && !UNITS_OF_MEASUREMENT.split_whitespace().any(|unit| unit == follows);
+        let spoken = NumberWords { place: number.place, value, is_ambiguous };
         match found.last_mut() {
-            // A year is said in two parts.
+            // A year is written in two parts.
             Some(last)
                 if (17.0..=20.0).contains(&last.value)
                     && (10.0..100.0).contains(&spoken.value)
@@ -208,7 +209,7 @@ fn is_scale(word: &str) -> bool {
     SCALES.iter().any(|(name, _)| *name == word)
 }
 
-const OWN_TENS: [(&str, u32); 10] = [
+const NATIVE_TENS: [(&str, u32); 10] = [
     ("열", 10),
     ("스물", 20),
     ("스무", 20),
@@ -220,22 +221,22 @@ const OWN_TENS: [(&str, u32); 10] = [
     ("여든", 80),
     ("아흔", 90),
 ];
-const OWN_UNITS: [(&str, u32); 9] =
+const NATIVE_UNITS: [(&str, u32); 9] =
     [("한", 1), ("두", 2), ("세", 3), ("네", 4), ("다섯", 5), ("여섯", 6), ("일곱", 7), ("여덟", 8), ("아홉", 9)];
 
-/// What Korean's own numerals count, the longer first where one begins with another.
-const COUNTED: &str = "시간 사람 마리 켤레 송이 그루 가지 군데 종류 봉지 상자 박스 접시 그릇 조각 단계 세트 개 명 분 시 번 권 장 병 잔 살 \
+/// Counters of native Korean numerals. If one is a prefix of another, the longer one comes first.
+const COUNTERS: &str = "시간 사람 마리 켤레 송이 그루 가지 군데 종류 봉지 상자 박스 접시 그릇 조각 단계 세트 개 명 분 시 번 권 장 병 잔 살 \
     달 대 벌 채 배 쌍 판 줄 통 주 해 곳 편 팩 롤 매 알 방울 컵 스푼 큰술 작은술";
 
-/// Of these, one is one: of others `한` is often a manner of speaking.
-const COUNTED_ONE: &str = "시간 마리 켤레 개 명 병 잔 권 살 달";
+/// Counters with which `한` means 1. With others it is often an idiom.
+const COUNTERS_OF_ONE: &str = "시간 마리 켤레 개 명 병 잔 권 살 달";
 
-/// What Chinese numerals measure.
+/// Units and counters of Sino-Korean numerals.
 const MEASURES: &str = "밀리그램 킬로그램 밀리미터 센티미터 킬로미터 밀리리터 퍼센트 제곱미터 시간 개월 주일 프로 킬로 그램 미터 센티 리터 달러 \
     유로 인분 인용 학년 분 초 년 월 일 원 주 층 호 도 회 배 점 명 개 위 대 평 장 매 병 권 볼트 와트";
 
-/// What may stand between a unit and its particles.
-const BEHIND: &str = "이면 면 밖에 만큼 마다 짜리 정도 이상 이하 이내 미만 동안 만에 간 째 씩 쯤 입 전 후 내 용";
+/// Suffixes that may follow a unit, before its particles.
+const SUFFIXES: &str = "이면 면 밖에 만큼 마다 짜리 정도 이상 이하 이내 미만 동안 만에 간 째 씩 쯤 입 전 후 내 용";
 
 fn korean(text: &str) -> Vec<NumberWords> {
     let mut found: Vec<NumberWords> = Vec::new();
@@ -244,27 +245,27 @@ fn korean(text: &str) -> Vec<NumberWords> {
         let begins = words::is_hangul(letter) && !before.is_some_and(|c: char| c.is_alphanumeric());
         before = Some(letter);
         if begins && found.last().is_none_or(|last| last.place.end <= start) {
-            found.extend(own(text, start).or_else(|| chinese(text, start)));
+            found.extend(native(text, start).or_else(|| sino_korean(text, start)));
         }
     }
     found
 }
 
-fn own(text: &str, start: usize) -> Option<NumberWords> {
+fn native(text: &str, start: usize) -> Option<NumberWords> {
     let mut end = start;
     let mut value = 0;
-    for numerals in [&OWN_TENS[..], &OWN_UNITS[..]] {
+    for numerals in [&NATIVE_TENS[..], &NATIVE_UNITS[..]] {
         if let Some((word, number)) = numerals.iter().find(|(word, _)| text[end..].starts_with(word)) {
             value += number;
             end += word.len();
         }
     }
-    let (unit, _) = measured(text, end, COUNTED).filter(|_| value > 0)?;
-    let doubtful = value == 1 && !COUNTED_ONE.split_whitespace().any(|known| known == unit);
-    Some(NumberWords { place: start..end, value: f64::from(value), doubtful })
+    let (unit, _) = unit_after(text, end, COUNTERS).filter(|_| value > 0)?;
+    let is_ambiguous = value == 1 && !COUNTERS_OF_ONE.split_whitespace().any(|known| known == unit);
+    Some(NumberWords { place: start..end, value: f64::from(value), is_ambiguous })
 }
 
-fn chinese(text: &str, start: usize) -> Option<NumberWords> {
+fn sino_korean(text: &str, start: usize) -> Option<NumberWords> {
     let (mut total, mut section, mut digit, mut letters, mut end) = (0.0, 0.0, None, 0, start);
     for (at, letter) in text[start..].char_indices() {
         match letter {
@@ -299,8 +300,8 @@ fn chinese(text: &str, start: usize) -> Option<NumberWords> {
         }
         letters += 1;
         end = start + at + letter.len_utf8();
-        // 이십일 is 21, or 20일: where what follows is no unit, the last digit is one.
-        if letter == '일' && letters > 1 && measured(text, end, MEASURES).is_none() {
+        // 이십일 means 21, or 20 days (20일). Without a unit after it, the last letter is the unit 일.
+        if letter == '일' && letters > 1 && unit_after(text, end, MEASURES).is_none() {
             end -= letter.len_utf8();
             digit = None;
             letters -= 1;
@@ -308,20 +309,20 @@ fn chinese(text: &str, start: usize) -> Option<NumberWords> {
         }
     }
     let value = total + section + digit.unwrap_or(0.0);
-    let (unit, spaced) = measured(text, end, MEASURES).filter(|_| value > 0.0)?;
-    // One letter is often a word: 이 분 is "this person", 사회 is "society", 만일 is "if".
-    let doubtful = letters == 1 && (!spaced || value < 3.0 || unit == "도");
-    Some(NumberWords { place: start..end, value, doubtful })
+    let (unit, spaced) = unit_after(text, end, MEASURES).filter(|_| value > 0.0)?;
+    // A single letter is often another word: 이 분 is "this person", 사회 is "society", 만일 is "if".
+    let is_ambiguous = letters == 1 && (!spaced || value < 3.0 || unit == "도");
+    Some(NumberWords { place: start..end, value, is_ambiguous })
 }
 
-/// What is counted or measured behind `at`, and whether a space is between.
-fn measured<'a>(text: &'a str, at: usize, units: &str) -> Option<(&'a str, bool)> {
+/// The counter or unit after `at`, and whether a space precedes it.
+fn unit_after<'a>(text: &'a str, at: usize, units: &str) -> Option<(&'a str, bool)> {
     let spaced = text[at..].starts_with(' ');
     let rest = &text[at + usize::from(spaced)..];
     let whole = |unit: &&str| {
         let behind = rest[unit.len()..].split(|letter| !words::is_hangul(letter)).next().unwrap_or_default();
         words::is_particles(behind)
-            || BEHIND.split_whitespace().filter_map(|word| behind.strip_prefix(word)).any(words::is_particles)
+            || SUFFIXES.split_whitespace().filter_map(|word| behind.strip_prefix(word)).any(words::is_particles)
     };
     let unit = units.split_whitespace().filter(|unit| rest.starts_with(unit)).find(whole)?;
     Some((&rest[..unit.len()], spaced))
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Vec<(&str, f64)> {
-        all(text).into_iter().filter(|spoken| !spoken.doubtful).map(|spoken| (&text[spoken.place], spoken.value)).collect()
+        all(text).into_iter().filter(|spoken| !spoken.is_ambiguous).map(|spoken| (&text[spoken.place], spoken.value)).collect()
     }
 
     #[test]
@@ -365,7 +366,7 @@ mod tests {
             let found = said(text);
             assert!(found.is_empty() || text.starts_with("a million"), "{text}: {found:?}");
         }
-        assert!(all("one of two").iter().any(|spoken| spoken.doubtful && spoken.value == 1.0), "a document may mean it");
+        assert!(all("one of two").iter().any(|spoken| spoken.is_ambiguous && spoken.value == 1.0), "an ambiguous word is found");
     }
 
     #[test]

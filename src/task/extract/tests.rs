@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::engine::Work;
 use crate::outcome::{Evidence, MatchKind, Span};
+use crate::task::task_prompt::{PromptSettings, TaskPrompt};
 use crate::task::tests::{completed, document, generator_info, poison};
 
 fn schema() -> SchemaSource {
@@ -22,9 +23,10 @@ fn schema() -> SchemaSource {
 
 fn task(spec: &ExtractSpec) -> Extract {
     let (file, schema) = spec.read(Path::new("")).unwrap();
-    let prompting =
-        TaskPrompt::new(file, PromptSettings { max_tokens: spec.max_tokens, ..PromptSettings::new("facts", &generator_info()) });
-    spec.assemble(prompting.unwrap(), schema).unwrap()
+    let model = generator_info();
+    let settings = PromptSettings { max_tokens: spec.max_tokens, ..PromptSettings::new("facts", &model) };
+    let prompt = ItemPrompt::new(TaskPrompt::new(file, settings).unwrap(), spec.for_each.as_deref()).unwrap();
+    spec.assemble(prompt, schema).unwrap()
 }
 
 fn spec() -> ExtractSpec {
@@ -49,14 +51,14 @@ fn the_prompt_shows_schema_and_document() {
     let task = task(&spec());
     let document = document(TEXT);
     let Ok(TaskStep::Ask(requests)) = task.prepare(&document, &TemplateContext::of(&document, None)) else {
-        panic!("nothing is asked")
+        panic!("expected a request")
     };
     let [Work::Generate(generate)] = requests.iter().map(|request| &request.work).collect::<Vec<_>>()[..] else {
-        panic!("not one completion is asked for, but {requests:?}")
+        panic!("expected one completion request, got {requests:?}")
     };
     assert_eq!(generate.prompt.messages.len(), 2);
     assert!(generate.prompt.messages[1].content.contains(r#""maxLength":40"#), "the schema is not shown");
-    assert!(generate.prompt.messages[1].content.ends_with(TEXT), "the document does not stand last");
+    assert!(generate.prompt.messages[1].content.ends_with(TEXT), "the document does not come last");
     assert_eq!(generate.schema.as_ref().unwrap(), &task.schema);
     assert!(generate.prompt.group.starts_with("facts/"));
 }
@@ -73,7 +75,7 @@ fn each_value_has_its_evidence_in_bytes_of_the_document() {
     assert_eq!(text("/price"), (Some("1,299.00"), Some(true)));
     assert_eq!(text("/features/0"), (Some("solid oak"), Some(true)));
     assert_eq!(text("/features/1"), (Some("물에 강"), Some(true)));
-    assert_eq!(text("/size"), (None, None), "a choice is no quotation");
+    assert_eq!(text("/size"), (None, None), "a choice needs no evidence");
     assert_eq!(text("/new"), (None, None));
     let paths: Vec<&str> = found.leaves.iter().map(|leaf| leaf.path.as_str()).collect();
     assert_eq!(paths, ["/product", "/price", "/size", "/new", "/features/0", "/features/1"]);
@@ -96,9 +98,13 @@ fn a_strict_task_refuses_an_ungrounded_string_or_number_and_names_its_field() {
     assert!(fault.reason.contains("field `/features/1` of the answer is \"dishwasher safe\""), "{}", fault.reason);
     let fault = refused(r#"{"product":"Oak bowl","price":29.99}"#);
     assert_eq!(fault.class, FailureClass::Ungrounded);
-    assert!(fault.reason.contains("field `/price` of the answer is 29.99, which the document does not say"), "{}", fault.reason);
+    assert!(
+        fault.reason.contains("field `/price` of the answer is 29.99, which the document does not contain"),
+        "{}",
+        fault.reason
+    );
     let grounded = r#"{"product":"oak bowl","price":1299,"size":"S","features":[]}"#;
-    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "a choice is no quotation");
+    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "a choice needs no evidence");
 }
 
 #[test]
@@ -123,9 +129,9 @@ fn confidence_belongs_to_the_tokens_that_wrote_the_value() {
     };
     close(confidence(0), 0.125f32.sqrt(), 0.25);
     close(confidence(1), 0.5, 0.5);
-    assert_eq!(confidence(2), None, "where the schema left no choice, there is nothing to be sure of");
-    assert!((found.confidence().unwrap() - 0.125f32.sqrt()).abs() < 1e-6, "the least sure field counts");
-    assert_eq!(whole(r#"{"product":"Oak"}"#).unwrap().confidence(), None, "a server that does not tell");
+    assert_eq!(confidence(2), None, "tokens forced by the schema have no confidence");
+    assert!((found.confidence().unwrap() - 0.125f32.sqrt()).abs() < 1e-6, "the field with the lowest confidence counts");
+    assert_eq!(whole(r#"{"product":"Oak"}"#).unwrap().confidence(), None, "a server without log probabilities");
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn of_a_name_that_stands_twice_the_last_value_counts() {
 
 #[test]
 fn any_change_of_prompt_or_schema_is_another_version() {
-    let version = |spec: &ExtractSpec| task(spec).prompting.version.version();
+    let version = |spec: &ExtractSpec| task(spec).prompt.version().version();
     let base = version(&spec());
     assert_eq!(base, version(&spec()));
     assert_ne!(base, version(&ExtractSpec { max_tokens: Some(9), ..spec() }));

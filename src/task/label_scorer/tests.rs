@@ -1,6 +1,6 @@
 use crate::engine::Role;
 use crate::outcome::Span;
-use crate::task::context_budget::Splitter;
+use crate::task::context_budget::TokenSplitter;
 use crate::task::tests::{document, generator_info};
 
 use super::*;
@@ -12,10 +12,10 @@ fn labels() -> Labels {
     ])
 }
 
-/// A token is a byte.
+/// Each byte is a token.
 pub(in crate::task) struct Bytes;
 
-impl Splitter for Bytes {
+impl TokenSplitter for Bytes {
     fn count(&self, text: &str) -> Result<usize, Failure> {
         Ok(text.len())
     }
@@ -26,15 +26,15 @@ impl Splitter for Bytes {
 }
 
 fn answers(prior: Vec<f32>) -> anyhow::Result<LabelScorer> {
-    let prompting = prompting("topic", &generator_info(), &labels(), None).unwrap();
-    LabelScorer::new(prompting, ["garden".into(), "kitchen".into()].into(), prior, ContextBudget::new(Arc::new(Bytes), 512))
+    let prompt = task_prompt("topic", &generator_info(), &labels(), None).unwrap();
+    LabelScorer::new(prompt, ["garden".into(), "kitchen".into()].into(), prior, ContextBudget::new(Arc::new(Bytes), 512))
 }
 
 fn asked(answers: &LabelScorer, text: &str) -> Score {
     let document = document(text);
-    match answers.ask(text, &TemplateContext::of(&document, None)) {
+    match answers.work(text, &TemplateContext::of(&document, None)) {
         Ok(Work::Score(score)) => score,
-        other => panic!("no answers are weighed, but {other:?}"),
+        other => panic!("expected a scoring request, got {other:?}"),
     }
 }
 
@@ -54,14 +54,14 @@ fn what_the_model_prefers_of_itself_is_subtracted() {
     assert_eq!(
         answers.corrected(&[-1.0, -2.0]).unwrap(),
         [-0.5, 1.0],
-        "the likelier answer is not the one that the document speaks for"
+        "the more likely answer is not the one that the document supports"
     );
 }
 
 fn behind_a_server(prior: Option<Vec<f32>>) -> LabelScorer {
     let answers = answers(vec![0.0, 0.0]).unwrap();
     let request =
-        Request { model: "clerk".into(), work: score(answers.prompting.prompt_without_content().unwrap(), &answers.answers) };
+        Request { model: "clerk".into(), work: score(answers.task_prompt.render_without_content().unwrap(), &answers.answers) };
     LabelScorer {
         prior: OnceCell::new_with(prior),
         pending_prior: Some(PendingPrior { task: "topic".into(), request }),
@@ -74,19 +74,15 @@ fn what_a_server_does_not_tell_of_is_not_subtracted() {
     let corrected = |prior: [f32; 2], scores: [f32; 2]| behind_a_server(Some(prior.to_vec())).corrected(&scores).unwrap();
     assert_eq!(corrected([-0.5, -3.0], [-1.0, -2.0]), [-0.5, 1.0]);
     let chosen = [-0.1, LEAST_SCORE];
-    assert_eq!(
-        corrected([-0.1, LEAST_SCORE], chosen),
-        chosen,
-        "the label that was chosen stays ahead of one that nobody spoke of"
-    );
+    assert_eq!(corrected([-0.1, LEAST_SCORE], chosen), chosen, "the chosen label stays ahead of one without a reported score");
     assert_eq!(corrected([-0.1, -13.0], chosen), [0.0, LEAST_SCORE]);
-    assert!(behind_a_server(None).corrected(&chosen).is_err(), "nothing is guessed before the server has told");
+    assert!(behind_a_server(None).corrected(&chosen).is_err(), "there is no default before the server has answered");
 }
 
 #[test]
 fn a_label_that_the_model_cannot_give_is_refused_at_start() {
     let error = answers(vec![-1.0, f32::NEG_INFINITY]).unwrap_err().to_string();
-    assert_eq!(error, "the model cannot give the answer `kitchen` at all: name the label otherwise");
+    assert_eq!(error, "the model cannot give the answer `kitchen` at all: choose another name for the label");
     assert!(answers(vec![-1.0]).is_err());
 }
 
@@ -98,7 +94,7 @@ fn of_a_text_longer_than_the_context_the_beginning_is_weighed() {
     let length: usize = score.prompt.messages.iter().map(|message| message.content.len()).sum();
     assert!(length < 512 && length > 300, "the prompt has {length} tokens of 512");
     assert!(score.prompt.messages[1].content.contains("ab ab ab"));
-    assert!(asked(&answers, "short").prompt.messages[1].content.contains("\nshort\n"), "a short text is whole");
+    assert!(asked(&answers, "short").prompt.messages[1].content.contains("\nshort\n"), "a short text is complete");
 }
 
 #[test]
@@ -107,7 +103,7 @@ fn a_document_that_says_nothing_stands_for_every_name_of_the_prompt() {
     let path = folder.path().join("p.md");
     let prompt = |body: &str| {
         std::fs::write(&path, format!("---\nname: topic\n---\n{body}")).unwrap();
-        prompting("topic", &generator_info(), &labels(), Some(&path)).unwrap().prompt_without_content()
+        task_prompt("topic", &generator_info(), &labels(), Some(&path)).unwrap().render_without_content()
     };
     let rendered =
         prompt("{{ document.text }} {{ document.metadata.brand }} {{ facts.fields.a }} {{ labels | length }}").unwrap();
@@ -117,7 +113,7 @@ fn a_document_that_says_nothing_stands_for_every_name_of_the_prompt() {
 
 #[test]
 fn labels_and_prompt_decide_the_version() {
-    let version = |labels: &Labels| prompting("topic", &generator_info(), labels, None).unwrap().version.version();
+    let version = |labels: &Labels| task_prompt("topic", &generator_info(), labels, None).unwrap().version.version();
     let mut other = labels();
     other.0[1].1 = vec!["cooking and baking".into()];
     assert_eq!(version(&labels()), version(&labels()));

@@ -11,7 +11,7 @@ fn parse(text: &str) -> Result<PromptFile, String> {
 #[track_caller]
 fn refused(text: &str, says: &str) {
     match parse(text) {
-        Ok(_) => panic!("a wrong prompt was accepted, which should say: {says}\n{text}"),
+        Ok(_) => panic!("an invalid prompt was accepted; expected: {says}\n{text}"),
         Err(error) => assert!(error.contains(says), "expected to read `{says}` in: {error}"),
     }
 }
@@ -29,7 +29,7 @@ schema: ../schema.json\n---\n\nfacts: {{ document.text }}\n---\nand more\n";
     let prompt = PromptFile::read(&path).unwrap();
     assert_eq!((&*prompt.name, prompt.system.as_deref()), ("facts", Some("You read.")));
     assert_eq!(prompt.body, "facts: {{ document.text }}\n---\nand more");
-    assert_eq!(prompt.schema.as_ref().unwrap().text(), schema.to_string(), "the order of fields is the file's");
+    assert_eq!(prompt.schema.as_ref().unwrap().text(), schema.to_string(), "fields keep the order of the file");
     assert_eq!(prompt.parameters.max_tokens, Some(96));
     assert_eq!(prompt.parameters.sampling(), Sampling { temperature: 0.5, top_p: 0.9, top_k: 4, seed: 7 });
     assert_eq!(prompt.parameters.stop, ["END"]);
@@ -56,9 +56,9 @@ fn faults_are_named_with_file_and_line() {
     refused("---\nsystem: a\n---\nx", "the key `name` is missing");
     refused("---\nname: ' '\n---\nx", "the prompt's `name` is empty");
     refused("---\nname: a\nmodel: { max_tokens: many }\n---\nx", "prompts/p.md:3:");
-    refused("---\nname: a\n---\n\n  \n", "the prompt says nothing");
-    refused("---\nname: a\n---\n\n\none\n{{ x", "prompts/p.md:7: the template is wrong");
-    refused("---\nname: a\n---\n{{ x | shout }}", "prompts/p.md:4: the template is wrong: unknown filter `shout`");
+    refused("---\nname: a\n---\n\n  \n", "the prompt has no message");
+    refused("---\nname: a\n---\n\n\none\n{{ x", "prompts/p.md:7: the template is invalid");
+    refused("---\nname: a\n---\n{{ x | shout }}", "prompts/p.md:4: the template is invalid: unknown filter `shout`");
     refused("---\nname: a\nschema: nowhere.json\n---\nx", "prompts/p.md:3: prompts/nowhere.json: no such file");
     refused("---\nname: a\nschema: { type: string }\n---\nx", "prompts/p.md:3: the schema must be of `type: object`");
     refused("---\nname: a\nschema: 3\n---\nx", "prompts/p.md:3:1: invalid type: integer `3`, expected the path of a JSON Schema");
@@ -72,8 +72,8 @@ fn parameters_have_ranges() {
         ("max_tokens: 0", "`max_tokens` is 0"),
         ("temperature: -1", "`temperature` is out of range"),
         ("temperature: .nan", "`temperature` is out of range"),
-        ("top_p: 0", "`top_p` is no share"),
-        ("top_p: 1.5", "`top_p` is no share"),
+        ("top_p: 0", "`top_p` is out of range"),
+        ("top_p: 1.5", "`top_p` is out of range"),
         ("stop: ['']", "`stop` has an empty text"),
     ] {
         refused(&format!("---\nname: a\nmodel: {{ {parameters} }}\n---\nx"), &format!("prompts/p.md:3: {says}"));
@@ -85,14 +85,14 @@ fn a_schema_that_is_no_json_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("s.json"), "{\n  \"type\": object\n}").unwrap();
     let error = SchemaSource::File("s.json".into()).load(folder.path()).unwrap_err();
-    assert!(error.contains("s.json:2:11: the schema is no JSON: expected value"), "{error}");
+    assert!(error.contains("s.json:2:11: the schema is not valid JSON: expected value"), "{error}");
 }
 
 #[test]
 fn a_prompt_and_its_task_do_not_both_have_a_schema() {
     let inline = SchemaSource::Inline(json!({"type": "object"}));
     let with = parse("---\nname: a\nschema: { type: object }\n---\nx").unwrap();
-    assert!(with.clone().with_schema(Some(&inline), Path::new("")).unwrap_err().contains("leave one of them out"));
+    assert!(with.clone().with_schema(Some(&inline), Path::new("")).unwrap_err().contains("remove one of them"));
     assert_eq!(with.clone().with_schema(None, Path::new("")).unwrap(), with);
     let without = parse("---\nname: a\n---\nx").unwrap().with_schema(Some(&inline), Path::new("")).unwrap();
     assert_eq!(without.schema, with.schema);

@@ -4,16 +4,17 @@ use serde_json::json;
 
 use super::*;
 use crate::engine::{Completion, Work};
+use crate::task::task_prompt::{PromptSettings, TaskPrompt};
 use crate::task::tests::{completed, document, generator_info, poison};
 
-/// A task after the prompt file with this text.
+/// A task with a prompt file of this text.
 fn task(prompt: &str, for_each: Option<&str>) -> Write {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.md"), prompt).unwrap();
     let spec = WriteSpec { for_each: for_each.map(str::to_owned), ..spec("p.md") };
     assert_eq!(spec.problems(folder.path()), [""; 0]);
-    let prompting = TaskPrompt::new(spec.read(folder.path()).unwrap(), PromptSettings::new("seo", &generator_info())).unwrap();
-    spec.assemble(prompting).unwrap()
+    let prompt = TaskPrompt::new(spec.read(folder.path()).unwrap(), PromptSettings::new("seo", &generator_info())).unwrap();
+    spec.assemble(ItemPrompt::new(prompt, for_each).unwrap()).unwrap()
 }
 
 fn spec(prompt: &str) -> WriteSpec {
@@ -37,17 +38,17 @@ fn messages(task: &Write) -> Result<Vec<String>, Failure> {
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[generate.prompt.messages.len() - 1].content.to_string(),
-                other => panic!("no completion is asked for, but {other:?}"),
+                other => panic!("expected a completion request, got {other:?}"),
             })
             .collect()),
-        other => panic!("nothing is asked, but there is {other:?}"),
+        other => panic!("expected requests, got {other:?}"),
     }
 }
 
 fn interpreted(task: &Write, predictions: Vec<Prediction>) -> Result<Output, Failure> {
     match task.interpret(&document("A bowl."), &TemplateContext::default(), predictions)? {
         TaskStep::Ready(output) => Ok(output),
-        other => panic!("more is asked: {other:?}"),
+        other => panic!("expected an output, got {other:?}"),
     }
 }
 
@@ -152,7 +153,7 @@ fn the_names_read_are_those_of_template_and_list_save_its_own() {
 
 #[test]
 fn any_edit_is_another_version() {
-    let version = |prompt: &str| task(prompt, None).prompting.version.version();
+    let version = |prompt: &str| task(prompt, None).prompt.version().version();
     let base = "---\nname: seo\nsystem: s\n---\nx";
     assert_eq!(version(base), version("---\nname: seo\nsystem: s\n# a comment is no change\n---\n\nx\n"));
     for other in [
@@ -173,5 +174,5 @@ fn an_answer_that_fills_the_context_is_refused_at_start() {
     fs::write(folder.path().join("p.md"), "---\nname: seo\nmodel: { max_tokens: 512 }\n---\nx").unwrap();
     let file = spec("p.md").read(folder.path()).unwrap();
     let error = TaskPrompt::new(file, PromptSettings::new("seo", &generator_info())).unwrap_err().to_string();
-    assert!(error.contains("leave no room for a prompt in the 512 tokens that model `writer` takes"), "{error}");
+    assert!(error.contains("leave no space for a prompt in the context of 512 tokens of model `writer`"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Attempts to be more than text: `tests/fixtures/injections.jsonl`, as documents through the whole walk and as input of the API.
+//! Injection attempts of `tests/fixtures/injections.jsonl`, as documents through a whole pipeline and as input of the API.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn attempts() -> Vec<Attempt> {
     attempts
 }
 
-/// Everything that a statement smuggled in could have changed about the tables.
+/// Counts that an injected statement could have changed.
 async fn shape(url: &str) -> Vec<i64> {
     let mut counts = Vec::new();
     for query in [
@@ -51,7 +51,7 @@ async fn shape(url: &str) -> Vec<i64> {
     counts
 }
 
-pub async fn documents_stay_text() {
+pub async fn what_strangers_write_in_documents_stays_text() {
     let attempts = attempts();
     let folder = open_folder();
     let prompt = |name: &str| Path::new(ROOT).join("pipelines/prompts").join(name).display().to_string();
@@ -99,7 +99,7 @@ pub async fn documents_stay_text() {
         let rows: BTreeMap<String, _> =
             rows.fetch_all(&mut database).await.unwrap().into_iter().map(|row| (row.get::<String, _>("task"), row)).collect();
         let tasks: Vec<&str> = rows.keys().map(String::as_str).collect();
-        assert_eq!(tasks, ["copy", "facts", "topic"], "{id}: a task was talked out of its work");
+        assert_eq!(tasks, ["copy", "facts", "topic"], "{id}: the text kept a task from its output");
         let copy: Option<String> = rows["copy"].get("text");
         assert_eq!(copy, Some(format!("{text}|{text}")), "{id}: a template inside the text was rendered");
         let label: Option<String> = rows["topic"].get("label");
@@ -115,9 +115,9 @@ pub async fn documents_stay_text() {
         }
     }
     let dead = postgres::count(url, "SELECT count(*) FROM dead_letters").await;
-    assert_eq!(dead, 0, "text is no fault of a record");
+    assert_eq!(dead, 0, "no text makes a record a dead letter");
 
-    // What comes out again over HTTP is JSON, whatever it says, and no browser may take it for anything else.
+    // Over HTTP the texts come back as JSON, with headers that keep a browser from taking them for anything else.
     let client = Client::new();
     let (mut found, http) = (0, report["http"].as_str().unwrap().trim_end_matches('/').to_owned());
     for Attempt { id, text, .. } in &attempts {
@@ -133,13 +133,16 @@ pub async fn documents_stay_text() {
             found += usize::from(attempt.id == *id);
         }
     }
-    assert!(found * 2 > attempts.len(), "only {found} of the attempts find themselves: the search is not what is tried here");
-    assert_eq!(shape(url).await, before, "a statement was smuggled in");
+    assert!(
+        found * 2 > attempts.len(),
+        "only {found} of the attempts find their own document: the search does not work, and this test shows nothing"
+    );
+    assert_eq!(shape(url).await, before, "a statement was injected");
     drop(database);
     worker.kill();
 }
 
-pub async fn requests_stay_text() {
+pub async fn what_strangers_send_to_the_api_stays_text() {
     let service = TestService::with(|config| (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000)).await;
     let token = service.token(Some("acme"), &[Scope::Admin]).await;
     let before = shape(&service.database_url).await;
@@ -195,7 +198,7 @@ pub async fn requests_stay_text() {
                 })
                 .await,
         );
-        // Only what a header may hold can be sent as one.
+        // Other characters cannot be sent in a header.
         if text.chars().all(|c| c.is_ascii() && !c.is_ascii_control()) {
             asked.push(service.ask_raw(|client| client.get(base.join("/v1/jobs").unwrap()).bearer_auth(&text)).await);
             let keyed = json!({ "version": 1, "kind": "rerun", "pipeline": "globex-notes" });
@@ -220,7 +223,7 @@ pub async fn requests_stay_text() {
             }
         }
     }
-    assert_eq!(shape(&service.database_url).await, before, "a statement was smuggled in");
+    assert_eq!(shape(&service.database_url).await, before, "a statement was injected");
     assert_eq!(service.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE pipeline = 'globex-notes'").await, 1);
 }

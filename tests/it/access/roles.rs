@@ -1,4 +1,4 @@
-//! The role in which tenants read, on servers where it is not there yet.
+//! The database role in which tenants read, on servers that do not have it yet.
 
 use futures::future::join_all;
 use tidemill::config::DatabaseConfig;
@@ -7,14 +7,14 @@ use tokio::task::spawn_blocking;
 
 use crate::harness::postgres::{self, Server};
 
-/// The address of a database of the server, for an account of its own.
+/// The address of a database of the server for an account of its own.
 fn address(server: &Server, account: &str, database: &str) -> String {
     let (_, place) = server.url().split_once('@').unwrap();
     let (host, _) = place.rsplit_once('/').unwrap();
     format!("postgres://{account}:secret@{host}/{database}")
 }
 
-/// Makes an account, and `databases` that belong to it.
+/// Makes an account and databases that belong to it.
 async fn account(server: &Server, name: &str, rights: &str, databases: &[String]) {
     postgres::execute(server.url(), &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret' {rights}")).await;
     for database in databases {
@@ -30,7 +30,7 @@ async fn migrate(url: &str) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-pub async fn made_once() {
+pub async fn the_role_is_made_once_however_many_databases_want_it() {
     let server = spawn_blocking(Server::start).await.unwrap();
     let databases: Vec<String> = (0..6).map(|n| format!("house_{n}")).collect();
     account(&server, "service", "CREATEROLE", &databases).await;
@@ -61,7 +61,7 @@ pub async fn made_once() {
     spawn_blocking(move || drop(server)).await.unwrap();
 }
 
-pub async fn refused_with_the_mend() {
+pub async fn who_may_not_make_the_role_hears_what_to_do() {
     let server = spawn_blocking(Server::start).await.unwrap();
     account(&server, "plain", "", &["plain_house".to_owned()]).await;
     let url = address(&server, "plain", "plain_house");

@@ -1,4 +1,4 @@
-//! Schemathesis reads the description of the API and sends what fits it and what does not.
+//! Schemathesis reads the API's description and sends requests that follow it and requests that do not.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,16 +14,16 @@ use crate::harness::open_folder;
 /// Every package in its version.
 const PACKAGES: &str = include_str!("schemathesis.txt");
 const FOLDER: &str = "schemathesis-4.32.5";
-/// Seconds for which it tries.
+/// How many seconds it sends requests for.
 const SECONDS: &str = "45";
-/// Its scripts name the folder that it was first put into; this starts it wherever it is.
+/// Its scripts contain the path of the folder that it was first installed in; this starts it from any folder.
 const START: &str = "import sys; from schemathesis.cli import schemathesis; sys.exit(schemathesis())";
-/// No fault of the server, and every answer is one that the description speaks of.
+/// No answer is a server error, and every answer follows the description.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
-pub async fn finds_no_fault() {
+pub async fn schemathesis_finds_no_fault_of_the_server() {
     let service = TestService::with(|config| {
-        // It asks as often as it can.
+        // It sends requests as fast as it can.
         (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000);
     })
     .await;
@@ -48,17 +48,17 @@ pub async fn finds_no_fault() {
     .await
     .unwrap();
     assert!(!said.contains("No test cases"), "it tried nothing:\n{said}");
-    // It does not ask for the description again that it has just read.
+    // It leaves out the operation that returns the description.
     let operations = tidemill::server::description().matches("operationId").count() - 1;
     assert!(said.contains(&format!("Tested: {operations}\n")), "it left operations out:\n{said}");
-    // What it sent was more than text nowhere: the tables are there and the documents untouched.
+    // Nothing that it sent was executed: the tables are there and the documents unchanged.
     assert_eq!(service.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
 }
 
-/// The Python that has it.
+/// The Python interpreter that has Schemathesis installed.
 ///
 /// # Errors
-/// Where it cannot be fetched.
+/// Where the packages cannot be fetched.
 pub fn program() -> Result<PathBuf> {
     const PYTHON: &str = "bin/python";
     Ok(fetched((FOLDER, PYTHON), fetch)?.join(PYTHON))

@@ -1,4 +1,4 @@
-//! Tenants that try to cross.
+//! Tenants that try to reach each other's rows.
 
 use std::time::Duration;
 
@@ -29,15 +29,15 @@ const TABLES: [&str; 14] = [
     "deliveries",
 ];
 
-/// Nothing that tells of the other tenant's rows may stand in an answer. What the caller wrote himself may be repeated.
+/// Fails where an answer contains something of the other tenant's rows. What the caller sent may be repeated.
 fn assert_silent(answer: &Value, when: &str) {
     let text = answer.to_string();
     for word in ["plan of globex", "globex-1", "globex-archive", "reembed"] {
-        assert!(!text.contains(word), "{when}: the answer tells of {word}: {text}");
+        assert!(!text.contains(word), "{when}: the answer contains {word}: {text}");
     }
 }
 
-pub async fn cannot_cross_over_http() {
+pub async fn a_tenant_sees_its_own_rows_and_no_others() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Admin]).await;
     let everybody = service.token(None, &[Scope::Admin]).await;
@@ -56,7 +56,7 @@ pub async fn cannot_cross_over_http() {
     assert_eq!(same, nowhere["detail"].as_str().unwrap(), "a pipeline of another tenant is as unknown as none at all");
     assert_silent(&there, "a search in the other's pipeline");
     let (_, found) = service.ask(Some(&everybody), "/v1/search", Some(&search("globex-notes"))).await;
-    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token without a tenant sees all: {found}");
 
     let (_, list) = service.ask(Some(&acme), "/v1/jobs", None).await;
     let ids = |list: &Value| list["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>();
@@ -93,7 +93,7 @@ pub async fn cannot_cross_over_http() {
         assert_silent(&json!(unknown), "a job for the other tenant");
     }
     assert_eq!(service.count("SELECT count(*) FROM jobs").await, 2);
-    // Another tenant's id is free here: nothing tells that it is in use, and nobody is kept from it.
+    // Ids of jobs are per tenant: this one may use an id of the other's, and learns nothing about it.
     let same_id = |pipeline: &str| job("globex-job", pipeline, json!({ "kind": "rerun" }));
     let (status, asked) = service.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await;
     assert_eq!((status.as_u16(), &asked["id"], &asked["pipeline"]), (201, &json!("globex-job"), &json!("acme-notes")), "{asked}");
@@ -109,15 +109,19 @@ pub async fn cannot_cross_over_http() {
     assert_eq!((&cancelled["id"], &cancelled["pipeline"]), (&json!("globex-job"), &json!("acme-notes")), "{cancelled}");
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await, 1);
     let (status, seen) = service.ask(Some(&everybody), "/v1/jobs/globex:globex-job", None).await;
-    assert_eq!((status.as_u16(), &seen["pipeline"]), (200, &json!("globex-notes")), "who sees all says whose: {seen}");
+    assert_eq!(
+        (status.as_u16(), &seen["pipeline"]),
+        (200, &json!("globex-notes")),
+        "whoever sees all tenants sees whose it is: {seen}"
+    );
     let own = job("own", "acme-notes", json!({ "kind": "backfill", "dataset": "acme-archive" }));
-    assert_eq!(service.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
+    assert_eq!(service.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "a tenant may submit a job for its own pipeline");
 
     let (status, refused) = service.ask(Some(&acme), "/metrics", None).await;
     assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
 }
 
-pub async fn see_their_own_board_and_documents() {
+pub async fn a_tenant_sees_its_own_board_and_documents() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read, Scope::Submit]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
@@ -134,7 +138,7 @@ pub async fn see_their_own_board_and_documents() {
     assert_eq!(letters["counts"], json!([{ "pipeline": "acme-notes", "class": "poison", "letters": 1 }]));
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1), "{letters}");
     let (_, all) = service.ask(Some(&everybody), "/v1/dead-letters?pipeline=globex-notes", None).await;
-    let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a letter, too");
+    let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a dead letter too");
     let (status, refused) = ask(&format!("/v1/dead-letters/{other}")).await;
     assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_letter")), "{refused}");
     for which in [json!({ "ids": [other] }), json!({ "pipeline": "globex-notes" })] {
@@ -142,7 +146,7 @@ pub async fn see_their_own_board_and_documents() {
         assert_eq!((status.as_u16(), &sent["records"], &sent["unknown"]), (200, &json!(0), &json!({})), "{which}: {sent}");
     }
     let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "class": "poison" }))).await;
-    assert_eq!(sent["code"], "invalid_request", "no class of ours is called that: {sent}");
+    assert_eq!(sent["code"], "invalid_request", "there is no such class: {sent}");
     let own = letters["letters"][0]["id"].clone();
     let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
     assert_eq!(sent["records"], 1, "one of the two is its own: {sent}");
@@ -166,11 +170,11 @@ pub async fn see_their_own_board_and_documents() {
     assert_silent(&refused, "an answer from the other's documents");
 }
 
-pub async fn recommended_their_own() {
+pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
-    // Somebody of the other tenant says that people liked a document of this one.
+    // The other tenant forges interactions with a document of this one.
     let forged = "WITH event AS (
             INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
             VALUES ('globex-notes', 'forged', 'deed', 'interact', 1, '{}', '', 0, 0, gen_random_uuid())
@@ -182,11 +186,11 @@ pub async fn recommended_their_own() {
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
         assert_eq!(found["hits"][0]["reasons"], json!([{ "kind": "popular", "people": 1 }]), "{found}");
         assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
-        // The forged one is new here: nothing of theirs counts as seen.
+        // For this tenant the user is new: nothing of the forged interactions counts as seen.
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
         assert_eq!(found["hits"][0]["document_id"], "acme-1", "{found}");
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
-        assert_eq!(found["hits"], json!([]), "who is known has seen the only one: {found}");
+        assert_eq!(found["hits"], json!([]), "a known user has seen the only document: {found}");
     }
     for query in ["pipeline=globex-notes", "pipeline=globex-notes&user=somebody", "pipeline=globex-notes&document=globex-1"] {
         let (status, refused) = service.ask(Some(&acme), &format!("/v1/recommendations?{query}"), None).await;
@@ -194,18 +198,18 @@ pub async fn recommended_their_own() {
         assert_silent(&json!(refused.to_string().replace("globex-notes", "")), query);
     }
     let (_, found) = service.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
-    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
-    // As if the service knew of no tenants.
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token without a tenant sees all: {found}");
+    // Without the service's own filter.
     let reader = service.store.reader(tenant("acme"));
-    assert_eq!(reader.interactions_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
-    assert_eq!(reader.latest_interactions(("globex-notes", "globex"), 10).await.unwrap(), []);
+    assert_eq!(reader.interactions_of("globex-notes", "globex", "somebody", 10).await.unwrap(), []);
+    assert_eq!(reader.latest_interactions("globex-notes", "globex", 10).await.unwrap(), []);
     let everything = SearchFilter::default();
     assert!(reader.document_summaries("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
     assert_eq!(reader.passing("globex-notes", &["globex-1".into()], &everything).await.unwrap(), [""; 0]);
-    assert_eq!(service.store.reader(None).latest_interactions(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
+    assert_eq!(service.store.reader(None).latest_interactions("globex-notes", "globex", 10).await.unwrap().len(), 1);
 }
 
-pub async fn see_their_own_leads() {
+pub async fn a_tenant_sees_its_own_leads() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
@@ -238,19 +242,19 @@ pub async fn see_their_own_leads() {
         assert!(!refused.to_string().contains("plan of globex"), "{path}: {refused}");
     }
     let (_, all) = service.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
-    assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token of no tenant sees all: {all}");
+    assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token without a tenant sees all: {all}");
 
-    // As if the service knew of no tenants: each question names the other's rows outright.
+    // Without the service's own filter: each query names the other tenant's rows.
     let reader = service.store.reader(tenant("acme"));
     let (filter, order) = (LeadFilter::default(), LeadOrder::Score);
-    let leads = async |pipeline: &str| reader.leads(pipeline, &filter, (order, &order.start()), 10).await.unwrap().len();
+    let leads = async |pipeline: &str| reader.leads(pipeline, &filter, order, &order.start(), 10).await.unwrap().len();
     assert_eq!((leads("acme-notes").await, leads("globex-notes").await), (1, 0));
     assert!(reader.lead("globex-notes", "globex-1").await.unwrap().is_none());
     assert!(reader.account("globex-notes", "globex notes").await.unwrap().is_none());
-    assert_eq!(reader.deliveries((None, None), None, 10).await.unwrap().len(), 1);
+    assert_eq!(reader.deliveries(None, None, None, 10).await.unwrap().len(), 1);
 }
 
-pub async fn policies_hold() {
+pub async fn the_policies_hold_where_the_service_does_not_ask() {
     let service = TestService::new().await;
     for table in TABLES {
         let all = service.count(&format!("SELECT count(*) FROM {table}")).await;
@@ -259,7 +263,7 @@ pub async fn policies_hold() {
         for name in TENANTS {
             assert_eq!(service.as_reader(Some(name), &count).await, Ok(1), "{table} as {name}");
         }
-        // A name is a value wherever it stands, and where none is set nobody is meant.
+        // A tenant's name is only ever a value, and where none is set no rows are visible.
         for name in [None, Some(""), Some("nobody"), Some("acme' OR '1'='1"), Some("acme'; RESET ROLE; --"), Some("%")] {
             assert_eq!(service.as_reader(name, &count).await, Ok(0), "{table} as {name:?}");
         }
@@ -279,7 +283,7 @@ pub async fn policies_hold() {
         "SELECT count(*) FROM documents d JOIN results r ON r.document_id = d.id WHERE d.pipeline = 'globex-notes' OR true";
     assert_eq!(service.as_reader(Some("acme"), join).await, Ok(1), "whatever a query asks for");
 
-    // As if the service knew of no tenants: each question names the other's rows outright.
+    // Without the service's own filter: each query names the other tenant's rows.
     let reader = service.store.reader(tenant("acme"));
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
     let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0], words: String::new() });
@@ -305,7 +309,7 @@ pub async fn policies_hold() {
     let filter = JobFilter { limit: 10, ..JobFilter::default() };
     assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
 
-    // Whoever goes away halfway leaves no connection behind that is confined, or not confined any more.
+    // A caller that disconnects halfway leaves no connection with its tenant set, nor one whose restriction is gone.
     for _ in 0..40 {
         let (reader, filter) = (reader.clone(), filter.clone());
         let asked = tokio::spawn(async move { reader.jobs(&filter).await });
@@ -318,7 +322,7 @@ pub async fn policies_hold() {
     }
 }
 
-pub async fn handed_over_by_order() {
+pub async fn a_pipeline_changes_its_tenant_only_by_an_order() {
     let service = TestService::new().await;
     assert_eq!(service.store.enroll_pipeline("acme-notes", "acme").await.unwrap(), Enrollment::Yes, "as before");
     let refused = service.store.enroll_pipeline("acme-notes", "globex").await.unwrap();
@@ -330,7 +334,7 @@ pub async fn handed_over_by_order() {
     assert_eq!(service.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
 }
 
-pub async fn handed_over_while_the_service_runs() {
+pub async fn a_pipeline_that_is_handed_over_is_closed_to_its_old_tenant_within_seconds() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Admin]).await;
     let facets = json!({ "query": "plan", "pipeline": "acme-notes", "facets": ["note"] });
@@ -353,7 +357,7 @@ pub async fn handed_over_while_the_service_runs() {
     assert_eq!(
         (status.as_u16(), &refused["code"]),
         (400, &json!("invalid_request")),
-        "nothing is done in the seconds between: {refused}"
+        "changes are refused until the handover is known: {refused}"
     );
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:c'").await, 0);
     eventually("the service learns of it", Duration::from_secs(10), async || {
@@ -367,29 +371,29 @@ pub async fn handed_over_while_the_service_runs() {
         assert!(!refused.to_string().contains("plan of acme"), "{path}: {refused}");
     }
     assert_eq!(service.ask(Some(&acme), "/v1/pipelines", None).await.1["pipelines"], json!([]));
-    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "a refused request changes nothing");
 }
 
-pub async fn take_nothing_over_from_each_other() {
+pub async fn no_tenant_takes_over_what_another_has_computed() {
     let service = TestService::new().await;
     let print = Fingerprint([7; 32]);
     let mark =
         "UPDATE results SET fingerprint = decode(repeat('07', 32), 'hex'), text = 'the plan' WHERE pipeline = 'acme-notes'";
     postgres::execute(&service.database_url, mark).await;
     let known = async |pipeline: &str| service.store.outputs(pipeline, &[print]).await.unwrap().len();
-    assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse tells what another tenant has");
+    assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse would reveal what another tenant has");
     service.store.enroll_pipeline("acme-others", "acme").await.unwrap();
-    assert_eq!(known("acme-others").await, 1, "within a tenant it is worth its while");
+    assert_eq!(known("acme-others").await, 1, "within a tenant outputs are reused");
 }
 
-/// However many questions wait for the database, and whatever for, what the service does itself goes on.
+/// However many requests wait for the database, the pipelines still get their connections.
 pub async fn questions_leave_the_walk_its_connections() {
     const ASKED_AT_ONCE: usize = 12;
     let service = TestService::new().await;
     let token = service.token(Some("acme"), &[Scope::Admin]).await;
     let (status, _) = service.ask(Some(&token), "/v1/pipelines", None).await;
     assert_eq!(status, 200, "the token is known before the crowd comes");
-    // Every search waits for the table.
+    // The lock makes every search wait.
     let mut blocker = PgConnection::connect(&service.database_url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
     let question = json!({ "query": "secret plan", "pipeline": "acme-notes" });
@@ -403,12 +407,12 @@ pub async fn questions_leave_the_walk_its_connections() {
         service.store.ping().await.expect("/readyz asks by another connection");
         service.store.enroll_pipeline("acme-more", "acme").await.expect("the walk writes by another connection");
         let (status, refused) = service.ask(Some(&token), "/v1/jobs", None).await;
-        assert!(status == 503 || status == 200, "a further question is answered or told that it is not: {refused}");
+        assert!(status == 503 || status == 200, "a further request is answered or refused: {refused}");
         sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
     };
     let (answers, ()) = tokio::join!(all, served);
     let found = answers.iter().filter(|(status, _)| *status == 200).count();
-    assert!(found >= 6, "who had a connection is answered: {answers:?}");
+    assert!(found >= 6, "requests that had a connection are answered: {answers:?}");
     for (status, refused) in answers.iter().filter(|(status, _)| *status != 200) {
         assert_eq!((status.as_u16(), &refused["code"]), (503, &json!("unavailable")), "{refused}");
     }

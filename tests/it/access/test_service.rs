@@ -1,4 +1,4 @@
-//! A service in this process with two tenants in it, on a ledger of its own, without Kafka and without models.
+//! A service in this process with two tenants, on a database of its own, without Kafka and models.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,18 +32,17 @@ pub const TENANTS: [&str; 2] = ["acme", "globex"];
 
 /// A running service.
 pub struct TestService {
-    /// The ledger.
     pub store: Store,
-    /// Where it is.
+    /// The ledger's address.
     pub database_url: String,
-    /// Where the service is.
+    /// The address of the service.
     pub url: String,
     client: Client,
     _stop: oneshot::Sender<()>,
 }
 
 impl TestService {
-    /// Opens a house with a document and a job of each tenant.
+    /// Starts a service with a document and a job of each tenant.
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
@@ -96,7 +95,7 @@ impl TestService {
         service
     }
 
-    /// A document with an output, a vector, a dead letter and somebody who saw it, as batches of the pipeline leave them.
+    /// Stores a document with an output, a vector, a dead letter, a lead and an interaction, as batches of the pipeline do.
     pub async fn write(&self, pipeline: &str, id: &str, text: &str) {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
         sqlx::query(
@@ -163,7 +162,7 @@ impl TestService {
         self.token_until(tenant, scopes, None).await
     }
 
-    /// The same, with an end.
+    /// Makes a token that expires.
     pub async fn token_until(&self, tenant: Option<&str>, scopes: &[Scope], expires_ms: Option<i64>) -> String {
         let secret = NewSecret::draw().unwrap();
         let token = NewToken {
@@ -179,7 +178,7 @@ impl TestService {
         secret.token
     }
 
-    /// Asks with GET, or with POST where there is a body.
+    /// Sends GET, or POST where there is a body.
     pub async fn ask(&self, token: Option<&str>, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let url = format!("{}{path}", self.url);
         let request = match body {
@@ -195,17 +194,17 @@ impl TestService {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// Asks as [`Self::ask`] with headers and body as they are.
+    /// Sends a request that the caller builds.
     pub async fn ask_raw(&self, request: impl FnOnce(&Client) -> reqwest::RequestBuilder) -> reqwest::Response {
         request(&self.client).send().await.unwrap()
     }
 
-    /// The only number that a query answers.
+    /// The single number that a query returns.
     pub async fn count(&self, query: &str) -> i64 {
         postgres::count(&self.database_url, query).await
     }
 
-    /// What a statement of the tenant's role comes to, as a number, or the database's refusal.
+    /// Runs a statement in the role in which tenants read: its number, or the database's error.
     pub async fn as_reader(&self, tenant: Option<&str>, statement: &str) -> Result<i64, String> {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
         sqlx::query("SELECT set_config('tidemill.tenant', $1, false), set_config('role', 'tidemill_reader', false)")
@@ -218,7 +217,7 @@ impl TestService {
     }
 }
 
-/// The tenant as readers take it.
+/// The tenant's name as a reader's configuration has it.
 pub fn tenant(name: &str) -> Option<Arc<str>> {
     Some(name.into())
 }

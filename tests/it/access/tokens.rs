@@ -1,4 +1,4 @@
-//! Tokens: made, used, listed, ended.
+//! API tokens: how they are made, used, listed and revoked.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tokio::process::Command;
 use super::test_service::TestService;
 use crate::harness::{eventually, open_folder};
 
-pub async fn scopes_and_ends() {
+pub async fn a_token_opens_what_its_scopes_say_until_it_ends() {
     let service = TestService::new().await;
-    assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
+    assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback without any token every caller is accepted");
     let read = service.token(None, &[Scope::Read]).await;
     eventually("callers must carry a token", Duration::from_secs(8), || async {
         service.ask(None, "/v1/jobs", None).await.0 == 401
@@ -51,7 +51,7 @@ pub async fn scopes_and_ends() {
     }
     let kept = format!("SELECT count(*) FROM tokens t WHERE t::text LIKE '%{secret}%'");
     assert_eq!(service.count(&kept).await, 0, "the ledger knows the secret");
-    eventually("the use is noted", Duration::from_secs(5), || async {
+    eventually("the use is recorded", Duration::from_secs(5), || async {
         service.count(&format!("SELECT count(*) FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL")).await == 1
     })
     .await;
@@ -71,7 +71,7 @@ pub async fn scopes_and_ends() {
     assert_eq!(service.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
 }
 
-pub async fn last_one_revoked() {
+pub async fn revoking_the_last_token_lets_nobody_in() {
     let service = TestService::new().await;
     let only = service.token(None, &[Scope::Read]).await;
     assert_eq!(service.ask(Some(&only), "/v1/jobs", None).await.0, 200);
@@ -89,10 +89,13 @@ pub async fn last_one_revoked() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert!(service.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
+    assert!(
+        service.store.has_tokens().await.unwrap(),
+        "an address that others reach may be served where every call needs a token"
+    );
 }
 
-pub async fn command_line() {
+pub async fn a_token_is_made_listed_and_revoked_on_the_command_line() {
     let service = TestService::with(|config| config.token = Some("of-the-operator".into())).await;
     let folder = open_folder();
     let run = async |arguments: &[&str]| {
@@ -105,7 +108,7 @@ pub async fn command_line() {
     let (code, [token, told]) =
         run(&["tokens", "create", "the shop", "--scope", "read", "--tenant", "acme", "--expires", "24h"]).await;
     assert_eq!(code, 0, "{told}");
-    assert!(told.contains("shown this once"), "{told}");
+    assert!(told.contains("cannot be shown again"), "{told}");
     let (status, list) = service.ask(Some(&token), "/v1/jobs", None).await;
     assert_eq!((status.as_u16(), list["jobs"].as_array().map(Vec::len)), (200, Some(1)), "{list}");
     assert_eq!(service.ask(Some("of-the-operator"), "/metrics", None).await.0, 200, "the configured token does everything");
@@ -129,9 +132,9 @@ pub async fn command_line() {
         (&["tokens", "revoke", "none"][..], 1, "there is no token none"),
         (&["tokens", "create", "x"][..], 2, "--scope"),
         (&["tokens", "create", "x", "--scope", "root"][..], 2, "root"),
-        (&["tokens", "create", "x", "--scope", "read", "--tenant", "a'; DROP TABLE tokens; --"][..], 2, "is no tenant"),
-        (&["tokens", "create", " ", "--scope", "read"][..], 2, "is no name of a token"),
-        (&["tokens", "create", "x", "--scope", "read", "--expires", "yesterday"][..], 2, "is no time"),
+        (&["tokens", "create", "x", "--scope", "read", "--tenant", "a'; DROP TABLE tokens; --"][..], 2, "is not a tenant name"),
+        (&["tokens", "create", " ", "--scope", "read"][..], 2, "is not a name for a token"),
+        (&["tokens", "create", "x", "--scope", "read", "--expires", "yesterday"][..], 2, "is not a time"),
     ] {
         let (code, [_, told]) = run(arguments).await;
         assert_eq!(code, expected, "{arguments:?}: {told}");
@@ -146,8 +149,8 @@ pub async fn command_line() {
     assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), service.ask(None, "/openapi.json", None).await.1);
 }
 
-/// Each route of the description, asked by everybody that there can be.
-pub async fn every_route() {
+/// Each route of the API's description, called with every kind of token.
+pub async fn every_route_asks_for_the_scope_that_is_described() {
     let scraper = "of-the-scraper!!";
     let service = TestService::with(|config| config.metrics_token = Some(scraper.into())).await;
     let expired = service.token_until(None, &[Scope::Admin], Some(1)).await;
@@ -185,5 +188,5 @@ pub async fn every_route() {
             }
         }
     }
-    assert!(asked > 150, "only {asked} questions were asked");
+    assert!(asked > 150, "only {asked} requests were sent");
 }

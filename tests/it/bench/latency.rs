@@ -1,4 +1,4 @@
-//! How late results are while the stream is far from its limits.
+//! The latency of results while the load is far below what the stream can do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +16,19 @@ use crate::harness::kafka::{self, NewRecord};
 use crate::harness::readiness;
 use crate::test_stream::{PIPELINE, TestStream};
 
-/// How long the pipeline waits for a batch to fill: as long as one that says nothing and most of those that are shipped, and shorter.
+/// The pipeline's `max_wait`: the default, which most shipped pipelines have, and a shorter one.
 const MAX_WAITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(200)];
 
-/// The part of what the stream can do that comes in.
+/// The load, as a share of what the stream can do.
 const SHARE: f64 = 0.2;
 
-/// Rounds, of which the medians count, and for how long each takes records in.
+/// Rounds, of which the median counts, and the seconds for which each sends records.
 const ROUNDS: usize = 5;
 const SECONDS: f64 = 10.0;
 
-/// From the moment before a record is sent to the moment after a reader has seen it committed, beside what the model computes for one
-/// micro-batch in the same seconds.
-pub(super) async fn at_a_fifth_of_capacity() {
+/// The time from before a record is sent until after a reader has seen it committed, next to the time that the model computes for
+/// one micro-batch in the same seconds.
+pub(super) async fn latency_at_a_fifth_of_capacity() {
     for max_wait in MAX_WAITS {
         with(max_wait).await;
     }
@@ -66,11 +66,11 @@ async fn with(max_wait: Duration) {
     let (late, bar) = (median(&mut lates), median(&mut bars));
     assert!(
         late <= bar,
-        "p99 is {late:.0} ms, which is to be {bar:.0} ms at most: the longest wait and one and a half model batches"
+        "p99 is {late:.0} ms, and may be {bar:.0} ms at most: the longest wait and one and a half model batches"
     );
 }
 
-/// Sends the letters from `first` on evenly over [`SECONDS`], and gives the milliseconds until each was seen committed, the shortest first.
+/// Sends the records from `first` on evenly over [`SECONDS`], and returns the milliseconds until each was seen committed, sorted.
 async fn trickle(stream: &TestStream, first: usize, count: usize) -> Vec<f64> {
     let over = Arc::new(AtomicBool::new(false));
     let looking = tokio::spawn(look(stream.database_url.clone(), over.clone()));
@@ -90,7 +90,7 @@ async fn trickle(stream: &TestStream, first: usize, count: usize) -> Vec<f64> {
     stream.drained((first + count) as i64, Duration::from_secs(60)).await;
     sleep(Duration::from_millis(100)).await;
     over.store(true, Ordering::Relaxed);
-    // Of one partition, the order of sending is the order of offsets.
+    // With one partition the order of sending is the order of offsets.
     let seen = looking.await.unwrap();
     let committed = |offset: usize| seen.iter().find(|(next, _)| *next > offset as i64).expect("all is committed").1;
     let delay = |(place, sent): (usize, &Instant)| committed(first + place).saturating_duration_since(*sent).as_secs_f64() * 1e3;
@@ -99,7 +99,7 @@ async fn trickle(stream: &TestStream, first: usize, count: usize) -> Vec<f64> {
     delays
 }
 
-/// A world that embeds what comes in, of one partition.
+/// A stream of one partition whose task embeds each document.
 async fn encoding(max_wait: Duration) -> TestStream {
     let folder = download::sentence_encoder(&|message| eprintln!("{message}")).unwrap();
     let mut stream = TestStream::new(kafka::shared().await, 1).await;
@@ -115,7 +115,7 @@ async fn encoding(max_wait: Duration) -> TestStream {
     stream
 }
 
-/// Some sixty words, no two letters the same.
+/// Some sixty words, different for each number.
 fn letter(n: usize) -> NewRecord {
     const WORDS: &[&str] =
         &["the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak"];
@@ -128,7 +128,7 @@ fn letter(n: usize) -> NewRecord {
     }
 }
 
-/// Milliseconds that the model has computed so far, micro-batches committed and token batches computed.
+/// Milliseconds that the model has computed so far, micro-batches that were committed, and token batches that were computed.
 async fn account(listen: &str) -> [f64; 3] {
     let metrics = reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap();
     let value = |name: &str| -> f64 {
@@ -139,14 +139,14 @@ async fn account(listen: &str) -> [f64; 3] {
     [value("tidemill_engine_batch_seconds_sum") * 1e3, value(&batches), value("tidemill_engine_batch_seconds_count")]
 }
 
-/// Milliseconds of the model for a micro-batch between two accounts.
+/// The model's milliseconds for a micro-batch between two such counts.
 fn batch_between(before: [f64; 3], after: [f64; 3]) -> f64 {
     (after[0] - before[0]) / (after[1] - before[1])
 }
 
-/// How far the ledger has come, and when that was seen.
+/// The ledger's position, and when it was seen.
 async fn look(database: String, over: Arc<AtomicBool>) -> Vec<(i64, Instant)> {
-    // Its own connection, which a pool does not look after at each question: looking is to cost little.
+    // A connection of its own costs less than one from a pool, which is checked at each query.
     let mut connection = PgConnection::connect(&database).await.unwrap();
     let mut seen: Vec<(i64, Instant)> = Vec::new();
     while !over.load(Ordering::Relaxed) {

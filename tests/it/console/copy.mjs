@@ -12,9 +12,9 @@ await look(async () => {
 
   // The queue says what waits and why; keys move through it and open.
   await desk.goto(`${address}/#/copy`);
-  await desk.getByText("4 wait for a decision.").waitFor();
+  await desk.getByText("Versions that wait for a decision: 4").waitFor();
   const list = await desk.locator("main").innerText();
-  for (const word of ["Banned word", "cheapest", "Another page has it", "Every check is passed.", "핸드드립 커피 세트"]) {
+  for (const word of ["Banned word", "cheapest", "Used by another page", "All checks passed.", "핸드드립 커피 세트"]) {
     assert.ok(list.includes(word), `the queue does not say ${word}: ${list}`);
   }
   await picture(desk, "copy-queue");
@@ -28,7 +28,7 @@ await look(async () => {
   await desk.locator("p.source mark").first().waitFor();
   assert.ok((await desk.locator("dl mark").count()) > 0, "no fact of the copy is marked");
   const shown = await desk.locator("main").innerText();
-  for (const word of ["CP-1", "40 x 25 cm", "Where each fact comes from", "jsonld"]) assert.ok(shown.includes(word), `the page does not say ${word}: ${shown}`);
+  for (const word of ["CP-1", "40 x 25 cm", "Evidence for each fact", "jsonld"]) assert.ok(shown.includes(word), `the page does not say ${word}: ${shown}`);
   assert.doesNotMatch(shown, /\[object/);
   await picture(desk, "copy-page");
   await desk.keyboard.press("a");
@@ -53,7 +53,7 @@ await look(async () => {
   await markup.fill((await markup.inputValue()).replace("The cheapest lamp there is.", "A lamp."));
   await picture(desk, "copy-edit");
   await desk.getByRole("button", { name: "Save" }).click();
-  await desk.getByText("waiting 2").waitFor();
+  await desk.getByText("in review 2").waitFor();
   const versions = (await ask("/v1/copy/CP-2")).versions.map(({ version, origin, state }) => `${version} ${origin} ${state}`);
   assert.deepEqual(versions, ["2 edited review", "1 generated superseded"]);
 
@@ -64,7 +64,7 @@ await look(async () => {
 
   // On a phone, in the dark and in Korean nothing is wider than the page.
   const phone = await onPhone();
-  for (const [name, hash, word] of [["queue", "#/copy", "결정을 기다립니다"], ["page", "#/copy/CP-4?pipeline=seo", "다른 페이지와 같음"]]) {
+  for (const [name, hash, word] of [["queue", "#/copy", "결정을 기다리는 버전"], ["page", "#/copy/CP-4?pipeline=seo", "다른 페이지와 중복됨"]]) {
     await phone.goto(`${address}/${hash}`);
     await phone.getByText(word).first().waitFor();
     await fits(phone, name);

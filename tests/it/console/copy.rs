@@ -1,10 +1,10 @@
-//! The review of copy in a real browser, on pages that the shipped pipeline makes with the shipped writer.
+//! The review of copy in a real browser, on pages that a shipped pipeline makes with the shipped generator.
 
 use serde_json::json;
 
 use super::{Demo, open_folder};
 
-pub async fn decided_by_keyboard() {
+pub async fn copy_is_decided_on_by_keyboard() {
     let folder = open_folder();
     let product = |sku: &str, title: &str, description: &str, language: &str| {
         let date = "2026-01-08";

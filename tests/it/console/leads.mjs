@@ -26,10 +26,10 @@ await look(async () => {
 
   // One lead: its parts, the text, a draft that can be copied, and its company.
   await desk.goto(`${address}/#/leads/SL-1001?pipeline=sales`);
-  await desk.getByText("What the score is made of").waitFor();
+  await desk.getByText("Parts of the score").waitFor();
   const told = await desk.locator("main").innerText();
   assert.doesNotMatch(told, /\[object|undefined/);
-  for (const word of ["budget", "Ivy Alder", "architects", "documents of this company"]) assert.ok(told.includes(word), `the lead does not say ${word}: ${told}`);
+  for (const word of ["budget", "Ivy Alder", "architects", "Documents of this company"]) assert.ok(told.includes(word), `the lead does not say ${word}: ${told}`);
   const draft = await desk.locator("section.card pre").first().innerText();
   assert.match(draft, /^Dear Ivy Alder/);
   await desk.getByRole("button", { name: "Copy" }).first().click();

@@ -18,10 +18,10 @@ await look(async () => {
   const policy = first.headers()["content-security-policy"] ?? "";
   assert.match(policy, /default-src 'self'/);
   assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
-  await desk.getByText("Everything is in order.").waitFor();
+  await desk.getByText("The service is ready.").waitFor();
   const usable = await desk.evaluate(() => performance.now());
   await desk.waitForFunction(() => [...document.querySelectorAll(".chart svg")].length === 4);
-  await desk.getByText("Records of the last 24 hours").waitFor();
+  await desk.getByText("Records in the last 24 hours").waitFor();
   assert.ok((await desk.locator(".figure").allInnerTexts()).every((text) => text !== "…"), "a figure is missing");
   const bytes = (await Promise.all(files)).reduce((sum, body) => sum + body.length, 0);
   assert.ok(bytes > 10_000 && bytes < 200_000, `the first page takes ${bytes} bytes`);
@@ -92,16 +92,16 @@ await look(async () => {
 
   // Recommendations: what is popular, then what a user may like, each with its reasons, and a document like another.
   await open(desk, "#/recommendations");
-  await desk.getByText(/liked by \d+ people of late/).first().waitFor();
+  await desk.getByText(/recently liked by \d+ people/).first().waitFor();
   await desk.getByLabel("For this user").fill("en-01");
   await desk.keyboard.press("Enter");
-  await desk.getByText(/% like what they liked:/).first().waitFor();
+  await desk.getByText(/% similar to a liked document:/).first().waitFor();
   await picture(desk, "recommendations");
   await desk.getByLabel("For this user").fill("");
-  await desk.getByLabel("Like this document").fill("GD-1001");
+  await desk.getByLabel("Similar to this document").fill("GD-1001");
   await desk.getByRole("button", { name: "Recommend" }).click();
   await desk.waitForURL(/document=GD-1001/);
-  await desk.getByText(/topic: garden, too/).first().waitFor();
+  await desk.getByText(/same topic: garden/).first().waitFor();
   assert.ok(!(await desk.locator(".hits h2 a").evaluateAll((links) => links.map((link) => link.hash))).some((hash) => hash.includes("GD-1001?")), "a document is recommended for itself");
 
   // A job is called off.
@@ -110,9 +110,9 @@ await look(async () => {
   await picture(desk, "jobs");
   await desk.getByRole("button", { name: "Cancel" }).click();
   await desk.locator(".badge.cancelled, .badge.cancelling").waitFor();
-  assert.match(await desk.locator("#said").innerText(), /to-be-called-off/);
+  assert.match(await desk.locator("#message").innerText(), /to-be-called-off/);
   await desk.getByRole("link", { name: "to-be-called-off" }).click();
-  await desk.getByText("What was asked for").waitFor();
+  await desk.getByText("Specification").waitFor();
   assert.doesNotMatch(await desk.locator("main").innerText(), /\[object/);
   await picture(desk, "job");
 
@@ -129,11 +129,11 @@ await look(async () => {
   await desk.getByRole("heading", { name: "Payload" }).waitFor();
   await picture(desk, "letter");
   await desk.getByRole("button", { name: "Replay", exact: true }).click();
-  await desk.getByText(/1 records are sent again/).waitFor();
+  await desk.getByText(/Records sent again: 1/).waitFor();
 
   // Where no pipeline makes leads, the page says so.
   await open(desk, "#/leads");
-  await desk.getByText("No pipeline makes leads.").waitFor();
+  await desk.getByText("No pipeline has leads.").waitFor();
 
   // The graph is drawn.
   await open(desk, "#/pipelines");

@@ -1,4 +1,4 @@
-//! A shop whose pages are made without a model: a topic of products, and workers that serve.
+//! A shop with pages that are made without a model: a topic of products, and workers that serve HTTP.
 
 use std::time::Duration;
 
@@ -13,14 +13,13 @@ use crate::harness::worker::Worker;
 use crate::harness::{eventually, kafka, postgres};
 use crate::test_stream::TestStream;
 
-/// The shop.
+/// The shop's stream and a client of its workers.
 pub struct Shop {
-    /// Where it is.
     pub stream: TestStream,
     client: Client,
 }
 
-/// A product. Where the source says SOME, its page says 9, which the source does not.
+/// A product. Its page says 9 where its source says SOME, so that a check finds a number without a source.
 pub struct Product {
     id: String,
     title: String,
@@ -40,7 +39,7 @@ impl Product {
 }
 
 impl Shop {
-    /// Opens one that publishes as said, on a topic of so many partitions.
+    /// A shop with this `publish` setting and a topic of so many partitions.
     pub async fn open(publish: &str, partitions: i32) -> Self {
         let stream = TestStream::new(kafka::shared().await, partitions).await;
         let text = format!(
@@ -75,7 +74,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
         Self { stream, client: Client::new() }
     }
 
-    /// A worker that answers at an address.
+    /// Starts a worker and returns its address.
     pub async fn serve(&self) -> (Worker, String) {
         let address = format!("127.0.0.1:{}", free_port());
         let worker = self.stream.worker_at(&address, "");
@@ -92,7 +91,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
         self.stream.client.send(&self.stream.topic, records).await;
     }
 
-    /// Products `a…` to the first partition, all others to the second.
+    /// Sends products whose id begins with `a` to the first partition, and all others to the second.
     pub async fn send_by_side(&self, products: &[Product]) {
         let side = |product: &Product| Some(i32::from(!product.id.starts_with('a')));
         let records = products.iter().map(|product| product.sent(side(product))).collect();
@@ -116,7 +115,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
         .await;
     }
 
-    /// Workers that own a partition.
+    /// How many workers own a partition.
     pub async fn owners(&self) -> i64 {
         postgres::count(&self.stream.database_url, "SELECT count(DISTINCT owner) FROM positions").await
     }
@@ -141,7 +140,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
         xml.split("<loc>").skip(1).map(|rest| rest.split("</loc>").next().unwrap().to_owned()).collect()
     }
 
-    /// Both exports hold these documents and no others, and no cell is a formula.
+    /// Checks that both exports hold exactly these documents, and that no cell is a formula.
     pub async fn exports_hold(&self, address: &str, ids: &[&str]) {
         let export = async |format: &str| {
             let response = self.client.get(format!("http://{address}/v1/exports/copy?format={format}")).send().await.unwrap();
@@ -157,7 +156,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
         assert_eq!(parquet_ids(&export("parquet").await), ids);
     }
 
-    /// Puts so many pages into the ledger, as if they had been approved.
+    /// Inserts so many approved pages into the ledger.
     pub async fn publish_many(&self, pages: i64) {
         self.stream.store.migrate().await.unwrap();
         let statement = format!(
@@ -171,7 +170,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
     }
 }
 
-/// The documents of a Parquet export.
+/// The ids of the documents in a Parquet export.
 pub fn parquet_ids(bytes: &[u8]) -> Vec<String> {
     let reader = SerializedFileReader::new(bytes::Bytes::copy_from_slice(bytes)).unwrap();
     let rows = reader.get_row_iter(None).unwrap();

@@ -1,4 +1,4 @@
-//! Two tenants with a catalogue each, of whom one asks for the other's.
+//! Two tenants with copy of their own, of which one requests the other's.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ fn definition(tenant: &str) -> Definition {
     Definition::parse(Path::new("shop.yaml"), &text).unwrap()
 }
 
-/// A document with a version that waits and one that is published.
+/// Inserts a document with one version that waits and one that is published.
 async fn write(url: &str, tenant: &str) {
     let statement = format!(
         "WITH batch AS (
@@ -44,7 +44,7 @@ async fn write(url: &str, tenant: &str) {
     postgres::execute(url, &statement).await;
 }
 
-pub async fn cannot_cross() {
+pub async fn a_tenant_neither_sees_nor_touches_anothers() {
     let database = postgres::database().await;
     let definitions = TENANTS.map(definition);
     for tenant in TENANTS {
@@ -53,7 +53,7 @@ pub async fn cannot_cross() {
     }
     let all = CopyService::new(database.store.clone(), &definitions);
     let acme = all.visible_to(Some(&"acme".into()));
-    assert_eq!(all.list(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "who is of no tenant sees all");
+    assert_eq!(all.list(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "a token without a tenant sees all");
     let queue = acme.list(None, CopyState::Review, 10, None).await.unwrap();
     assert_eq!((queue.copies.len(), queue.in_review, queue.copies[0].document_id.as_str()), (1, 1, "acme-1"));
     assert_eq!(acme.show(None, "acme-1").await.unwrap().published.unwrap().version, 1);
@@ -66,7 +66,7 @@ pub async fn cannot_cross() {
         note: None,
     };
     let edit = || serde_json::json!({"title": "Ours"}).as_object().unwrap().clone();
-    // Neither its pipeline nor its document is known, whichever way they are named.
+    // The other's pipeline and document are unknown, however the request names them.
     let refusals = [
         acme.list(Some("globex-shop"), CopyState::Review, 10, None).await.unwrap_err(),
         acme.show(Some("globex-shop"), "globex-1").await.unwrap_err(),
@@ -89,7 +89,7 @@ pub async fn cannot_cross() {
     let exported = String::from_utf8(exported.concat()).unwrap();
     assert!(exported.contains("acme-1") && !exported.contains("globex"), "{exported}");
 
-    // As if the desk knew of no tenants: the questions name the other's rows outright.
+    // Without the service's own filter: the queries name the other tenant's rows.
     let reader = database.store.reader(Some("acme".into()));
     let filter = CopyFilter { pipeline: "globex-shop".into(), state: CopyState::Review, after: None, limit: 10 };
     assert_eq!(reader.copy_versions(&filter).await.unwrap(), []);

@@ -1,4 +1,4 @@
-//! The image and compose: what is copied, built, mounted and started is there, and says the same as the pipelines.
+//! The image and the compose file: what they copy, build, mount and start exists, and agrees with the pipelines.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use super::tools::run;
 use super::{at, configuration, document, list, path, text, word};
 use crate::harness::open_folder;
 
-pub async fn dockerfile_replays() {
+pub async fn the_image_is_built_from_what_is_there() {
     let said = run(Command::new(path("deploy/replay.sh"))).unwrap_or_else(|e| panic!("{e:#}"));
     for step in ["stage builder: copies src", "--features kafka-tls", "--features cuda,kafka-tls", "replay: done"] {
         assert!(said.contains(step), "deploy/replay.sh did not get to {step:?}: {said}");
@@ -41,7 +41,7 @@ pub async fn dockerfile_replays() {
     command_exists(list(&probe));
 }
 
-pub async fn compose_agrees() {
+pub async fn compose_agrees_with_the_image_and_the_pipelines() {
     let compose = document("deploy/compose.yaml");
     let (config, definitions) = configuration(&text("deploy/tidemill.toml"), "/run/secrets");
     let services = at(&compose, "/services").as_object().unwrap();
@@ -49,8 +49,8 @@ pub async fn compose_agrees() {
 
     for (name, service) in services {
         let image = word(at(service, "/image"));
-        let (_, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{name} runs {image}, whichever that is today"));
-        assert!(tag != "latest", "{name} runs whichever {image} is today");
+        let (_, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{name} runs {image} without a fixed version"));
+        assert!(tag != "latest", "{name} runs {image} without a fixed version");
         for volume in list(&service["volumes"]).iter().map(word) {
             let source = volume.split(':').next().unwrap();
             match source.strip_prefix("./") {
@@ -61,7 +61,7 @@ pub async fn compose_agrees() {
             }
         }
         for secret in list(&service["secrets"]).iter().map(word) {
-            assert!(compose["secrets"].get(secret).is_some(), "{name} asks for the secret {secret}, which is not there");
+            assert!(compose["secrets"].get(secret).is_some(), "{name} uses the secret {secret}, which is not there");
         }
         for port in list(&service["ports"]).iter().map(word) {
             assert!(port.starts_with("127.0.0.1:"), "{name} listens on {port} for everyone");
@@ -77,13 +77,14 @@ pub async fn compose_agrees() {
         assert_eq!(at(service, "/cap_drop/0"), "ALL", "{name} keeps rights");
         assert_eq!(at(service, "/security_opt/0"), "no-new-privileges:true", "{name} can gain rights");
     }
-    assert!(service("models").get("secrets").is_none(), "what pulls models sees secrets that it has no use for");
+    assert!(service("models").get("secrets").is_none(), "the service that pulls models has secrets that it does not need");
     assert_eq!(at(service("prometheus"), "/secrets").to_string(), r#"["metrics-token"]"#, "Prometheus can do more than scrape");
 
     let tidemill = service("tidemill");
     let environment = at(tidemill, "/environment").as_object().unwrap();
     let variables: Vec<_> = environment.iter().map(|(name, value)| (name.clone(), word(value).to_owned())).collect();
-    let layered = Config::layered(None, variables, &[]).unwrap_or_else(|e| panic!("a variable of compose is no setting: {e}"));
+    let layered =
+        Config::layered(None, variables, &[]).unwrap_or_else(|e| panic!("a variable of the compose file is not a setting: {e}"));
     for brokers in [&layered.kafka.brokers, &config.kafka.brokers] {
         let (host, port) = brokers.split_once(':').unwrap();
         let advertised = word(at(service(host), "/environment/KAFKA_ADVERTISED_LISTENERS"));
@@ -97,14 +98,14 @@ pub async fn compose_agrees() {
     let mounted = list(at(tidemill, "/volumes")).iter().map(word).map(|volume| volume.split(':').nth(1).unwrap());
     let mounted: BTreeSet<&str> = mounted.collect();
     let kept = [config.data_dir.join("models"), config.datasets["results"].path.clone()];
-    assert_eq!(mounted, kept.iter().map(|path| path.to_str().unwrap()).collect(), "what is kept, and what is mounted");
+    assert_eq!(mounted, kept.iter().map(|path| path.to_str().unwrap()).collect(), "the kept folder and the mounted one");
 
     let pull = list(at(service("models"), "/command"));
     command_exists(pull);
     let name = word(pull.last().unwrap());
     assert_eq!(config.models[name].path, Some(config.data_dir.join("models").join(name)), "where the model is pulled to");
 
-    // What is made beforehand is what the pipelines read and write; a broker that makes topics by itself would hide a mistake.
+    // The topics that are made beforehand are those of the pipelines. A broker that makes topics by itself would hide a mistake.
     let made: BTreeSet<String> =
         word(at(service("topics"), "/environment/TOPICS")).split_whitespace().map(str::to_owned).collect();
     let topics = definitions.iter().flat_map(|definition| {
@@ -130,7 +131,7 @@ pub async fn compose_agrees() {
     assert_eq!(at(&gpu, "/services/tidemill/build/target"), "cuda");
 }
 
-/// The script asks Kafka's own for each topic; here another stands in its place and writes down what it was asked.
+/// The script calls Kafka's own script for each topic. Here a substitute writes down its arguments.
 fn topics_are_made(topics: &BTreeSet<String>) {
     let folder = open_folder();
     let (bin, asked) = (folder.path().join("bin"), folder.path().join("asked"));

@@ -1,11 +1,11 @@
-//! Kustomizations made into manifests, as far as ours go: resources, files in configuration maps, and JSON patches. Whatever else one
-//! says is refused, so that nothing is left out of the checks unseen.
+//! Builds manifests from kustomizations as far as ours need: resources, files in configuration maps, and JSON patches. Anything
+//! else in one is an error, so that the checks leave nothing out silently.
 
 use serde_json::{Value, json};
 
 use super::{at, document, documents, list, text, word};
 
-/// The manifests of a folder, as the cluster would be given them; names of configuration maps without the hash of their content.
+/// The manifests of a folder as a cluster would get them, but names of configuration maps lack the hash of their content.
 pub fn rendered(folder: &str) -> Vec<Value> {
     let place = format!("{folder}/kustomization.yaml");
     let kustomization = document(&place);

@@ -1,4 +1,4 @@
-//! A process that has not loaded everything yet: it answers probes, shows that it loads, and ends when it is told to.
+//! A process that is still loading: it answers probes, reports that it is loading, and stops on a signal.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -10,8 +10,8 @@ use crate::harness::free_port;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
 
-pub async fn a_loading_process_answers() {
-    // A database that takes connections and never says a word keeps the process where a large model would.
+pub async fn a_process_that_loads_answers_and_can_be_stopped() {
+    // A database that accepts connections and never answers keeps the process loading, as a large model would.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = open_folder();
     std::fs::create_dir(folder.path().join("pipelines")).unwrap();
@@ -30,13 +30,13 @@ pub async fn a_loading_process_answers() {
     let get = |path: &str| client.get(format!("http://{listen}{path}")).bearer_auth("s3cret-of-the-test").send();
     eventually("the process answers while it loads", Duration::from_secs(20), async || get("/healthz").await.is_ok()).await;
 
-    assert_eq!(get("/healthz").await.unwrap().status(), 200, "a process that loads would be restarted");
-    assert_eq!(get("/readyz").await.unwrap().status(), 503, "a process that loads is not ready");
+    assert_eq!(get("/healthz").await.unwrap().status(), 200, "a loading process would be restarted");
+    assert_eq!(get("/readyz").await.unwrap().status(), 503, "a loading process is not ready");
     assert_eq!(get("/v1/search").await.unwrap().status(), 503, "a process that loads cannot search");
     let metrics = get("/metrics").await.unwrap().text().await.unwrap();
     assert!(metrics.lines().any(|line| line == "tidemill_loading 1"), "a scaler cannot see that it loads: {metrics}");
     let refused = client.get(format!("http://{listen}/metrics")).send().await.unwrap();
-    assert_eq!(refused.status(), 401, "metrics are open while it loads");
+    assert_eq!(refused.status(), 401, "metrics need no token while it loads");
 
     let health = |flags: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -51,11 +51,8 @@ pub async fn a_loading_process_answers() {
 
     worker.signal(Signal::SIGTERM);
     let status = worker.wait(Duration::from_secs(10));
-    assert!(status.success(), "told to stop while it loads, it ends with {status}");
+    assert!(status.success(), "stopped while it was loading, it ended with {status}");
     let (code, said) = health(&["--alive", "--url", &format!("http://{listen}")]);
-    assert!(
-        code == Some(1) && said.contains("no answer from"),
-        "nobody is there, and `tidemill health` ends with {code:?}: {said}"
-    );
+    assert!(code == Some(1) && said.contains("no answer from"), "without a process `tidemill health` ends with {code:?}: {said}");
     drop(silent);
 }

@@ -1,4 +1,4 @@
-//! Manifests: valid by Kubernetes' own schemas, careful with what they run, and in agreement with configuration and code.
+//! Manifests: valid by Kubernetes' own schemas, with few rights, and in agreement with configuration and code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,20 +9,20 @@ use super::kustomize::rendered;
 use super::tools::schema;
 use super::{at, configuration, document, list, word};
 
-/// What can be applied.
+/// The folders that can be applied.
 const FOLDERS: [&str; 3] = ["deploy/kubernetes/base", "deploy/kubernetes/gpu", "deploy/kubernetes/autoscaling"];
 
-/// Oldest and newest version whose schemas the manifests must be valid by.
+/// The oldest and the newest version of Kubernetes whose schemas the manifests must follow.
 const VERSIONS: [&str; 2] = ["1.34.0", "1.37.0"];
 
-/// Kinds that are not Kubernetes' own, whose shape is checked here.
+/// Kinds that Kubernetes' schemas do not cover; their shape is checked here.
 const FOREIGN: [&str; 1] = ["ScaledObject"];
 
-/// Seconds that the process takes beside its drain: up to five to leave the consumer group, three for callers that dawdle, two for
-/// what is left; and some more for a busy node.
+/// Seconds that the process needs besides its drain: up to five to leave the consumer group, three for slow callers, two for
+/// the rest, and some more for a busy node.
 const BESIDE_THE_DRAIN: u64 = 15;
 
-pub async fn kubernetes_takes_them() {
+pub async fn kubernetes_takes_the_manifests() {
     for folder in FOLDERS {
         let manifests = rendered(folder);
         assert!(manifests.len() > 8, "{folder} holds hardly anything");
@@ -39,7 +39,7 @@ pub async fn kubernetes_takes_them() {
     }
 }
 
-pub async fn faults_are_found() {
+pub async fn a_manifest_with_a_fault_is_found() {
     let deployment = one(&rendered(FOLDERS[0]), "Deployment");
     let spoil = |pointer: &str, value: Value| {
         let mut spoilt = deployment.clone();
@@ -77,7 +77,7 @@ fn one(manifests: &[Value], kind: &str) -> Value {
     first.unwrap_or_else(|| panic!("there is no {kind}")).clone()
 }
 
-pub async fn they_agree_with_the_code() {
+pub async fn manifests_agree_with_the_code() {
     for folder in FOLDERS {
         let manifests = rendered(folder);
         let toml = word(at(&one(&manifests, "ConfigMap"), "/data/tidemill.toml")).to_owned();
@@ -104,7 +104,7 @@ pub async fn they_agree_with_the_code() {
             }
         }
         let pull = one(&manifests, "Job").to_string();
-        assert!(!pull.contains("secretName"), "{folder}: what pulls models sees secrets that it has no use for");
+        assert!(!pull.contains("secretName"), "{folder}: the service that pulls models has secrets that it does not need");
 
         let labels = at(&deployment, "/spec/template/metadata/labels");
         for (kind, pointer) in [
@@ -113,7 +113,7 @@ pub async fn they_agree_with_the_code() {
             ("PodDisruptionBudget", "/spec/selector/matchLabels"),
         ] {
             for (label, value) in at(&one(&manifests, kind), pointer).as_object().unwrap() {
-                assert_eq!(&labels[label], value, "{folder}: {kind} looks for another {label} than the pods have");
+                assert_eq!(&labels[label], value, "{folder}: {kind} selects another {label} than the pods have");
             }
         }
         for workload in ["Deployment", "Job"] {
@@ -134,7 +134,8 @@ pub async fn they_agree_with_the_code() {
     assert_eq!(at(&gpu, "/spec/template/spec/containers/0/image"), "tidemill:cuda");
 }
 
-/// No root, nothing to write on but what is mounted, no way to gain rights, no credentials of the cluster.
+/// Checks that a container does not run as root, can write only to mounts, cannot gain rights, and has no credentials of the
+/// cluster.
 fn is_careful(folder: &str, pod: &Value) {
     assert_eq!(at(pod, "/securityContext/runAsNonRoot"), true, "{folder}");
     assert_eq!(at(pod, "/securityContext/runAsUser"), 65532, "{folder}: the image's user");
@@ -148,7 +149,7 @@ fn is_careful(folder: &str, pod: &Value) {
     }
 }
 
-/// Every mount has its volume, and every volume what it is made of.
+/// Checks that every mount has its volume, and that every volume's source exists.
 fn mounts_fit(folder: &str, pod: &Value, manifests: &[Value]) {
     let volumes: BTreeMap<&str, &Value> = list(at(pod, "/volumes")).iter().map(|v| (word(&v["name"]), v)).collect();
     for mount in list(at(pod, "/containers/0/volumeMounts")) {
@@ -167,7 +168,7 @@ fn mounts_fit(folder: &str, pod: &Value, manifests: &[Value]) {
     assert!(is_there("ServiceAccount", account), "{folder}: there is no service account {account}");
 }
 
-/// The binary takes the arguments: with `--help` behind them it explains the command that they name, and does not run it.
+/// Checks that the binary accepts the arguments. With `--help` after them it explains the command and does not run it.
 pub fn command_exists(arguments: &[Value]) {
     let arguments: Vec<&str> = arguments.iter().map(word).collect();
     let output = Command::new(env!("CARGO_BIN_EXE_tidemill")).args(&arguments).arg("--help").output().unwrap();
@@ -177,7 +178,7 @@ pub fn command_exists(arguments: &[Value]) {
     assert!(output.status.success() && said.contains(&usage), "tidemill has no command {arguments:?}: {said}");
 }
 
-pub async fn scaling_agrees_with_the_pipelines() {
+pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
     let manifests = rendered("deploy/kubernetes/autoscaling");
     let scaled = one(&manifests, "ScaledObject");
     let (config, definitions) =
@@ -185,7 +186,7 @@ pub async fn scaling_agrees_with_the_pipelines() {
     assert_eq!(at(&scaled, "/apiVersion"), "keda.sh/v1alpha1");
     let deployment = one(&manifests, "Deployment");
     assert_eq!(at(&scaled, "/spec/scaleTargetRef/name"), at(&deployment, "/metadata/name"));
-    assert!(deployment.pointer("/spec/replicas").is_none(), "two decide how many workers there are");
+    assert!(deployment.pointer("/spec/replicas").is_none(), "both the deployment and KEDA set the number of workers");
     let bounds = ["/spec/minReplicaCount", "/spec/maxReplicaCount"].map(|bound| at(&scaled, bound).as_u64().unwrap());
     assert!(bounds[0] < bounds[1], "nothing is scaled within {bounds:?}");
 
@@ -204,25 +205,25 @@ pub async fn scaling_agrees_with_the_pipelines() {
         assert_eq!(metadata["bootstrapServers"], config.kafka.brokers, "KEDA asks another Kafka than tidemill");
         watched.insert((word(&metadata["topic"]).to_owned(), word(&metadata["consumerGroup"]).to_owned()));
     }
-    // As `source/kafka.rs` names its group.
+    // `source/kafka.rs` makes the group's name in this way.
     let read = definitions.iter().map(|d| (d.source.topic.clone(), format!("tidemill.{}", d.name)));
     assert_eq!(watched, read.collect(), "topics and groups that KEDA watches, and those of the pipelines");
 
-    let [activity] = prometheus.as_slice() else { panic!("one query counts what is under way: {prometheus:?}") };
+    let [activity] = prometheus.as_slice() else { panic!("one query counts what is in progress: {prometheus:?}") };
     let query = word(&activity["query"]);
     let rules = super::rules::rules();
     let rule = rules.iter().find(|rule| rule["record"] == query).unwrap_or_else(|| panic!("no rule records {query}"));
-    assert!(word(&rule["expr"]).contains("tidemill_loading"), "{query} does not count workers that load");
+    assert!(word(&rule["expr"]).contains("tidemill_loading"), "{query} does not count loading workers");
     assert_eq!(activity["threshold"], "1", "a worker that loads counts whole");
     for key in ["serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues"] {
         assert!(activity[key].is_string(), "KEDA takes texts only: {key} of {activity}");
     }
 
-    // Who scrapes must look where the workers listen.
+    // Prometheus must scrape the port that workers listen on.
     let monitor = document("deploy/kubernetes/monitoring/podmonitor.yaml");
     let labels = at(&deployment, "/spec/template/metadata/labels");
     for (label, value) in at(&monitor, "/spec/selector/matchLabels").as_object().unwrap() {
-        assert_eq!(&labels[label], value, "Prometheus looks for another {label} than the pods have");
+        assert_eq!(&labels[label], value, "Prometheus selects another {label} than the pods have");
     }
     let job = word(at(&monitor, "/spec/jobLabel"));
     assert_eq!(labels[job], "tidemill", "the rules look for job=\"tidemill\"");

@@ -1,4 +1,5 @@
-//! Which metrics and labels rules and dashboards name: an expression is read word by word, as far as names and labels need it.
+//! Checks that rules and dashboards name metrics and labels that exist. Expressions are read only as far as names and labels need
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +9,19 @@ use tidemill::metrics::{METRICS, Metrics};
 use super::rules::rules;
 use super::{at, list, text, word};
 
-/// Labels that every series gets from the one who scrapes.
+/// Labels that the scraper adds to every series.
 const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
 
-/// What follows these is a list of labels.
+/// Words after which a list of labels follows.
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
-/// Words of the language that are no metrics.
+/// Words of the query language that are not metrics.
 const WORDS: [&str; 6] = ["and", "or", "unless", "bool", "offset", "inf"];
 
-/// The labels of every series that can be asked for, by its name.
+/// The labels of every series that exists, by its name.
 type Known = BTreeMap<String, BTreeSet<String>>;
 
-pub async fn all_that_is_named_exists() {
+pub async fn rules_and_dashboards_name_what_is_measured() {
     let known = known();
     let mut faults = Vec::new();
     for (place, expression) in expressions() {
@@ -29,15 +30,15 @@ pub async fn all_that_is_named_exists() {
     assert!(faults.is_empty(), "in rules and dashboards:\n  {}", faults.join("\n  "));
 }
 
-pub async fn faults_are_found() {
+pub async fn a_metric_or_label_that_does_not_exist_is_found() {
     let known = known();
     let cases = [
-        ("sum(rate(tidemill_record_total[5m]))", "`tidemill_record_total` is measured by nobody"),
+        ("sum(rate(tidemill_record_total[5m]))", "`tidemill_record_total` is not exported"),
         ("tidemill_records_total{topic=\"x\"}", "`tidemill_records_total` has no label `topic`"),
         ("sum by (model) (tidemill_records_total)", "no metric beside it has the label `model`"),
-        ("rate(tidemill_commit_seconds[5m])", "`tidemill_commit_seconds` is measured by nobody"),
-        ("tidemill:no_such_rule:sum", "`tidemill:no_such_rule:sum` is measured by nobody"),
-        ("process_no_such_thing", "`process_no_such_thing` is measured by nobody"),
+        ("rate(tidemill_commit_seconds[5m])", "`tidemill_commit_seconds` is not exported"),
+        ("tidemill:no_such_rule:sum", "`tidemill:no_such_rule:sum` is not exported"),
+        ("process_no_such_thing", "`process_no_such_thing` is not exported"),
     ];
     for (expression, fault) in cases {
         assert_eq!(unknown(expression, &known), [fault], "for {expression}");
@@ -47,7 +48,7 @@ pub async fn faults_are_found() {
     assert_eq!(unknown(sound, &known), [""; 0]);
 }
 
-/// Every expression with its place.
+/// Every expression and where it was found.
 fn expressions() -> Vec<(String, String)> {
     let name = |rule: &Value| rule["alert"].as_str().or(rule["record"].as_str()).expect("a rule has a name").to_owned();
     let mut found: Vec<_> = rules().iter().map(|rule| (name(rule), word(&rule["expr"]).to_owned())).collect();
@@ -63,7 +64,7 @@ fn expressions() -> Vec<(String, String)> {
         );
         found.extend(targets.iter().map(|target| (title.to_owned(), word(&target["expr"]).to_owned())));
     }
-    assert!(panels.len() > 20 && found.len() > 60, "hardly any panel or expression is found");
+    assert!(panels.len() > 20 && found.len() > 60, "too few panels and expressions were found");
     for variable in list(at(&dashboard, "/templating/list")).iter().filter(|variable| variable["type"] == "query") {
         let query = word(at(variable, "/query/query"));
         let arguments = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
@@ -73,7 +74,7 @@ fn expressions() -> Vec<(String, String)> {
     found
 }
 
-/// What the process measures, what its rules record, and what Prometheus adds.
+/// The series that the process exports, that rules record, and that Prometheus adds.
 fn known() -> Known {
     let set = |labels: &[&str]| labels.iter().chain(&OF_THE_TARGET).map(|label| (*label).to_owned()).collect::<BTreeSet<_>>();
     let mut known = Known::from([("up".to_owned(), set(&[]))]);
@@ -87,13 +88,13 @@ fn known() -> Known {
             known.insert(family.name.to_owned(), set(family.labels));
         }
     }
-    // Those of the process itself come with the library.
+    // The library provides the metrics of the process itself.
     let rendered = METRICS.render();
     let of_the_process = rendered.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     known.extend(of_the_process.filter(|name| name.starts_with("process_")).map(|name| (name.to_owned(), set(&[]))));
     for rule in rules() {
         if let Some(name) = rule["record"].as_str() {
-            // The labels that are left are among those that the expression groups by.
+            // The series that a rule records has the labels that its expression groups by.
             let labels = read(word(&rule["expr"])).grouped;
             known.insert(name.to_owned(), labels.into_iter().collect());
         }
@@ -104,9 +105,9 @@ fn known() -> Known {
 /// The names in an expression.
 #[derive(Default)]
 struct Names {
-    /// Metrics, each with the labels that it is selected by.
+    /// Metrics, each with the labels of its selector.
     metrics: Vec<(String, Vec<String>)>,
-    /// Labels that are grouped or matched by.
+    /// Labels of grouping and matching clauses.
     grouped: Vec<String>,
 }
 
@@ -119,7 +120,7 @@ fn unknown(expression: &str, known: &Known) -> Vec<String> {
     let mut beside = BTreeSet::new();
     for (metric, labels) in &names.metrics {
         let Some(has) = known.get(metric) else {
-            faults.push(format!("`{metric}` is measured by nobody"));
+            faults.push(format!("`{metric}` is not exported"));
             continue;
         };
         beside.extend(has.clone());
@@ -138,7 +139,7 @@ fn read(expression: &str) -> Names {
     let tokens = tokens(expression);
     let (mut names, mut at) = (Names::default(), 0);
     let token = |at: usize| tokens.get(at).map_or("", String::as_str);
-    // The names up to the closing bracket that are followed by one of these.
+    // In a selector the labels are the names before one of these signs, up to the closing bracket.
     let labels = |from: usize, close: &str, followed: &[&str]| {
         let end = (from..tokens.len()).find(|at| token(*at) == close).expect("a bracket is closed");
         let found = (from..end).filter(|at| is_name(token(*at)) && followed.contains(&token(at + 1)));

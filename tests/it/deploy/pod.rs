@@ -1,4 +1,4 @@
-//! A worker as a kubelet starts it.
+//! A worker with the environment that a kubelet gives it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -7,34 +7,34 @@ use std::time::Duration;
 use crate::harness::{eventually, kafka};
 use crate::test_stream::TestStream;
 
-/// What a kubelet sets in every container of a namespace with the services `tidemill` and `tidemill-postgres`.
-const LINKS: [(&str, &str); 14] = [
-    ("TIDEMILL_SERVICE_HOST", "10.0.0.7"),
-    ("TIDEMILL_SERVICE_PORT", "8080"),
-    ("TIDEMILL_SERVICE_PORT_HTTP", "8080"),
-    ("TIDEMILL_PORT", "tcp://10.0.0.7:8080"),
-    ("TIDEMILL_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
-    ("TIDEMILL_PORT_8080_TCP_PROTO", "tcp"),
-    ("TIDEMILL_PORT_8080_TCP_PORT", "8080"),
-    ("TIDEMILL_PORT_8080_TCP_ADDR", "10.0.0.7"),
-    ("TIDEMILL_POSTGRES_SERVICE_HOST", "10.0.0.8"),
-    ("TIDEMILL_POSTGRES_SERVICE_PORT", "5432"),
-    ("TIDEMILL_POSTGRES_PORT", "tcp://10.0.0.8:5432"),
-    ("TIDEMILL_POSTGRES_PORT_5432_TCP", "tcp://10.0.0.8:5432"),
-    ("TIDEMILL_POSTGRES_PORT_5432_TCP_PROTO", "tcp"),
-    ("TIDEMILL_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.8"),
-];
+/// The variables that a kubelet sets in every container of a namespace for the service `name` at that address.
+fn variables_of_service(name: &str, host: &str, port: &str) -> Vec<(String, String)> {
+    let address = format!("tcp://{host}:{port}");
+    let named = |ending: &str, value: &str| (format!("{name}_{ending}"), value.to_owned());
+    let link = |ending: &str, value: &str| named(&format!("PORT_{port}_TCP{ending}"), value);
+    let of_service =
+        [named("SERVICE_HOST", host), named("SERVICE_PORT", port), named("SERVICE_PORT_HTTP", port), named("PORT", &address)];
+    of_service.into_iter().chain([link("", &address), link("_PROTO", "tcp"), link("_PORT", port), link("_ADDR", host)]).collect()
+}
 
-pub async fn runs_among_a_kubelets_variables() {
+pub async fn a_worker_runs_among_the_variables_of_a_kubelet() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
-    let worker = stream.worker_with("127.0.0.1:0", &LINKS);
+    let variables =
+        [variables_of_service("TIDEMILL", "10.0.0.7", "8080"), variables_of_service("TIDEMILL_POSTGRES", "10.0.0.8", "5432")]
+            .concat();
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let worker = stream.worker_with("127.0.0.1:0", &variables);
     stream.send(0..3).await;
     eventually("three documents are committed", Duration::from_secs(60), async || {
         assert!(Path::new(&format!("/proc/{}", worker.process())).exists(), "the worker ended:\n{}", worker.log());
         stream.committed().await == 3
     })
     .await;
-    assert!(worker.log().contains("TIDEMILL_SERVICE_HOST"), "what is ignored is told:\n{}", worker.log());
+    assert!(
+        worker.log().contains("TIDEMILL_SERVICE_HOST"),
+        "the log does not name the variables that were ignored:\n{}",
+        worker.log()
+    );
 
     // Other accounts of the node have no business with documents.
     let files: Vec<_> = walk(&stream.path("data"));
@@ -44,7 +44,7 @@ pub async fn runs_among_a_kubelets_variables() {
     }
 }
 
-/// Everything below the folder, and what may be done with it.
+/// Every file and folder below the folder, with its mode.
 fn walk(folder: &Path) -> Vec<(String, u32)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {

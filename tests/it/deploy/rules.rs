@@ -1,4 +1,4 @@
-//! Prometheus' rules: read and tested by its own tool, and explained in the runbook.
+//! Prometheus' rules: its own tool reads and tests them, and the runbook explains each alert.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -15,11 +15,11 @@ pub fn rules() -> Vec<Value> {
     list(at(&groups, "/groups")).iter().flat_map(|group| list(at(group, "/rules")).to_vec()).collect()
 }
 
-pub async fn promtool_accepts_them() {
+pub async fn promtool_accepts_rules_and_configuration() {
     let mut check = Command::new(promtool().unwrap());
     check.args(["check", "rules"]).arg(path("deploy/prometheus/rules.yml"));
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
-    // The token is mounted in the container; here it lies beside the files.
+    // In the container the token is mounted; here it is next to the files.
     let folder = open_folder();
     let token = folder.path().join("metrics-token");
     std::fs::write(&token, "t").unwrap();
@@ -33,7 +33,7 @@ pub async fn promtool_accepts_them() {
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
 }
 
-pub async fn their_tests_pass() {
+pub async fn every_alert_fires_when_it_should_and_not_before() {
     let mut test = Command::new(promtool().unwrap());
     test.args(["test", "rules"]).args(tests()).current_dir(path("deploy/prometheus/tests"));
     let said = run(test).unwrap_or_else(|e| panic!("{e:#}"));
@@ -46,11 +46,11 @@ fn tests() -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-pub async fn alerts_are_tested_and_explained() {
+pub async fn every_alert_has_a_test_and_a_section_of_the_runbook() {
     let rules = rules();
     let alerts: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["alert"].as_str()).collect();
     let recorded: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["record"].as_str()).collect();
-    assert!(alerts.len() > 15 && recorded.len() > 8, "hardly any rule is found: {alerts:?} {recorded:?}");
+    assert!(alerts.len() > 15 && recorded.len() > 8, "too few rules were found: {alerts:?} {recorded:?}");
 
     let runbook = text("deploy/runbook.md");
     let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
@@ -63,7 +63,10 @@ pub async fn alerts_are_tested_and_explained() {
         let alert = word(&rule["alert"]);
         let address = word(at(rule, "/annotations/runbook_url"));
         assert_eq!(address, format!("deploy/runbook.md#{}", alert.to_lowercase()), "of {alert}");
-        assert!(["page", "ticket"].contains(&word(at(rule, "/labels/severity"))), "{alert} is neither to page nor to ticket");
+        assert!(
+            ["page", "ticket"].contains(&word(at(rule, "/labels/severity"))),
+            "the severity of {alert} is neither page nor ticket"
+        );
     }
 
     let (mut quiet, mut firing, mut computed) = (BTreeSet::new(), BTreeSet::new(), String::new());
@@ -87,7 +90,7 @@ pub async fn alerts_are_tested_and_explained() {
     assert_eq!(untested, [""; 0], "recording rules without a test");
 }
 
-pub async fn queries_of_the_runbook_run() {
+pub async fn the_queries_of_the_runbook_run() {
     let runbook = text("deploy/runbook.md");
     let queries: Vec<&str> = runbook.split('`').filter(|part| part.starts_with("SELECT ")).collect();
     assert!(queries.len() >= 2, "the runbook shows hardly any query: {queries:?}");

@@ -1,4 +1,4 @@
-//! Programs and schemas that the checks need: found here, or fetched once and kept with the other downloads.
+//! Programs and schemas that the checks need. They are found on this machine, or fetched once and kept with the other downloads.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use tidemill::cache;
 const SCHEMAS: &str =
     "kubernetes-validate==1.37.0 --hash=sha256:85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9";
 const SCHEMAS_FOLDER: &str = "kubernetes-validate-1.37.0";
-/// Takes out of the archive what is needed of it.
+/// A program that extracts only the needed files from the archive.
 const UNPACK: &str = "
 import sys, zipfile
 with zipfile.ZipFile(sys.argv[1]) as files:
     files.extractall(sys.argv[2], [name for name in files.namelist() if '/kubernetes-json-schema/' in name])
 ";
 
-/// `promtool`: that of the PATH, or else the one of Debian's package, whose contents the package manager verifies.
+/// `promtool` of the PATH, or else of Debian's package, whose contents the package manager verifies.
 ///
 /// # Errors
-/// Where it is neither here nor to be fetched.
+/// Where it is not on this machine and cannot be fetched.
 pub fn promtool() -> Result<PathBuf> {
     const PROGRAM: &str = "usr/bin/promtool";
     if runs(Path::new("promtool")) {
@@ -35,23 +35,23 @@ pub fn promtool() -> Result<PathBuf> {
     Ok(folder.join(PROGRAM))
 }
 
-/// A browser: the program, and the folders of libraries that this machine lacks. It is the one that `CHROME` names, one of the PATH,
-/// or else that of Debian's packages.
+/// A browser: the program, and the folders of libraries that this machine lacks. It is the one that `CHROME` names, one on the
+/// PATH, or else the one of Debian's packages.
 ///
 /// # Errors
-/// Where it is neither here nor to be fetched.
+/// Where it is not on this machine and cannot be fetched.
 pub fn chromium() -> Result<(PathBuf, Vec<PathBuf>)> {
     const PROGRAM: &str = "usr/lib/chromium/chromium";
     if let Some(named) = std::env::var_os("CHROME").filter(|named| !named.is_empty()).map(PathBuf::from) {
         ensure!(runs(&named), "CHROME is {}, which does not run", named.display());
         return Ok((named, Vec::new()));
     }
-    // A stand-in that would first install the browser does not tell its version.
+    // A wrapper that would first install the browser does not print its version.
     if let Some(here) = ["chromium", "google-chrome", "google-chrome-stable"].iter().find_map(|name| on_path(name)) {
         return Ok((here, Vec::new()));
     }
     let folder = fetched(("chromium", PROGRAM), |partial| {
-        // What is installed is fetched nevertheless: it may be there without its program.
+        // An installed package is fetched nevertheless, because its program may be missing.
         let wanted = [
             "install",
             "--yes",
@@ -68,7 +68,7 @@ pub fn chromium() -> Result<(PathBuf, Vec<PathBuf>)> {
     Ok((folder.join(PROGRAM), vec![libraries.join("pulseaudio"), libraries]))
 }
 
-/// Whether the program is there and tells its version.
+/// Whether the program is there and prints its version.
 pub fn runs(program: &Path) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
@@ -79,20 +79,20 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|program| runs(program))
 }
 
-/// Has Debian's package manager download packages, and unpacks them into the folder. It verifies what it downloads.
+/// Downloads packages by Debian's package manager, which verifies them, and unpacks them into the folder.
 fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
     let (lists, cache) = (folder.join("lists"), folder.join("cache"));
     fs::create_dir_all(lists.join("partial"))?;
     fs::create_dir_all(cache.join("archives/partial"))?;
     let ask = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
-        // Lists of our own, which need neither root nor that somebody has updated those of the machine.
+        // Package lists of our own need no root, and are not outdated as those of the machine may be.
         apt.arg("-o")
             .arg(format!("Dir::State::lists={}", lists.display()))
             .arg("-o")
             .arg(format!("Dir::Cache={}", cache.display()));
         apt.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=true", "--quiet"]).args(arguments);
-        // What is downloaded alone goes to the current folder, what is to be installed to the cache.
+        // `download` writes to the current folder, `install` to the cache.
         apt.current_dir(cache.join("archives"));
         run(apt).map(drop)
     };
@@ -111,7 +111,7 @@ fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The strict schema of a kind in a version of Kubernetes, as in `1.34.0`; none where it is not Kubernetes' own.
+/// The strict schema of a kind in a version of Kubernetes, such as `1.34.0`; none where Kubernetes' schemas do not cover the kind.
 pub fn schema(version: &str, kind: &str, api_version: &str) -> Option<Value> {
     let folder = schemas().unwrap_or_else(|error| panic!("{error:#}"));
     let folder = folder.join(format!("v{version}-local-strict"));
@@ -130,7 +130,7 @@ pub fn schema(version: &str, kind: &str, api_version: &str) -> Option<Value> {
 /// The folder of Kubernetes' schemas.
 ///
 /// # Errors
-/// Where it is neither here nor to be fetched.
+/// Where it is not on this machine and cannot be fetched.
 pub fn schemas() -> Result<PathBuf> {
     const SCHEMAS: &str = "kubernetes_validate/kubernetes-json-schema";
     Ok(fetched((SCHEMAS_FOLDER, SCHEMAS), fetch_schemas)?.join(SCHEMAS))
@@ -161,11 +161,10 @@ fn with_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
     found.with_context(|| format!("the download reported success and left no .{extension} in {}", folder.display()))
 }
 
-/// The folder `name` of the cache, which `fetch` fills where it does not hold `proof` yet: a file or folder without which it is not what
-/// it is for.
+/// The folder `name` of the cache. Where it lacks `proof`, a file or folder that a complete one has, `fetch` fills it.
 ///
 /// # Errors
-/// Where it cannot be fetched, or what was fetched does not hold the proof.
+/// Where it cannot be fetched, or lacks the proof afterwards.
 pub fn fetched((name, proof): (&str, &str), fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     fetched_into(&cache::folder()?, (name, proof), fetch)
 }
@@ -189,17 +188,17 @@ fn fetched_into(cache: &Path, (name, proof): (&str, &str), fetch: impl FnOnce(&P
     }
     fs::create_dir(&partial)?;
     fetch(&partial)?;
-    ensure!(partial.join(proof).exists(), "what was fetched as {name} holds no {proof}");
+    ensure!(partial.join(proof).exists(), "the download of {name} lacks {proof}");
     fs::rename(&partial, &folder)?;
     Ok(folder)
 }
 
-/// A folder of the cache that lacks what it is for is fetched again, and one that still lacks it afterwards is an error.
-pub async fn an_empty_folder_is_no_tool() {
+/// An incomplete folder of the cache is fetched again, and one that is still incomplete afterwards is an error.
+pub async fn a_tool_is_fetched_again_until_it_is_there() {
     let cache = tempfile::tempdir().unwrap();
     fs::create_dir(cache.path().join("tool")).unwrap();
     let error = fetched_into(cache.path(), ("tool", "bin/tool"), |_| Ok(())).unwrap_err().to_string();
-    assert_eq!(error, "what was fetched as tool holds no bin/tool");
+    assert_eq!(error, "the download of tool lacks bin/tool");
     let fill = |partial: &Path| {
         fs::create_dir(partial.join("bin"))?;
         Ok(fs::write(partial.join("bin/tool"), "")?)
@@ -209,10 +208,10 @@ pub async fn an_empty_folder_is_no_tool() {
     fetched_into(cache.path(), ("tool", "bin/tool"), |_| panic!("it is there")).unwrap();
 }
 
-/// Runs the program and gives back what it wrote to stdout and stderr.
+/// Runs the program and returns its stdout and stderr.
 ///
 /// # Errors
-/// Where it cannot be started or does not end with 0; with what it wrote.
+/// Where it cannot be started or does not end with 0; the error has its output.
 pub fn run(mut program: Command) -> Result<String> {
     let output = match program.output() {
         Ok(output) => output,

@@ -1,4 +1,4 @@
-//! The broker is gone, or the network to it.
+//! The broker is unavailable, or the network to it is.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::a_broker_that_is_gone_for_20_seconds_pauses_the_stream", ALONE, broker_gone),
-        trial("faults::a_worker_cut_off_from_the_broker_is_replaced_and_comes_back", ALONE, cut_off),
+        trial!(ALONE, a_broker_that_is_gone_for_20_seconds_pauses_the_stream),
+        trial!(ALONE, a_worker_cut_off_from_the_broker_is_replaced_and_comes_back),
     ]
 }
 
-async fn broker_gone() {
+async fn a_broker_that_is_gone_for_20_seconds_pauses_the_stream() {
     let mut broker = spawn_blocking(Broker::start).await.unwrap();
     let stream = TestStream::new(broker.client(), 2).await;
     let url = listen();
@@ -43,8 +43,9 @@ async fn broker_gone() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-/// The one that is cut off still reaches the ledger: only the fence keeps it from committing what the other took over.
-async fn cut_off() {
+/// The worker that is cut off still reaches the ledger. Only the fence keeps it from committing partitions that the other took
+/// over.
+async fn a_worker_cut_off_from_the_broker_is_replaced_and_comes_back() {
     const RECORDS: usize = 2000;
     let behind = free_port();
     let proxy = Proxy::before(behind).await;
@@ -68,11 +69,11 @@ async fn cut_off() {
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("broker"), "/readyz says {reason} while the worker is cut off");
     stream.send(RECORDS / 2..RECORDS).await;
-    // Past the session timeout of 6 s: the broker gives its partitions to the other.
+    // Longer than the session timeout of 6 s, after which the broker gives its partitions to the other worker.
     sleep(Duration::from_secs(9)).await;
     stream.audit("while a worker is cut off").await;
-    assert!(stream.claims().await > claims, "the partitions of the one that was cut off did not change hands");
-    proxy.mend();
+    assert!(stream.claims().await > claims, "the partitions of the worker that was cut off got no other owner");
+    proxy.restore();
 
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
     assert_ready(&url, &worker).await;

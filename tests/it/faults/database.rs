@@ -1,4 +1,4 @@
-//! Postgres is gone, frozen, killed, or behind a network that loses what it says.
+//! Postgres is stopped, frozen or killed, or its network loses replies.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::a_database_that_is_gone_for_20_seconds_pauses_the_stream", ALONE, database_gone),
-        trial("faults::a_frozen_database_is_noticed_and_then_killed_and_costs_nothing", ALONE, database_frozen),
-        trial("faults::sessions_ended_every_2_seconds_cost_nothing", ALONE, sessions_ended),
-        trial("faults::a_reply_to_a_commit_that_the_network_loses_is_looked_up", ALONE, reply_lost),
-        trial("faults::connections_that_the_network_swallows_are_given_up", ALONE, connections_swallowed),
-        trial("faults::a_change_of_a_job_that_the_network_swallows_is_given_up", Needs::NOTHING, change_swallowed),
+        trial!(ALONE, a_database_that_is_gone_for_20_seconds_pauses_the_stream),
+        trial!(ALONE, a_frozen_database_is_noticed_and_then_killed_and_costs_nothing),
+        trial!(ALONE, sessions_ended_every_2_seconds_cost_nothing),
+        trial!(ALONE, a_reply_to_a_commit_that_the_network_loses_is_looked_up),
+        trial!(ALONE, connections_that_the_network_swallows_are_given_up),
+        trial!(Needs::NOTHING, a_change_of_a_job_that_the_network_swallows_is_given_up),
     ]
 }
 
-/// A world on a server of its own.
+/// A stream on a Postgres server of its own.
 async fn alone(partitions: i32) -> (TestStream, Server) {
     let server = spawn_blocking(Server::start).await.unwrap();
     let config = DatabaseConfig { url: Some(server.url().to_owned()), ..DatabaseConfig::default() };
@@ -40,7 +40,7 @@ async fn alone(partitions: i32) -> (TestStream, Server) {
     (stream, server)
 }
 
-/// A world whose workers reach its Postgres through a proxy only.
+/// A stream whose workers reach its Postgres only through a proxy.
 async fn proxied(partitions: i32) -> (TestStream, Server, Proxy) {
     let (mut stream, server) = alone(partitions).await;
     let proxy = Proxy::before_postgres(server.port()).await;
@@ -50,7 +50,7 @@ async fn proxied(partitions: i32) -> (TestStream, Server, Proxy) {
     (stream, server, proxy)
 }
 
-async fn database_gone() {
+async fn a_database_that_is_gone_for_20_seconds_pauses_the_stream() {
     let (stream, mut server) = alone(2).await;
     let url = listen();
     let worker = stream.worker_at(&url, "");
@@ -70,9 +70,9 @@ async fn database_gone() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-/// First every process of the server is frozen, as on a host that swaps itself to death: connections stay open and nothing answers.
-/// It comes back, freezes again, and is killed.
-async fn database_frozen() {
+/// First every process of the server is frozen, as on a host that swaps too much: connections stay open and nothing answers.
+/// Then the server continues, freezes again, and is killed.
+async fn a_frozen_database_is_noticed_and_then_killed_and_costs_nothing() {
     const RECORDS: usize = 3000;
     let (stream, mut server) = alone(2).await;
     let url = listen();
@@ -93,7 +93,7 @@ async fn database_frozen() {
 
     server.signal(Signal::SIGSTOP);
     sleep(Duration::from_secs(2)).await;
-    // Every process of it: what is frozen does not notice that the first one is gone.
+    // Every process must be killed: a frozen one does not notice that the first process is gone.
     server.signal(Signal::SIGKILL);
     block_in_place(|| {
         server.kill();
@@ -104,7 +104,7 @@ async fn database_frozen() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-async fn sessions_ended() {
+async fn sessions_ended_every_2_seconds_cost_nothing() {
     const RECORDS: usize = 4000;
     const ENDINGS: usize = 6;
     let stream = TestStream::new(kafka::shared().await, 4).await;
@@ -123,7 +123,7 @@ async fn sessions_ended() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-async fn reply_lost() {
+async fn a_reply_to_a_commit_that_the_network_loses_is_looked_up() {
     const RECORDS: usize = 1000;
     const LOST: usize = 3;
     let (stream, _server, proxy) = proxied(2).await;
@@ -137,8 +137,8 @@ async fn reply_lost() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// A firewall that forgets: the sockets stay open on both sides and nothing passes, in the midst of transactions.
-async fn connections_swallowed() {
+/// Like a firewall that forgets connections: in the middle of transactions nothing passes any more, and the sockets stay open.
+async fn connections_that_the_network_swallows_are_given_up() {
     const RECORDS: usize = 3000;
     let (mut stream, _server, proxy) = proxied(2).await;
     stream.settings = "[database]\ndeadline_seconds = 4\n".to_owned();
@@ -152,12 +152,12 @@ async fn connections_swallowed() {
         proxy.swallow();
     }
     stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
-    assert!(worker.log().contains("no answer within 4 s"), "no connection was given up:\n{}", worker.log());
+    assert!(worker.log().contains("no answer within 4 s"), "no connection was abandoned:\n{}", worker.log());
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// Whoever changes a job waits for a row that another holds, and what the server says of it in the end never arrives.
-async fn change_swallowed() {
+/// A change of a job waits for a row that another transaction holds, and the server's reply to it never arrives.
+async fn a_change_of_a_job_that_the_network_swallows_is_given_up() {
     let database = postgres::database().await;
     let job = NewJob {
         id: "a".into(),

@@ -1,4 +1,4 @@
-//! The disk is full.
+//! The disk is full, and has room again later.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +14,10 @@ use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("faults::a_full_disk_pauses_the_stream", ALONE, full_disk)]
+    vec![trial!(ALONE, a_full_disk_pauses_the_stream)]
 }
 
-async fn full_disk() {
+async fn a_full_disk_pauses_the_stream() {
     let disk = SmallDisk::mount();
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.configure(&disk.path().join("data"));
@@ -78,7 +78,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a worker that is just ending may still hold a file.
+        // Lazily, because a worker that is just ending may still hold a file open.
         Command::new("umount").arg("-l").arg(self.folder.path()).status().ok();
     }
 }

@@ -1,4 +1,4 @@
-//! The model host hangs or dies, and the process with it, for a supervisor to start another.
+//! The model host hangs or panics. The process then ends, so that a supervisor starts another.
 
 use std::time::Duration;
 
@@ -16,40 +16,40 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // The first batches pass, so that the fault finds commits and batches under way.
+    // The first batches pass, so that the fault happens while others are being committed and computed.
     vec![
-        trial("faults::a_wedged_model_ends_the_process_and_the_next_goes_on", ALONE, || {
-            falls_out("device-batch=3*off->sleep(600000)", "was not evaluated within")
+        trial!(ALONE, a_wedged_model_ends_the_process_and_the_next_goes_on => {
+            model_fails("device-batch=3*off->sleep(600000)", "was not evaluated within")
         }),
-        trial("faults::a_model_that_panics_ends_the_process_and_the_next_goes_on", ALONE, || {
-            falls_out("device-batch=3*off->panic(the model panics)", "the device thread stopped")
+        trial!(ALONE, a_model_that_panics_ends_the_process_and_the_next_goes_on => {
+            model_fails("device-batch=3*off->panic(the model panics)", "the device thread stopped")
         }),
-        trial("faults::a_document_that_makes_a_model_abort_is_put_aside_and_no_other", ALONE, aborts),
+        trial!(ALONE, a_document_that_makes_a_model_abort_is_put_aside_and_no_other),
     ]
 }
 
-/// A world whose second task asks a model.
+/// A stream whose second task uses a model.
 async fn with_a_model(limits: &str) -> TestStream {
     let mut stream = TestStream::new(kafka::shared().await, 2).await;
     stream.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n{limits}");
     stream.configure(&stream.path("data"));
     let second = "second: { render: { template: \"{{ first.text }}?\" } }";
     stream.amend("pipelines/echo.yaml", |text| {
-        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(second), "the stream's second task has changed:\n{text}");
         text.replace(second, "second: { classify: { model: tiny } }")
     });
     stream
 }
 
-async fn falls_out(failpoint: &str, says: &str) {
+async fn model_fails(failpoint: &str, says: &str) {
     const RECORDS: usize = 1000;
     let stream = with_a_model("[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n").await;
     stream.send(0..RECORDS).await;
     let mut doomed = stream.worker(failpoint);
     let status = block_in_place(|| doomed.wait(Duration::from_secs(60)));
-    assert!(!status.success(), "the worker was to give itself up, but ended with {status}");
-    assert!(doomed.log().contains(says), "its last words are not \"{says}\":\n{}", doomed.log());
-    assert!(stream.committed().await < RECORDS as i64, "the model was to fail before the end");
+    assert!(!status.success(), "the worker should have ended with a failure, but ended with {status}");
+    assert!(doomed.log().contains(says), "the log does not contain \"{says}\":\n{}", doomed.log());
+    assert!(stream.committed().await < RECORDS as i64, "the model should have failed before the end");
     stream.audit("after the model failed").await;
     let _next = stream.worker("");
     eventually("the next goes on", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
@@ -57,8 +57,8 @@ async fn falls_out(failpoint: &str, says: &str) {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// On the device, texts of both partitions share a batch: who is to blame shows only one document at a time.
-async fn aborts() {
+/// On the device texts of both partitions share a batch, so that the cause is found only by one document at a time.
+async fn a_document_that_makes_a_model_abort_is_put_aside_and_no_other() {
     const RECORDS: usize = 400;
     let stream = with_a_model("").await;
     stream.send(0..RECORDS / 2).await;
@@ -80,12 +80,16 @@ async fn aborts() {
         }
         sleep(Duration::from_millis(50)).await;
     }
-    // One in company, perhaps one in a small batch, three alone.
+    // One crash in a full batch, perhaps one in a small batch, and three with the document alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the document");
     stream.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
-    assert!(worker.ended().is_none(), "the worker that put the document aside does not live");
+    assert!(worker.ended().is_none(), "the worker that made the document a dead letter is gone");
     let letters = "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_key = 'stutter' AND attempts = 3";
     assert_eq!(postgres::count(&stream.database_url, letters).await, 1, "the document is a dead letter that says why");
-    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    assert_eq!(
+        postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await,
+        0,
+        "no attempt is recorded any more"
+    );
     stream.assert_exactly_once_except(RECORDS as i64, 0, 1).await;
 }

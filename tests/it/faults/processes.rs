@@ -1,4 +1,4 @@
-//! Processes are killed, frozen and replaced.
+//! Worker processes are killed, frozen and replaced.
 
 use std::time::Duration;
 
@@ -18,24 +18,24 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::workers_killed_and_frozen_at_random_lose_and_repeat_nothing", ALONE, killed_and_frozen),
-        trial("faults::a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once", ALONE, zombie_in_mid_commit),
-        trial("faults::a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance", ALONE, rolling_restart),
+        trial!(ALONE, workers_killed_and_frozen_at_random_lose_and_repeat_nothing),
+        trial!(ALONE, a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once),
+        trial!(ALONE, a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance),
     ]
 }
 
-async fn killed_and_frozen() {
+async fn workers_killed_and_frozen_at_random_lose_and_repeat_nothing() {
     const RECORDS: usize = 20_000;
     const KILLS: usize = 12;
     const FREEZES: [usize; 2] = [4, 8];
-    /// Longer than the session timeout, so that the frozen worker comes back as a zombie.
+    /// Longer than the session timeout, so that the frozen worker no longer owns its partitions when it continues.
     const FROZEN: Duration = Duration::from_secs(9);
 
     let seed = rand::rng().random();
     eprintln!("killed_and_frozen: seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let stream = TestStream::new(kafka::shared().await, 6).await;
-    // Slow commits, so that a kill always finds something under way.
+    // Commits are slow, so that a kill always interrupts some work.
     let start = || stream.worker("commit-before-stage=sleep(120)");
     let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
     let mut thaws: Vec<(usize, Instant)> = Vec::new();
@@ -67,7 +67,7 @@ async fn killed_and_frozen() {
     stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
     stream.assert_exactly_once(RECORDS as i64, 0).await;
     let epochs = postgres::count(&stream.database_url, "SELECT sum(epoch)::bigint FROM positions").await;
-    assert!(epochs > 6, "no partition ever changed hands: the kills did not bite");
+    assert!(epochs > 6, "no partition ever got another owner: the kills had no effect");
 }
 
 fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
@@ -80,34 +80,34 @@ fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
     });
 }
 
-/// Frozen between its statements and its COMMIT until long after it lost its partition: the row of the position stays locked, and
-/// the heir's claim waits for it.
-async fn zombie_in_mid_commit() {
+/// The worker is frozen between its statements and its COMMIT until long after it lost its partition. The position's row stays
+/// locked, and the claim of the next owner waits for it.
+async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     const RECORDS: usize = 600;
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.send(0..RECORDS).await;
-    // Sleeps before the COMMIT of every batch, so that the freeze falls there.
+    // The worker sleeps before the COMMIT of every batch, so that it is frozen there.
     let zombie = stream.worker("commit-before-commit=sleep(400)");
     eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
-    eventually("a commit is under way", Duration::from_secs(20), || async {
+    eventually("a commit is in progress", Duration::from_secs(20), || async {
         postgres::count(&stream.database_url, open).await > 0
     })
     .await;
     zombie.signal(Signal::SIGSTOP);
     let frozen_at = stream.committed().await;
     let _heir = stream.worker("");
-    // Past the session timeout of 6 s: the group gives the partition to the heir.
+    // Longer than the session timeout of 6 s, after which the group gives the partition to the other worker.
     sleep(Duration::from_secs(9)).await;
     zombie.signal(Signal::SIGCONT);
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
-    assert!(frozen_at < RECORDS as i64, "the zombie had nothing left to do when it was frozen");
+    assert!(frozen_at < RECORDS as i64, "the worker had nothing left to do when it was frozen");
     stream.assert_exactly_once(RECORDS as i64, 0).await;
     assert!(stream.claims().await > 1, "the partition never changed hands");
 }
 
-async fn rolling_restart() {
-    /// A worker that is told to stop drains what is under way and leaves; the others take over at their next heartbeat. On a machine
+async fn a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance() {
+    /// A worker that gets SIGTERM finishes its batches and leaves; the others take over at their next heartbeat. On a machine
     /// that does nothing else this takes about a second.
     const PAUSE: Duration = Duration::from_secs(8);
     const PARTS: usize = 40;
@@ -128,7 +128,7 @@ async fn rolling_restart() {
         for worker in &mut workers {
             sleep(Duration::from_secs(2)).await;
             worker.signal(Signal::SIGTERM);
-            // Not by `wait`, which would keep the load waiting, too.
+            // `wait` would block the thread that sends the load.
             let status = loop {
                 match worker.ended() {
                     Some(status) => break status,

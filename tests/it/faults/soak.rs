@@ -1,5 +1,5 @@
-//! Every fault at random for as long as one likes: `TIDEMILL_SOAK=3600 cargo test --test it soak`. The seed is printed, and
-//! `TIDEMILL_SOAK_SEED` plays the same faults again.
+//! Random faults for a given number of seconds: `TIDEMILL_SOAK=3600 cargo test --test it soak`. The seed is printed, and
+//! `TIDEMILL_SOAK_SEED` repeats the same faults.
 
 use std::time::Duration;
 
@@ -22,23 +22,23 @@ use crate::harness::trial::trial;
 use crate::harness::worker::Worker;
 use crate::test_stream::{PIPELINE, TestStream};
 
-/// The trial, where it is asked for.
+/// The test, where `TIDEMILL_SOAK` is set.
 pub fn trials() -> Vec<Trial> {
     let seconds = std::env::var("TIDEMILL_SOAK").ok().map(|text| text.parse().expect("TIDEMILL_SOAK is a number of seconds"));
     seconds
         .map(|seconds: u64| {
             let needs = ALONE.within(Duration::from_secs(seconds + 600));
-            trial("faults::soak", needs, move || soak(Duration::from_secs(seconds)))
+            trial!(needs, soak => soak(Duration::from_secs(seconds)))
         })
         .into_iter()
         .collect()
 }
 
-/// Documents sent between two faults.
+/// How many documents are sent between two faults.
 const PART: usize = 400;
 const WORKERS: usize = 3;
 
-/// Everything that can be broken.
+/// A stream with everything that can fail.
 struct Site {
     stream: TestStream,
     workers: Vec<Worker>,
@@ -68,7 +68,7 @@ async fn soak(length: Duration) {
     while site.stream.committed().await != sent as i64 && Instant::now() < limit {
         sleep(Duration::from_millis(200)).await;
     }
-    // More than was sent would be records that the producer sent twice; a partition that is behind the others is one that is stuck.
+    // A higher count means that the producer sent records twice; a partition far behind the others is stuck.
     eprintln!("soak: {sent} documents sent, positions {:?}", site.stream.store.positions(PIPELINE, &site.stream.topic).await);
     site.stream.drained(sent as i64, Duration::from_secs(1)).await;
     site.stream.assert_exactly_once(sent as i64, 0).await;
@@ -95,7 +95,7 @@ impl Site {
         Self { stream, workers, server, broker, to_database, to_broker }
     }
 
-    /// One fault, and its end.
+    /// Causes one fault and ends it.
     async fn strike(&mut self, random: &mut StdRng) -> &'static str {
         let victim = random.random_range(0..WORKERS);
         let moment = Duration::from_millis(random.random_range(200..9000));
@@ -113,7 +113,7 @@ impl Site {
             3 => {
                 self.to_database.cut();
                 sleep(moment).await;
-                self.to_database.mend();
+                self.to_database.restore();
                 "the network to the database cut"
             }
             4 => {
@@ -140,7 +140,7 @@ impl Site {
             8 => {
                 self.to_broker.cut();
                 sleep(moment).await;
-                self.to_broker.mend();
+                self.to_broker.restore();
                 "the network to the broker cut"
             }
             _ => {

@@ -1,4 +1,4 @@
-//! Topics change under a pipeline: partitions are added, records deleted unread, topics made anew.
+//! Topics change while a pipeline reads them: partitions are added, records are deleted unread, topics are deleted and made again.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::test_stream::{PIPELINE, TestStream};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::partitions_added_while_running_are_read_from_their_start", ALONE, partitions_added),
-        trial("faults::records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap", ALONE, records_deleted),
-        trial("faults::a_topic_made_anew_halts_the_pipeline", ALONE, topic_made_anew),
+        trial!(ALONE, partitions_added_while_running_are_read_from_their_start),
+        trial!(ALONE, records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap),
+        trial!(ALONE, a_topic_made_anew_halts_the_pipeline),
     ]
 }
 
-async fn partitions_added() {
+async fn partitions_added_while_running_are_read_from_their_start() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let _worker = stream.worker("");
     stream.send(0..300).await;
     stream.drained(300, Duration::from_secs(60)).await;
     stream.client.widen(&stream.topic, 4).await;
-    // Before the worker knows of them: nothing may be skipped.
+    // These come before the worker knows the new partitions, and none may be skipped.
     stream.send(300..900).await;
     stream.drained(900, Duration::from_secs(90)).await;
     let partitions = postgres::count(&stream.database_url, "SELECT count(*) FROM batches WHERE from_offset = 0").await;
@@ -34,8 +34,9 @@ async fn partitions_added() {
     stream.assert_exactly_once(900, 0).await;
 }
 
-/// Retention outruns a worker that is away. The process stays, says what is missing and what to do, and goes on once it is done.
-async fn records_deleted() {
+/// Retention deletes records while no worker runs. The next worker stays up, reports what is missing and what to do, and continues
+/// after that.
+async fn records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let mut first = stream.worker("");
     stream.send(0..100).await;
@@ -50,13 +51,13 @@ async fn records_deleted() {
     let reason = said["halted"][PIPELINE].as_str().unwrap_or_else(|| panic!("/readyz says {said}"));
     assert!(reason.contains("100..250") && reason.contains("tidemill positions skip"), "/readyz says {reason}");
     assert!(worker.ended().is_none(), "the process ended, but a new one would find the same");
-    assert_eq!(stream.committed().await, 100, "records were skipped without a word");
+    assert_eq!(stream.committed().await, 100, "records were skipped silently");
 
     let skip = ["positions", "skip", "--pipeline", PIPELINE, "--topic", &stream.topic, "--partition", "0"];
     let refused = stream.tidemill(&[&skip[..], &["--to", "50", "--reason", "x"]].concat()).await;
     assert!(!refused.0 && refused.1.contains("forward only"), "a skip back was not refused: {}", refused.1);
     let refused = stream.tidemill(&[&skip[..], &["--to", "999", "--reason", "x"]].concat()).await;
-    assert!(!refused.0 && refused.1.contains("behind the end"), "a skip behind the end was not refused: {}", refused.1);
+    assert!(!refused.0 && refused.1.contains("after the end"), "a skip behind the end was not refused: {}", refused.1);
     let done =
         stream.tidemill(&[&skip[..], &["--to", "earliest", "--reason", "retention was too short", "--json"]].concat()).await;
     assert!(done.0, "the skip failed: {}", done.1);
@@ -67,12 +68,12 @@ async fn records_deleted() {
     let listed: Value = serde_json::from_str(listed.1.lines().last().unwrap()).unwrap();
     assert_eq!(listed["positions"][0]["given_up"], 150, "the list does not show the gap: {listed}");
     let why = "SELECT count(*) FROM gaps WHERE (from_offset, to_offset, reason) = (100, 250, 'retention was too short')";
-    assert_eq!(postgres::count(&stream.database_url, why).await, 1, "the gap is on record");
-    // 150 of 300 were never there to be read.
+    assert_eq!(postgres::count(&stream.database_url, why).await, 1, "the gap is recorded");
+    // 150 of the 300 records were deleted before they were read.
     stream.assert_exactly_once(150, 0).await;
 }
 
-async fn topic_made_anew() {
+async fn a_topic_made_anew_halts_the_pipeline() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let mut first = stream.worker("");
     stream.send(0..100).await;
@@ -84,12 +85,12 @@ async fn topic_made_anew() {
     let url = listen();
     let worker = stream.worker_at(&url, "");
     let reason = halted(&url, &worker).await;
-    assert!(reason.contains("made anew") && reason.contains("another name"), "/readyz says {reason}");
+    assert!(reason.contains("created again") && reason.contains("another name"), "/readyz says {reason}");
     assert_eq!(stream.committed().await, 100, "the position moved");
     stream.assert_exactly_once(100, 0).await;
 }
 
-/// Waits until /readyz tells of a halt.
+/// Waits until `/readyz` reports that the partition is halted.
 async fn halted(url: &str, worker: &Worker) -> String {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {

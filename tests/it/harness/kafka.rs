@@ -1,4 +1,4 @@
-//! Real Apache Kafka for tests: one process that is broker and controller, its jars fetched by Maven and pinned by hash.
+//! Apache Kafka for tests: one process that is broker and controller. Maven fetches its jars, which are pinned by hash.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -20,24 +20,24 @@ use tidemill::demo::os_user::OsUser;
 
 use super::free_port;
 
-/// What Maven resolves, and the hash of every file of it.
+/// What Maven resolves, and the hash of each file.
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/kafka/pom.xml");
 const HASHES: &str = include_str!("../kafka/jars.sha256");
-/// The plugin that copies what was resolved.
+/// The plugin that copies the resolved files.
 const COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
 
-/// A start on a busy two-core machine takes ten seconds at most; a download of 45 MB is not part of it.
+/// A start takes at most ten seconds on a busy machine with two cores. The download of 45 MB is not part of it.
 const START: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(15);
 
 static SHARED: Mutex<Option<Broker>> = Mutex::new(None);
 
-/// What a broker has besides its open listener.
+/// What a broker has besides the listener without authentication.
 #[derive(Debug, Default)]
 pub struct Extras {
     /// Listeners by name, which is also their protocol, with their ports.
     pub listeners: Vec<(&'static str, u16)>,
-    /// A listener's port, and the port of the proxy before it, which the broker is told to be reached at.
+    /// A listener's port, and the port of the proxy in front of it, which the broker advertises.
     pub proxied: Option<(u16, u16)>,
     /// Further properties, a line each.
     pub properties: String,
@@ -56,15 +56,14 @@ pub struct Broker {
 /// One record for a topic.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
-    /// Which partition, or by key.
+    /// The partition; the key decides where there is none.
     pub partition: Option<i32>,
-    /// The key.
     pub key: Vec<u8>,
     /// The payload; none is a delete.
     pub payload: Option<Vec<u8>>,
 }
 
-/// Why there can be no Kafka here, if there cannot.
+/// Why Kafka cannot run on this machine; none where it can.
 pub fn availability() -> &'static Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     REASON.get_or_init(|| {
@@ -76,7 +75,7 @@ pub fn availability() -> &'static Option<String> {
     })
 }
 
-/// The bootstrap servers of the broker that tests share.
+/// A client of the broker that tests share, which is started when first needed.
 pub async fn shared() -> Client {
     let start = || {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,12 +98,12 @@ impl Broker {
         Self::start_with(&Extras::default())
     }
 
-    /// Starts one with more than the open listener. Blocks.
+    /// Starts a broker with more than the listener without authentication. Blocks.
     pub fn start_with(extras: &Extras) -> Self {
         Self::try_start(extras).unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
     }
 
-    /// Starts a broker that also listens on the port `behind`, and says there that it is to be reached at `proxy`. Blocks.
+    /// Starts a broker that also listens on the port `behind` and advertises the port `proxy` for that listener. Blocks.
     pub fn start_behind(behind: u16, proxy: u16) -> Self {
         Self::start_with(&Extras { proxied: Some((behind, proxy)), ..Extras::default() })
     }
@@ -126,7 +125,7 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Stops it, keeping its data. Blocks.
+    /// Stops the broker and keeps its data. Blocks.
     pub fn stop(&mut self) {
         self.running.take().expect("the broker is stopped already").stop(STOP);
     }
@@ -147,7 +146,7 @@ impl Broker {
         let log = self.path("kafka.log");
         let mut child = ChildProcess::start(ChildOptions {
             program: &program,
-            // An orderly end takes ten seconds, and a broker that is just gone is the harder case.
+            // An orderly stop takes ten seconds, and a broker that disappears is the harder case.
             end_signal: "KILL",
             account: &OsUser::own(),
             log: File::create(&log)?,
@@ -163,7 +162,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Small and quick to start rather than fast.
+    /// Java with settings for a small and quick start.
     fn java(&self, class: &str) -> Command {
         let mut java = Command::new("java");
         java.args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
@@ -178,10 +177,10 @@ impl Broker {
     }
 }
 
-/// How a test speaks with a broker.
+/// What a test needs to use a broker.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// `host:port`.
+    /// The bootstrap server, `host:port`.
     pub brokers: String,
     /// Where the broker keeps its logs.
     data: PathBuf,
@@ -202,12 +201,12 @@ impl Client {
         name
     }
 
-    /// Makes the topic of that name.
+    /// Makes a topic with exactly this name.
     pub async fn topic_named(&self, name: &str) {
         self.make(NewTopic::new(name, 1, TopicReplication::Fixed(1))).await;
     }
 
-    /// Lets the topic take batches of at most `bytes`.
+    /// Sets the largest batch that the topic takes, in bytes.
     pub async fn allow(&self, topic: &str, bytes: usize) {
         let bytes = bytes.to_string();
         let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
@@ -233,7 +232,7 @@ impl Client {
         outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
     }
 
-    /// Deletes the partition's records before `offset`, as a retention that is too short does.
+    /// Deletes the partition's records before `offset`, as a too short retention does.
     pub async fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
@@ -256,7 +255,7 @@ impl Client {
         self.config().create().unwrap()
     }
 
-    /// Sends the records and waits until the broker has them all.
+    /// Sends the records and waits until the broker has acknowledged all of them.
     pub async fn send(&self, topic: &str, records: Vec<NewRecord>) {
         self.send_with(topic, records, &[]).await;
     }
@@ -332,7 +331,7 @@ fn jars() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Every file must be one of the pinned ones, by content, and none may be missing.
+/// Checks that the folder holds the pinned files, by content, and no others.
 fn verify(folder: &Path) -> Result<()> {
     let list = folder.join("jars.sha256");
     fs::write(&list, HASHES)?;

@@ -1,4 +1,4 @@
-//! This binary in another role: a parent to be killed, to see what becomes of its children.
+//! This binary in another role: a parent process that a test kills, to see that its child process ends too.
 
 use std::fs::File;
 use std::process::{Command, ExitCode};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tidemill::demo::child_process::{ChildOptions, ChildProcess};
 use tidemill::demo::os_user::OsUser;
 
-/// Set for a process of this binary that is to be a parent: the file into which it writes its child's id.
+/// This variable makes a process of this binary such a parent. Its value is the file into which it writes its child's process id.
 pub const ROLE: &str = "TIDEMILL_TEST_PARENT";
 
-/// Plays the role, where this process has it.
+/// Runs as such a parent where the variable is set; none where it is not.
 pub fn role() -> Option<ExitCode> {
     let report = std::env::var_os(ROLE)?;
     let mut program = Command::new("sleep");

@@ -1,4 +1,4 @@
-//! Postgres for tests: one server, a database of its own for each test, copied from one that is migrated once.
+//! Postgres for tests: one server, and for each test a database of its own, copied from one that is migrated once.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tidemill::config::DatabaseConfig;
 use tidemill::demo::postgres::{PostgresOptions, PrivatePostgres};
 use tidemill::store::Store;
 
-/// The server that tests share. None before the first test and after the last.
+/// The server that tests share; none before the first test that needs it and after the last test.
 static SHARED: Mutex<Option<Server>> = Mutex::new(None);
 
 /// A Postgres server in a folder of its own. It can be stopped and started on the same port.
@@ -25,7 +25,7 @@ pub struct Server {
 
 /// A migrated database that one test has for itself.
 pub struct Database {
-    /// `postgres://user:password@host:port/name`.
+    /// The address, `postgres://user:password@host:port/name`.
     pub url: String,
     /// The ledger in it.
     pub store: Store,
@@ -41,12 +41,12 @@ impl Server {
         Self { url: running.url().to_owned(), running: Some(running), options, folder }
     }
 
-    /// Ends it, keeping its files. Blocks.
+    /// Stops the server and keeps its files. Blocks.
     pub fn stop(&mut self) {
         self.running.take().expect("the server is stopped already").stop();
     }
 
-    /// Ends it as a crash would, keeping its files. Blocks.
+    /// Kills the server as a crash would, and keeps its files. Blocks.
     pub fn kill(&mut self) {
         self.running.take().expect("the server is stopped already").kill();
     }
@@ -57,14 +57,14 @@ impl Server {
         self.running = Some(running);
     }
 
-    /// Freezes every process of the server, or lets it go on. Connections stay open and nothing answers.
+    /// Sends the signal to every process of the server. After `SIGSTOP` connections stay open and nothing answers until `SIGCONT`.
     pub fn signal(&self, signal: Signal) {
         let list = std::fs::read_to_string(self.cluster().join("postmaster.pid")).expect("the server has said its process id");
         let postmaster: i32 =
             list.lines().next().and_then(|line| line.parse().ok()).expect("a process id stands in the first line");
         let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
         let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-        // The postmaster first, so that it has no further children meanwhile.
+        // The postmaster comes first, so that it starts no further processes meanwhile.
         for process in std::iter::once(postmaster).chain(children) {
             kill(Pid::from_raw(process), signal).ok();
         }
@@ -76,7 +76,7 @@ impl Server {
         cluster.expect("the server runs")
     }
 
-    /// Its port.
+    /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.options.port.expect("was set at the start")
     }
@@ -104,7 +104,7 @@ pub async fn database() -> Database {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = shared.is_none();
         let server = shared.get_or_insert_with(Server::start);
-        // Copies of one database cannot be made at the same time: the lock is held until it is done.
+        // Postgres copies a database only while nobody else copies it: the lock is held until the copy is done.
         tokio::runtime::Handle::current().block_on(async {
             if is_first {
                 execute(server.url(), &format!("CREATE DATABASE {TEMPLATE}")).await;
@@ -121,7 +121,7 @@ pub async fn database() -> Database {
     Database { store: open(&url), url }
 }
 
-/// Runs one statement that the test wrote itself.
+/// Runs one statement, which comes from the test and not from outside.
 pub async fn execute(url: &str, statement: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap_or_else(|e| panic!("cannot reach the test's Postgres: {e}"));
     let outcome = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await;
@@ -129,7 +129,7 @@ pub async fn execute(url: &str, statement: &str) {
     connection.close().await.ok();
 }
 
-/// The single number that a query of the test's own answers.
+/// The single number that a query returns. The query comes from the test and not from outside.
 pub async fn count(url: &str, query: &str) -> i64 {
     let mut connection = PgConnection::connect(url).await.unwrap_or_else(|e| panic!("cannot reach the test's Postgres: {e}"));
     let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await;
@@ -144,13 +144,13 @@ fn open(url: &str) -> Store {
 
 /// Stops the shared server.
 pub fn shut_down() {
-    // Nobody opens it again: an orderly end would first write everything out.
+    // Nobody opens its files again, and an orderly stop would write everything to disk first.
     if let Some(mut server) = SHARED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         server.kill();
     }
 }
 
-/// The database of a demo, by what it reports in JSON.
+/// The address of a demo's database, password included, from the demo's report in JSON.
 pub fn database_of(report: &serde_json::Value) -> String {
     let file = report["database_password_file"].as_str().unwrap();
     let mut url = reqwest::Url::parse(report["database_url"].as_str().unwrap()).unwrap();

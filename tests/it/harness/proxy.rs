@@ -1,11 +1,11 @@
-//! A network that can be broken: a TCP proxy in front of one port of this machine.
+//! A network that tests can break: a TCP proxy in front of one port of this machine.
 //!
-//! | told to | connections that are open | connections made later |
+//! | call | open connections | connections made later |
 //! |---|---|---|
-//! | forward | pass everything | pass everything |
-//! | cut | are closed | are closed at once |
-//! | swallow | stay open and pass nothing any more | pass everything |
-//! | lose a reply | the next that carries Postgres' word that a COMMIT went through is closed in its place | |
+//! | none | pass everything | pass everything |
+//! | `cut` | are closed | are closed at once, until `restore` |
+//! | `swallow` | stay open and pass nothing any more | pass everything |
+//! | `lose_replies_to_commit` | the next one on which Postgres confirms a COMMIT is closed instead of passing that reply | likewise |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A proxy in front of a port. It ends with this value, and its connections with it.
+/// A proxy in front of a port. It closes its connections and stops when this value is dropped.
 pub struct Proxy {
     port: u16,
     network: Arc<Network>,
@@ -33,17 +33,17 @@ struct Network {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct State {
     is_cut: bool,
-    /// Connections of an earlier age than this pass nothing.
+    /// Connections that were opened at a lower age pass nothing.
     age: usize,
 }
 
 impl Proxy {
-    /// A proxy on a port of its own in front of `upstream`, which need not listen yet.
+    /// Starts a proxy in front of `upstream`, which need not listen yet.
     pub async fn before(upstream: u16) -> Self {
         Self::start(upstream, false).await
     }
 
-    /// A proxy in front of a Postgres, whose replies it can read as long as they are not encrypted.
+    /// Starts a proxy in front of Postgres, which reads its replies. They must not be encrypted.
     pub async fn before_postgres(upstream: u16) -> Self {
         Self::start(upstream, true).await
     }
@@ -57,27 +57,27 @@ impl Proxy {
         Self { port, network, accepting }
     }
 
-    /// Where it listens.
+    /// The port that the proxy listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Closes what is open and refuses what is new.
+    /// Closes all connections and refuses new ones.
     pub fn cut(&self) {
         self.network.state.send_modify(|state| state.is_cut = true);
     }
 
-    /// Mends a cut.
-    pub fn mend(&self) {
+    /// Ends a cut: new connections pass everything again.
+    pub fn restore(&self) {
         self.network.state.send_modify(|state| state.is_cut = false);
     }
 
-    /// Lets what is open pass nothing any more, and stay open.
+    /// Makes the connections that are open now pass nothing any more. They stay open.
     pub fn swallow(&self) {
         self.network.state.send_modify(|state| state.age += 1);
     }
 
-    /// Loses the next `count` replies to a COMMIT, each with its connection.
+    /// Loses the next `count` replies to a COMMIT, and closes the connection of each.
     pub fn lose_replies_to_commit(&self, count: usize) {
         self.network.losing.store(count, Ordering::SeqCst);
     }
@@ -103,8 +103,8 @@ async fn accept(listener: TcpListener, upstream: u16, network: Arc<Network>) {
     }
 }
 
-/// One connection, until either side ends or it is cut. One that is swallowed and then closed by its client is closed towards the
-/// server, too: there, keepalives would find out within a minute.
+/// Runs one connection until either side closes it or the network is cut. Where the client closes a swallowed connection, the proxy
+/// closes the server's side too, as keepalives would within a minute.
 async fn connect(client: TcpStream, upstream: u16, network: Arc<Network>) {
     let mut state = network.state.subscribe();
     let age = state.borrow().age;
@@ -145,7 +145,7 @@ async fn connect(client: TcpStream, upstream: u16, network: Arc<Network>) {
 }
 
 impl Network {
-    /// Whether one more reply is to be lost; counts it.
+    /// Whether to lose one more reply; if so, it is counted.
     fn loses(&self) -> bool {
         let loses = self.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         self.lost.fetch_add(usize::from(loses), Ordering::SeqCst);
@@ -153,16 +153,16 @@ impl Network {
     }
 }
 
-/// What a Postgres server says, message by message: a letter, a length that counts itself, and the rest.
+/// The messages of a Postgres server. Each is a type byte, a length that includes itself, and the body.
 #[derive(Default)]
 struct Messages {
     bytes: Vec<u8>,
-    /// Set once the server has answered whether it encrypts, which it does with a letter alone.
+    /// Set once the server has answered whether it encrypts. That answer is a single byte and no message.
     began: bool,
 }
 
 impl Messages {
-    /// Takes the next bytes; whether a message that ends in them says that a COMMIT went through.
+    /// Takes the next bytes; returns whether a message that they complete confirms a COMMIT.
     fn confirm_a_commit(&mut self, bytes: &[u8]) -> bool {
         let answers = !self.began && bytes == b"N";
         self.began = true;

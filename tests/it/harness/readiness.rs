@@ -1,4 +1,4 @@
-//! What a worker says of itself at `/readyz`.
+//! What a worker answers at `/readyz`.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use super::eventually;
 use super::free_port;
 use super::worker::Worker;
 
-/// An address that nobody listens at.
+/// An address of this machine that nothing listens at.
 pub fn listen() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// What `/readyz` says; none where nothing answers.
+/// Status and body of `/readyz`; none where nothing answers.
 pub async fn readiness(listen: &str) -> Option<(u16, String)> {
     let response = reqwest::get(format!("http://{listen}/readyz")).await.ok()?;
     Some((response.status().as_u16(), response.text().await.ok()?))
 }
 
-/// Waits for 200.
+/// Waits until `/readyz` answers with 200.
 pub async fn assert_ready(listen: &str, worker: &Worker) {
     eventually(&format!("/readyz is 200; the worker says:\n{}", worker.log()), Duration::from_secs(60), || async {
         readiness(listen).await.is_some_and(|(status, _)| status == 200)
@@ -27,7 +27,7 @@ pub async fn assert_ready(listen: &str, worker: &Worker) {
     .await;
 }
 
-/// Waits for 503 and answers with its body.
+/// Waits until `/readyz` answers with 503, and returns the body.
 pub async fn not_ready(listen: &str, worker: &Worker) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -39,7 +39,7 @@ pub async fn not_ready(listen: &str, worker: &Worker) -> String {
     }
 }
 
-/// Waits until `/readyz` says why in these words, and answers with all that it says.
+/// Waits until `/readyz` answers with 503 and a body that contains `words`, and returns the body.
 pub async fn says(listen: &str, worker: &Worker, words: &str) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut last = String::new();

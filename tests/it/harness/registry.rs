@@ -1,4 +1,4 @@
-//! A registry of Avro schemas, small and obedient: it knows what it was told, and is out of order when it is told to be.
+//! A registry of Avro schemas in this process: it answers with the schemas that a test registers, and can be made unavailable.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,26 +22,25 @@ pub struct RegistryServer {
 struct Shared {
     /// What to answer, by path.
     answers: Mutex<HashMap<String, Value>>,
-    /// What was asked and answered, with the header that tells who asked.
+    /// Every call so far.
     calls: Mutex<Vec<Call>>,
-    /// The only `Authorization` that is let in, where there is one.
+    /// The only `Authorization` header that is accepted; none accepts every call.
     wanted: Option<String>,
     down: AtomicBool,
 }
 
-/// One call.
+/// A call that the registry has answered.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The path.
     pub path: String,
-    /// The status that was answered.
+    /// The status of the answer.
     pub status: u16,
-    /// The header that tells who asked.
+    /// The `Authorization` header of the call.
     pub authorization: Option<String>,
 }
 
 impl RegistryServer {
-    /// A registry that lets in everyone, or only those with this `Authorization`. It does not listen yet.
+    /// A registry that accepts every call, or only those with this `Authorization` header. It does not listen yet.
     pub fn new(wanted: Option<&str>) -> Self {
         Self { shared: Arc::new(Shared { wanted: wanted.map(str::to_owned), ..Shared::default() }) }
     }
@@ -60,19 +59,18 @@ impl RegistryServer {
         self.shared.answers.lock().unwrap().insert(path, answer);
     }
 
-    /// Listens at the address from now on.
+    /// Starts to listen at the address.
     pub async fn listen(&self, address: &str) {
         let listener = TcpListener::bind(address).await.unwrap();
         let app = Router::new().fallback(answer).with_state(self.shared.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     }
 
-    /// Whether it answers that it is out of order.
+    /// Sets whether it answers every call with 503.
     pub fn set_down(&self, down: bool) {
         self.shared.down.store(down, Ordering::SeqCst);
     }
 
-    /// The calls so far.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().unwrap().clone()
     }
@@ -84,7 +82,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
     let known = shared.answers.lock().unwrap().get(&path).cloned();
     let is_api = path.starts_with("/schemas/ids/") || path.starts_with("/subjects/");
     let (status, body) = match known {
-        _ if shared.down.load(Ordering::SeqCst) => (StatusCode::SERVICE_UNAVAILABLE, json!("out of order")),
+        _ if shared.down.load(Ordering::SeqCst) => (StatusCode::SERVICE_UNAVAILABLE, json!("unavailable")),
         _ if shared.wanted.is_some() && authorization != shared.wanted => (StatusCode::UNAUTHORIZED, json!({"error_code": 401})),
         Some(answer) => (StatusCode::OK, answer),
         None if is_api => (StatusCode::NOT_FOUND, json!({"error_code": 40403, "message": "Schema not found"})),

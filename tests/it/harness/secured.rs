@@ -1,4 +1,4 @@
-//! A broker that asks who is there: the same broker with a listener for passwords and one for passwords within TLS.
+//! A Kafka broker with authentication: one more listener that needs a password, and one that needs a password over TLS.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,23 +15,23 @@ pub const USER: &str = "tidemill";
 pub const VISITOR: &str = "visitor";
 /// The password of both.
 pub const PASSWORD: &str = "correct-horse-77777";
-/// The password of key stores that live as long as a test.
+/// The password of the key stores, which exist only during a test.
 const STORE: &str = "changeit";
 
 /// A running broker with its certificate.
 pub struct SecuredBroker {
-    /// A client of its open listener, for the test itself.
+    /// A client of the listener without authentication, for the test itself.
     pub client: Client,
-    /// `host:port` that asks for a password.
+    /// `host:port` of the listener that needs a password.
     pub passwords: String,
-    /// `host:port` that asks for a password within TLS.
+    /// `host:port` of the listener that needs a password over TLS.
     pub tls: String,
     folder: TempDir,
     _broker: Broker,
 }
 
 impl SecuredBroker {
-    /// Starts it. Blocks.
+    /// Starts the broker. Blocks.
     pub fn start() -> Self {
         let folder = open_folder();
         for name in ["broker", "stranger"] {
@@ -54,13 +54,13 @@ impl SecuredBroker {
         Self { client: broker.client(), passwords: address(passwords), tls: address(tls), folder, _broker: broker }
     }
 
-    /// The certificate of `broker`, or of a `stranger` whom the broker does not know.
+    /// The file with the certificate of `broker`, or of `stranger`, which did not sign the broker's certificate.
     pub fn certificate(&self, name: &str) -> PathBuf {
         self.folder.path().join(name).with_extension("pem")
     }
 }
 
-/// Makes a key and a certificate that signs itself.
+/// Makes a key and a self-signed certificate.
 fn certify(folder: &Path, name: &str) {
     let keytool = |arguments: &[&str]| {
         let mut keytool = Command::new("keytool");

@@ -1,4 +1,5 @@
-//! Trials: asynchronous bodies with a limit in time, some of which need Kafka or the machine for themselves.
+//! Tests as the runner takes them: asynchronous functions with a time limit, some of which need Kafka or the machine for
+//! themselves.
 
 use std::any::Any;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -9,13 +10,13 @@ use libtest_mimic::{Completion, Failed, Trial};
 
 use super::kafka;
 
-/// Long enough for what starts a broker on a busy machine, short enough that a hung test is noticed.
+/// Long enough for a test that starts a broker on a busy machine, short enough that a hanging test is noticed.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Held by tests that keep the whole machine busy or measure time.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// What a test asks of the harness.
+/// What a test needs to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
     limit: Duration,
@@ -25,31 +26,31 @@ pub struct Needs {
     tools: [Option<Tool>; 2],
 }
 
-/// Has what a test needs beside Rust found or fetched.
+/// Finds or fetches a program or files that a test needs besides Rust.
 ///
 /// # Errors
-/// Where this machine has not got it and cannot get it.
+/// Where this machine does not have it and cannot fetch it.
 pub type Tool = fn() -> anyhow::Result<()>;
 
 impl Needs {
-    /// Nothing special.
+    /// Nothing besides this machine.
     pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, kafka_tls: false, machine: false, tools: [None; 2] };
     /// Java and Maven.
     pub const KAFKA: Self = Self { kafka: true, ..Self::NOTHING };
     /// Those, and a build with the feature `kafka-tls`.
     pub const KAFKA_TLS: Self = Self { kafka_tls: true, ..Self::KAFKA };
 
-    /// No other such test at the same time.
+    /// Runs while no other test of this kind does.
     pub const fn alone(self) -> Self {
         Self { machine: true, ..self }
     }
 
-    /// Another limit in time.
+    /// Takes another time limit.
     pub const fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    /// A tool besides.
+    /// Needs a tool as well.
     pub const fn using(self, tool: Tool) -> Self {
         match self.tools {
             [None, _] => Self { tools: [Some(tool), None], ..self },
@@ -73,13 +74,28 @@ impl Needs {
     }
 }
 
-/// A test of the name, whose body is a future that panics where the behaviour is not as its name says.
-pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
-    let title = name.to_owned();
-    Trial::ignorable_test(name, move || {
+/// A test from its needs and the function that is its body, which gives it its name: `trial!(Needs::KAFKA,
+/// a_dead_worker_loses_nothing)` in `jobs` or a module below it is `jobs::a_dead_worker_loses_nothing`. A function that several
+/// tests share gets the name beside it: `trial!(Needs::KAFKA, a_crash_leaves_no_rows => crash_at("commit"))`.
+macro_rules! trial {
+    ($needs:expr, $name:ident => $body:expr) => {
+        $crate::harness::trial::named(module_path!(), stringify!($name), $needs, move || $body)
+    };
+    ($needs:expr, $($body:ident)::+) => {
+        $crate::harness::trial::named(module_path!(), stringify!($($body)::+), $needs, $($body)::+)
+    };
+}
+pub(crate) use trial;
+
+/// What [`trial!`] makes: a test whose body is a future that panics where the behaviour is not as its name says.
+pub fn named<F: Future<Output = ()>>(module: &str, path: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
+    // The first name of a path is that of this binary's crate.
+    let family = module.split("::").nth(1).unwrap_or_default();
+    let title = format!("{family}::{}", path.rsplit("::").next().unwrap_or(path).trim());
+    Trial::ignorable_test(title.clone(), move || {
         if let Some((reason, variable)) = needs.lacking() {
             return if std::env::var_os(variable).is_some_and(|value| value == "1") {
-                Err(Failed::from(format!("{variable} lets no test be left out: {reason}")))
+                Err(Failed::from(format!("{variable} is set, so that no test may be skipped: {reason}")))
             } else {
                 eprintln!("ignoring {title}: {reason}");
                 Ok(Completion::ignored_with(reason))
@@ -92,7 +108,7 @@ pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce
     })
 }
 
-/// The body gets a thread and a runtime of its own, so that one that blocks can still be given up.
+/// Runs the body on a thread and a runtime of its own, so that a body that blocks can be abandoned at the limit.
 fn run<F: Future<Output = ()>>(name: &str, limit: Duration, body: impl FnOnce() -> F + Send + 'static) -> Result<(), Failed> {
     let (done, outcome) = mpsc::channel();
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -104,16 +120,17 @@ fn run<F: Future<Output = ()>>(name: &str, limit: Duration, body: impl FnOnce() 
     match outcome.recv_timeout(limit) {
         Ok(()) => Ok(()),
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(Failed::from(format!("{name} did not end within {} s and was given up", limit.as_secs())))
+            Err(Failed::from(format!("{name} did not end within {} s and was abandoned", limit.as_secs())))
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(()) => Ok(()),
-            Err(panic) => Err(Failed::from(words(panic.as_ref()))),
+            Err(panic) => Err(Failed::from(panic_text(panic.as_ref()))),
         },
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic that was caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("the test panicked without words").to_owned()
+    text.unwrap_or("the test panicked without a message").to_owned()
 }

@@ -1,4 +1,4 @@
-//! The built `tidemill` as a process of its own, to be frozen, thawed and killed.
+//! The built `tidemill` as a process of its own, which a test can freeze, continue and kill.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidemill::demo::child_process::{ChildOptions, ChildProcess};
 use tidemill::demo::os_user::OsUser;
 
-/// A running `tidemill`. It is killed with this value, and when the test process goes away.
+/// A running `tidemill`. It is killed when this value is dropped, and when the test process ends.
 pub struct Worker {
     child: ChildProcess,
     id: Pid,
@@ -20,8 +20,9 @@ pub struct Worker {
     _folder: TempDir,
 }
 
-/// Variables that tell the tests something: `tidemill` would take them for settings that it does not know.
-pub const TEST_VARIABLES: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA"];
+/// Variables that are for the tests. They are not handed on: `tidemill` would refuse them as unknown settings.
+pub const TEST_VARIABLES: &[&str] =
+    &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA", "TIDEMILL_FUZZ_SEED", "TIDEMILL_FUZZ_SECONDS"];
 
 impl Worker {
     /// Starts `tidemill` with the arguments and environment, in `folder`.
@@ -49,7 +50,7 @@ impl Worker {
         self.id.as_raw()
     }
 
-    /// Sends the process a signal. One that has ended gets none.
+    /// Sends the process a signal; nothing happens where it has ended.
     pub fn signal(&self, signal: Signal) {
         kill(self.id, signal).ok();
     }
@@ -60,7 +61,7 @@ impl Worker {
         self.wait(Duration::from_secs(10));
     }
 
-    /// How it ended, which it must within `limit`.
+    /// Waits for the process to end, and fails where it has not within `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
@@ -72,19 +73,19 @@ impl Worker {
         }
     }
 
-    /// How it ended, if it has. A signal N shows as exit code 128 + N.
+    /// How the process ended; none while it runs. A signal N shows as exit code 128 + N.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.ended().unwrap()
     }
 
-    /// What the system says of its memory, in KiB: `VmRSS` is what it holds, `VmHWM` the most that it ever held.
+    /// The memory of the process in KiB, as the system reports it: `VmRSS` is what it holds, `VmHWM` the most that it ever held.
     pub fn memory(&self, field: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// The end of what it wrote.
+    /// The end of its log.
     pub fn log(&self) -> String {
         super::tail(&self.log)
     }
@@ -93,7 +94,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the last words of tidemill, process {} ---\n{}\n---", self.id, self.log());
+            eprintln!("--- the end of the log of tidemill, process {} ---\n{}\n---", self.id, self.log());
         }
     }
 }

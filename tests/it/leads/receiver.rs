@@ -1,4 +1,4 @@
-//! A receiver of webhooks that answers as a test tells it to, and remembers every call.
+//! A receiver of webhooks that answers as a test says, and remembers every call.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -14,18 +14,18 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What calls are signed with.
+/// The secret that signs calls.
 pub const SECRET: &str = "whsec_dGhlIHRlc3RzIG9mIGxlYWRzIHNpZ24gd2l0aCB0aGlz";
 
 /// How one call is answered.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer {
     Status(u16),
-    /// 429, asking to be left alone for so many seconds.
+    /// 429 with a `Retry-After` of so many seconds.
     RetryAfter(u64),
-    /// Not at all, for longer than anybody waits.
+    /// No answer for longer than the sender waits.
     Hang,
-    /// With another place to ask at.
+    /// A redirect to another address.
     Redirect,
 }
 
@@ -54,7 +54,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers like this in turn, and with 200 from then on.
+    /// Starts a receiver that gives these answers in turn, and 200 from then on.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
         let script = Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), ..Script::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -64,7 +64,7 @@ impl Receiver {
         Self { script, port }
     }
 
-    /// Answers like this once the list is at its end.
+    /// Sets the answer after the list, instead of 200.
     pub fn then(&self, answer: Answer) {
         self.script.lock().unwrap().after = Some(answer);
     }
@@ -105,7 +105,7 @@ async fn take(State(script): State<Arc<Mutex<Script>>>, uri: Uri, headers: Heade
     }
 }
 
-/// Checks the call's signature as a receiver does, by Python's own library.
+/// Checks the call's signature as a receiver would, with Python's own library.
 pub fn verify(call: &Call) {
     let program = "import base64, hashlib, hmac, json, sys\n\
                    call = json.load(sys.stdin)\n\
@@ -119,7 +119,7 @@ pub fn verify(call: &Call) {
     assert!((now - 300..=now).contains(&sent), "the call says that it was sent at {sent}, and it is {now}");
 }
 
-/// What a program of Python says of `input`.
+/// Runs a Python program on `input` and returns its stdout.
 pub fn python(program: &str, input: &str) -> String {
     let mut python = Command::new("python3");
     python.args(["-X", "utf8", "-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -1,4 +1,4 @@
-//! The shipped pipelines with a server's model behind the writer's name, and their drafts and summaries left to it.
+//! The shipped pipelines with a model server in place of the shipped generator, which then also writes drafts and summaries.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 const PIPELINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines");
 
-/// What the server answers, by a word of the prompt's instructions.
+/// The server's answers, by a word in the prompt's instructions.
 const ANSWERS: [(&str, &str); 4] = [
     (
         "You take facts",
@@ -48,7 +48,7 @@ async fn server() -> (String, Arc<Mutex<Vec<Value>>>) {
     (address, asked)
 }
 
-/// The shipped file with other lines in the place of those from `from` up to `to`.
+/// The shipped file with the lines from `from` up to `to` replaced.
 fn amended(name: &str, (from, to): (&str, &str), lines: &str) -> Definition {
     let path = Path::new(PIPELINES).join(name);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -74,7 +74,7 @@ async fn outputs(definition: &Definition, engine: &Engine, payload: String) -> V
     outcomes.into_iter().map(output).collect()
 }
 
-pub async fn behind_a_server() {
+pub async fn a_server_behind_the_writers_name_extracts_drafts_and_sums_up() {
     let (address, asked) = server().await;
     let mut config = Config::default();
     with_models(&mut config).await.unwrap();

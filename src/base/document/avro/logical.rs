@@ -1,30 +1,30 @@
-//! What bytes and integers stand for: decimals, times, ids.
+//! LogicalType types: decimals, dates, times and UUIDs that are stored as bytes or integers.
 
 use jiff::civil::Time;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::plan::{Logical, MAX_DIGITS};
+use super::plan::{LogicalType, MAX_DIGITS};
 use crate::document::json_scalars::{self, EXACT_DIGITS, base64, pointed};
 
-/// Seconds of a day.
+/// One day in seconds.
 const DAY: i64 = 86_400;
 
-/// What an integer of the logical type stands for, or what is wrong with it.
-pub(super) fn of_integer(logical: Logical, integer: i64) -> Result<Value, String> {
+/// The value of an integer of the logical type, or what is wrong with it.
+pub(super) fn of_integer(logical: LogicalType, integer: i64) -> Result<Value, String> {
     match logical {
-        Logical::Date => match json_scalars::date(integer) {
+        LogicalType::Date => match json_scalars::date(integer) {
             Some(date) => Ok(date.into()),
-            None => Err(format!("{integer} days from 1970 are no date before the year 10000")),
+            None => Err(format!("{integer} days from 1970 are not a date before the year 10000")),
         },
-        Logical::Time(unit) => match time_of_day(integer, unit) {
+        LogicalType::Time(unit) => match time_of_day(integer, unit) {
             Some(time) => Ok(time.to_string().into()),
-            None => Err(format!("{integer} is no time of day")),
+            None => Err(format!("{integer} is not a time of day")),
         },
-        Logical::Timestamp { unit, local } => {
+        LogicalType::Timestamp { unit, local } => {
             let nanoseconds = i128::from(integer) * i128::from(unit);
             let text = if local { json_scalars::local_time(nanoseconds) } else { json_scalars::instant(nanoseconds) };
-            text.map(Value::from).ok_or_else(|| format!("{integer} is no time before the year 10000"))
+            text.map(Value::from).ok_or_else(|| format!("{integer} is not a time before the year 10000"))
         }
         _ => Ok(integer.into()),
     }
@@ -37,10 +37,10 @@ fn time_of_day(integer: i64, unit: i64) -> Option<Time> {
     Time::new(part(3_600_000_000_000, 24)?, part(60_000_000_000, 60)?, part(1_000_000_000, 60)?, subsecond).ok()
 }
 
-/// What bytes of the logical type stand for, or what is wrong with them.
-pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> {
+/// The value of bytes of the logical type, or what is wrong with them.
+pub(super) fn of_bytes(logical: LogicalType, bytes: &[u8]) -> Result<Value, String> {
     match logical {
-        Logical::Decimal { precision, scale } => {
+        LogicalType::Decimal { precision, scale } => {
             let digits = digits(bytes)?;
             let count = digits.trim_start_matches('-').len();
             if precision as usize <= EXACT_DIGITS && count > EXACT_DIGITS {
@@ -48,9 +48,9 @@ pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> 
             }
             Ok(json_scalars::decimal(&digits, scale))
         }
-        Logical::BigDecimal => big_decimal(bytes).map(Value::from),
-        Logical::Uuid => Uuid::from_slice(bytes).map(|id| id.to_string().into()).map_err(|error| error.to_string()),
-        Logical::Duration => match bytes {
+        LogicalType::BigDecimal => big_decimal(bytes).map(Value::from),
+        LogicalType::Uuid => Uuid::from_slice(bytes).map(|id| id.to_string().into()).map_err(|error| error.to_string()),
+        LogicalType::Duration => match bytes {
             [a, b, c, d, e, f, g, h, i, j, k, l] => {
                 Ok(duration([[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(|part| u32::from_le_bytes(part.map(|byte| *byte))))
                     .into())
@@ -65,14 +65,15 @@ fn duration([months, days, millis]: [u32; 3]) -> String {
     json_scalars::duration(months.into(), days.into(), i128::from(millis) * 1_000_000)
 }
 
-/// Of a library for Rust: the bytes of the digits with their length, and then the scale, each number as Avro writes it.
+/// `big-decimal` as the Rust library `apache-avro` writes it: the length of the unscaled bytes, these bytes, and the scale.
 fn big_decimal(bytes: &[u8]) -> Result<String, String> {
-    let torn = || "the big decimal is torn".to_owned();
-    let (length, rest) = integer(bytes).ok_or_else(torn)?;
-    let (unscaled, rest) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(torn)?;
-    let (scale, rest) = integer(rest).ok_or_else(torn)?;
+    let malformed = || "the big decimal is malformed".to_owned();
+    let (length, rest) = integer(bytes).ok_or_else(malformed)?;
+    let unscaled = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let (unscaled, rest) = unscaled.ok_or_else(malformed)?;
+    let (scale, rest) = integer(rest).ok_or_else(malformed)?;
     if !rest.is_empty() {
-        return Err(torn());
+        return Err(malformed());
     }
     let digits = digits(unscaled)?;
     let most = i64::from(MAX_DIGITS);
@@ -91,12 +92,12 @@ fn integer(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some(((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed(), rest))
 }
 
-/// The digits of a number in two's complement, the highest byte first, with a sign where it is negative.
+/// The decimal digits of a big-endian two's complement number, with a minus sign if it is negative.
 fn digits(bytes: &[u8]) -> Result<String, String> {
     let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
     let filler = if negative { 0xff } else { 0 };
     let significant = &bytes[bytes.iter().take_while(|byte| **byte == filler).count()..];
-    // A byte has 2.4 digits; counted first, for turning many bytes into digits takes long.
+    // A byte has 2.4 digits. The length is checked first, because converting many bytes to digits takes long.
     if significant.len() > MAX_DIGITS as usize * 5 / 12 {
         return Err(format!("a decimal has more than {MAX_DIGITS} digits"));
     }

@@ -1,20 +1,20 @@
-//! A schema as text becomes a plan: every name resolved, every logical type recognized.
+//! Compiles the text of a schema: resolves every name and recognizes every logical type.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-/// How to read a value.
+/// A compiled schema: how to read a value.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) root: Kind,
-    /// Types that have a name, each once, as [`Kind::Named`] counts them. They may contain themselves.
-    pub(super) named: Vec<Kind>,
+pub(super) struct ReadPlan {
+    pub(super) root: AvroType,
+    /// The types with names, by the index in [`AvroType::Named`]. They may contain themselves.
+    pub(super) named: Vec<AvroType>,
 }
 
-/// The kind of a value.
+/// An Avro type.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum AvroType {
     Null,
     Boolean,
     Int,
@@ -23,28 +23,28 @@ pub(super) enum Kind {
     Double,
     Bytes,
     String,
-    Array(Box<Kind>),
-    Map(Box<Kind>),
-    Union(Vec<Kind>),
+    Array(Box<AvroType>),
+    Map(Box<AvroType>),
+    Union(Vec<AvroType>),
     Record(Vec<Field>),
     Enum(Vec<String>),
     Fixed(usize),
-    /// The place of a type in [`Plan::named`].
+    /// The index of a type in [`ReadPlan::named`].
     Named(usize),
-    /// A logical type over a kind that is read first.
-    Logical(Logical, Box<Kind>),
+    /// A logical type with the type that stores it.
+    Logical(LogicalType, Box<AvroType>),
 }
 
 /// A field of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field {
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: AvroType,
 }
 
-/// What a value stands for beyond its kind.
+/// A logical type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Logical {
+pub(super) enum LogicalType {
     Decimal {
         precision: u32,
         scale: u32,
@@ -52,9 +52,9 @@ pub(super) enum Logical {
     BigDecimal,
     Uuid,
     Date,
-    /// Time of day in units of so many nanoseconds.
+    /// The time of day, in units of this many nanoseconds.
     Time(i64),
-    /// A time in units of so many nanoseconds since 1970, on a clock of UTC or on a local one.
+    /// The time since 1970 in units of `unit` nanoseconds, in UTC or in an unknown local time zone.
     Timestamp {
         unit: i64,
         local: bool,
@@ -62,17 +62,17 @@ pub(super) enum Logical {
     Duration,
 }
 
-/// Digits of a decimal, more than any database keeps. A schema that asks for more is read without its logical type.
+/// The largest precision of a decimal. A schema with a greater one is read without its logical type.
 pub(super) const MAX_DIGITS: u32 = 1000;
 
 const MILLI: i64 = 1_000_000;
 const MICRO: i64 = 1_000;
 const NANO: i64 = 1;
 
-impl Plan {
-    /// The plan of `text`, which may name types of the `references`: each of them stands behind those that it names itself.
+impl ReadPlan {
+    /// Compiles `text`, which may name types of the `references`. A reference may name types of earlier ones.
     pub(super) fn parse(text: &str, references: &[String]) -> Result<Self, String> {
-        let mut names = Names::default();
+        let mut names = NamedTypes::default();
         for reference in references {
             names.kind(&json(reference)?, "")?;
         }
@@ -81,77 +81,78 @@ impl Plan {
     }
 }
 
-/// The parser bounds how deep a schema may be nested, and with that every recursion over it.
+/// Parses JSON. The parser limits the nesting of a schema, and so the depth of every recursion over it.
 fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The names met so far.
+/// The types with names that are defined so far.
 #[derive(Default)]
-struct Names {
+struct NamedTypes {
     places: HashMap<String, usize>,
-    kinds: Vec<Kind>,
+    kinds: Vec<AvroType>,
 }
 
-impl Names {
-    fn kind(&mut self, schema: &Value, namespace: &str) -> Result<Kind, String> {
+impl NamedTypes {
+    fn kind(&mut self, schema: &Value, namespace: &str) -> Result<AvroType, String> {
         match schema {
             Value::String(name) => self.by_name(name, namespace),
             Value::Array(branches) => {
-                let kinds: Vec<Kind> = branches.iter().map(|branch| self.kind(branch, namespace)).collect::<Result<_, _>>()?;
-                match kinds.iter().any(|kind| matches!(kind, Kind::Union(_))) {
-                    true => Err("a union stands directly in a union".into()),
-                    false => Ok(Kind::Union(kinds)),
+                let kinds: Vec<AvroType> =
+                    branches.iter().map(|branch| self.kind(branch, namespace)).collect::<Result<_, _>>()?;
+                match kinds.iter().any(|kind| matches!(kind, AvroType::Union(_))) {
+                    true => Err("a union is directly inside a union".into()),
+                    false => Ok(AvroType::Union(kinds)),
                 }
             }
             Value::Object(schema) => self.object(schema, namespace),
-            other => Err(format!("`{other}` is no type")),
+            other => Err(format!("`{other}` is not a type")),
         }
     }
 
-    fn object(&mut self, schema: &Map<String, Value>, namespace: &str) -> Result<Kind, String> {
+    fn object(&mut self, schema: &Map<String, Value>, namespace: &str) -> Result<AvroType, String> {
         let plain = match schema.get("type") {
             Some(Value::String(kind)) => match kind.as_str() {
                 "record" | "error" | "enum" | "fixed" => self.define(kind, schema, namespace)?,
-                "array" => Kind::Array(Box::new(self.kind(inner(schema, "items")?, namespace)?)),
-                "map" => Kind::Map(Box::new(self.kind(inner(schema, "values")?, namespace)?)),
+                "array" => AvroType::Array(Box::new(self.kind(inner(schema, "items")?, namespace)?)),
+                "map" => AvroType::Map(Box::new(self.kind(inner(schema, "values")?, namespace)?)),
                 name => self.by_name(name, namespace)?,
             },
             Some(nested) => self.kind(nested, namespace)?,
-            None => return Err("a type says no `type`".into()),
+            None => return Err("a type has no `type`".into()),
         };
         let Some(logical) = self.logical(schema, &plain) else { return Ok(plain) };
-        if let Kind::Named(place) = plain
+        if let AvroType::Named(place) = plain
             && schema.get("type").is_some_and(|kind| kind == "fixed")
         {
-            // Whoever names the type means the logical one.
-            let fixed = std::mem::replace(&mut self.kinds[place], Kind::Null);
-            self.kinds[place] = Kind::Logical(logical, Box::new(fixed));
-            return Ok(Kind::Named(place));
+            // Later uses of the fixed type's name mean the logical type.
+            let fixed = std::mem::replace(&mut self.kinds[place], AvroType::Null);
+            self.kinds[place] = AvroType::Logical(logical, Box::new(fixed));
+            return Ok(AvroType::Named(place));
         }
-        Ok(Kind::Logical(logical, Box::new(plain)))
+        Ok(AvroType::Logical(logical, Box::new(plain)))
     }
 
-    fn by_name(&self, name: &str, namespace: &str) -> Result<Kind, String> {
+    fn by_name(&self, name: &str, namespace: &str) -> Result<AvroType, String> {
         Ok(match name {
-            "null" => Kind::Null,
-            "boolean" => Kind::Boolean,
-            "int" => Kind::Int,
-            "long" => Kind::Long,
-            "float" => Kind::Float,
-            "double" => Kind::Double,
-            "bytes" => Kind::Bytes,
-            "string" => Kind::String,
+            "null" => AvroType::Null,
+            "boolean" => AvroType::Boolean,
+            "int" => AvroType::Int,
+            "long" => AvroType::Long,
+            "float" => AvroType::Float,
+            "double" => AvroType::Double,
+            "bytes" => AvroType::Bytes,
+            "string" => AvroType::String,
             _ => {
-                // A name without dots that its namespace does not know may stand in none.
+                // A name without dots that is not in its namespace may be one without a namespace.
                 let place = self.places.get(&full_name(name, namespace)).or_else(|| self.places.get(name));
-                let Some(place) = place else { return Err(format!("it names the type `{name}`, which nothing defines")) };
-                Kind::Named(*place)
+                let Some(place) = place else { return Err(format!("it names the type `{name}`, which is not defined")) };
+                AvroType::Named(*place)
             }
         })
     }
 
-    fn define(&mut self, kind: &str, schema: &Map<String, Value>, namespace: &str) -> Result<Kind, String> {
+    fn define(&mut self, kind: &str, schema: &Map<String, Value>, namespace: &str) -> Result<AvroType, String> {
         let Some(name) = schema.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
             return Err(format!("a type of kind `{kind}` has no `name`"));
         };
@@ -161,21 +162,21 @@ impl Names {
         if self.places.insert(full.clone(), place).is_some() {
             return Err(format!("it defines the type `{full}` twice"));
         }
-        // A record may name itself in its fields, so its place is taken first.
-        self.kinds.push(Kind::Null);
+        // A record may name itself in its fields, so its index is reserved first.
+        self.kinds.push(AvroType::Null);
         let inside = full.rsplit_once('.').map_or("", |(inside, _)| inside);
         self.kinds[place] = match kind {
-            "enum" => Kind::Enum(list(schema, "symbols", &full)?.iter().map(symbol).collect::<Result<_, _>>()?),
+            "enum" => AvroType::Enum(list(schema, "symbols", &full)?.iter().map(symbol).collect::<Result<_, _>>()?),
             "fixed" => match schema.get("size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok()) {
-                Some(size) => Kind::Fixed(size),
-                None => return Err(format!("the fixed type `{full}` says no `size`")),
+                Some(size) => AvroType::Fixed(size),
+                None => return Err(format!("the fixed type `{full}` has no `size`")),
             },
             _ => {
                 let fields = list(schema, "fields", &full)?;
-                Kind::Record(fields.iter().map(|field| self.field(field, &full, inside)).collect::<Result<_, _>>()?)
+                AvroType::Record(fields.iter().map(|field| self.field(field, &full, inside)).collect::<Result<_, _>>()?)
             }
         };
-        Ok(Kind::Named(place))
+        Ok(AvroType::Named(place))
     }
 
     fn field(&mut self, field: &Value, record: &str, namespace: &str) -> Result<Field, String> {
@@ -184,30 +185,30 @@ impl Names {
         Ok(Field { name: name.to_owned(), kind: self.kind(kind, namespace)? })
     }
 
-    /// The logical type that the schema adds to `plain`. As the specification asks, one that does not fit is as good as none.
-    fn logical(&self, schema: &Map<String, Value>, plain: &Kind) -> Option<Logical> {
+    /// The logical type that the schema adds to `plain`. As the specification requires, one that does not fit its type is ignored.
+    fn logical(&self, schema: &Map<String, Value>, plain: &AvroType) -> Option<LogicalType> {
         let number = |key: &str| schema.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
         let beneath = match plain {
-            Kind::Named(place) => &self.kinds[*place],
+            AvroType::Named(place) => &self.kinds[*place],
             other => other,
         };
         let logical = schema.get("logicalType")?.as_str()?;
         let timestamp =
-            |unit| (*beneath == Kind::Long).then_some(Logical::Timestamp { unit, local: logical.starts_with("local-") });
+            |unit| (*beneath == AvroType::Long).then_some(LogicalType::Timestamp { unit, local: logical.starts_with("local-") });
         match logical {
-            "decimal" if matches!(beneath, Kind::Bytes | Kind::Fixed(_)) => {
+            "decimal" if matches!(beneath, AvroType::Bytes | AvroType::Fixed(_)) => {
                 let (precision, scale) = (number("precision")?, schema.get("scale").map_or(Some(0), |_| number("scale"))?);
-                ((1..=MAX_DIGITS).contains(&precision) && scale <= precision).then_some(Logical::Decimal { precision, scale })
+                ((1..=MAX_DIGITS).contains(&precision) && scale <= precision).then_some(LogicalType::Decimal { precision, scale })
             }
-            "big-decimal" if *beneath == Kind::Bytes => Some(Logical::BigDecimal),
-            "uuid" if matches!(beneath, Kind::String | Kind::Fixed(16)) => Some(Logical::Uuid),
-            "date" if *beneath == Kind::Int => Some(Logical::Date),
-            "time-millis" if *beneath == Kind::Int => Some(Logical::Time(MILLI)),
-            "time-micros" if *beneath == Kind::Long => Some(Logical::Time(MICRO)),
+            "big-decimal" if *beneath == AvroType::Bytes => Some(LogicalType::BigDecimal),
+            "uuid" if matches!(beneath, AvroType::String | AvroType::Fixed(16)) => Some(LogicalType::Uuid),
+            "date" if *beneath == AvroType::Int => Some(LogicalType::Date),
+            "time-millis" if *beneath == AvroType::Int => Some(LogicalType::Time(MILLI)),
+            "time-micros" if *beneath == AvroType::Long => Some(LogicalType::Time(MICRO)),
             "timestamp-millis" | "local-timestamp-millis" => timestamp(MILLI),
             "timestamp-micros" | "local-timestamp-micros" => timestamp(MICRO),
             "timestamp-nanos" | "local-timestamp-nanos" => timestamp(NANO),
-            "duration" if *beneath == Kind::Fixed(12) => Some(Logical::Duration),
+            "duration" if *beneath == AvroType::Fixed(12) => Some(LogicalType::Duration),
             _ => None,
         }
     }
@@ -221,7 +222,7 @@ fn full_name(name: &str, namespace: &str) -> String {
 }
 
 fn inner<'a>(schema: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
-    schema.get(key).ok_or_else(|| format!("an array or a map says no `{key}`"))
+    schema.get(key).ok_or_else(|| format!("an array or a map has no `{key}`"))
 }
 
 fn list<'a>(schema: &'a Map<String, Value>, key: &str, name: &str) -> Result<&'a Vec<Value>, String> {
@@ -229,5 +230,5 @@ fn list<'a>(schema: &'a Map<String, Value>, key: &str, name: &str) -> Result<&'a
 }
 
 fn symbol(symbol: &Value) -> Result<String, String> {
-    symbol.as_str().map(str::to_owned).ok_or_else(|| format!("`{symbol}` is no symbol of an enum"))
+    symbol.as_str().map(str::to_owned).ok_or_else(|| format!("`{symbol}` is not a symbol of an enum"))
 }

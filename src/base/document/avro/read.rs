@@ -1,22 +1,23 @@
-//! Bytes become a JSON value by a plan, within bounds on depth and growth.
+//! Reads a JSON value from bytes with a compiled schema, within limits on nesting and memory.
 
 use std::fmt::Display;
 
 use serde_json::{Map, Number, Value};
 
 use super::logical;
-use super::plan::{Field, Kind, Logical, Plan};
+use super::plan::{AvroType, Field, LogicalType, ReadPlan};
 use crate::document::json_scalars;
 use crate::failure::FailureClass;
 
-/// How deep records, arrays and maps may be nested: as deep as JSON may.
+/// How deep records, arrays and maps may be nested: as deep as JSON.
 const MAX_DEPTH: usize = 127;
 
-/// What a value costs besides the text in it: the structure that holds it.
+/// The memory of a value in bytes, without the text in it.
 const VALUE: usize = 32;
 
-/// Bytes that any payload may grow to, and those for each byte of it. The first suffice for a thousand fields that are null; a record
-/// whose every byte is a field of its own has names of 96 characters to spend. What grows further was made to.
+/// The memory that a payload may take is `BASE_GROWTH` bytes plus `GROWTH` bytes for each of its bytes. The first is enough for a
+/// thousand fields that are null. With the second, a record whose every byte is a field may have field names of 96 characters. Only
+/// a payload that was made to take much memory needs more.
 const BASE_GROWTH: usize = 64 << 10;
 const GROWTH: usize = 128;
 
@@ -25,14 +26,14 @@ const GROWTH: usize = 128;
 pub(super) struct Fault {
     pub(super) class: FailureClass,
     reason: String,
-    /// How far the reader had come.
+    /// The byte at which the reader was.
     at: usize,
-    /// The names of the fields that it was in, innermost first.
+    /// The names of the fields that the reader was in, innermost first.
     path: Vec<String>,
 }
 
 impl Fault {
-    /// The fault in one sentence.
+    /// A message for the fault.
     pub(super) fn sentence(&self, schema: u32) -> String {
         let Self { reason, at, path, .. } = self;
         let place = match path.is_empty() {
@@ -43,10 +44,10 @@ impl Fault {
     }
 }
 
-/// The value that `bytes` hold by `plan`.
-pub(super) fn value(plan: &Plan, bytes: &[u8]) -> Result<Value, Fault> {
+/// Reads the value in `bytes`.
+pub(super) fn value(plan: &ReadPlan, bytes: &[u8]) -> Result<Value, Fault> {
     let growth = BASE_GROWTH.saturating_add(bytes.len().saturating_mul(GROWTH));
-    let mut reader = Reader { plan, whole: bytes.len(), rest: bytes, growth };
+    let mut reader = ValueReader { plan, whole: bytes.len(), rest: bytes, growth };
     let value = reader.value(&plan.root, 0)?;
     match reader.rest.len() {
         0 => Ok(value),
@@ -54,43 +55,43 @@ pub(super) fn value(plan: &Plan, bytes: &[u8]) -> Result<Value, Fault> {
     }
 }
 
-struct Reader<'a> {
-    plan: &'a Plan,
+struct ValueReader<'a> {
+    plan: &'a ReadPlan,
     whole: usize,
     rest: &'a [u8],
-    /// Bytes that the values still to come may take in memory.
+    /// How many bytes of memory further values may take.
     growth: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn value(&mut self, kind: &'a Kind, depth: usize) -> Result<Value, Fault> {
-        if !matches!(kind, Kind::Union(_) | Kind::Named(_)) {
+impl<'a> ValueReader<'a> {
+    fn value(&mut self, kind: &'a AvroType, depth: usize) -> Result<Value, Fault> {
+        if !matches!(kind, AvroType::Union(_) | AvroType::Named(_)) {
             self.charge(VALUE)?;
         }
         Ok(match kind {
-            Kind::Null => Value::Null,
-            Kind::Boolean => match self.take(1, "a boolean")? {
+            AvroType::Null => Value::Null,
+            AvroType::Boolean => match self.take(1, "a boolean")? {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                [other, ..] => return Err(self.malformed(format!("{other} is no boolean"))),
+                [other, ..] => return Err(self.malformed(format!("{other} is not a boolean"))),
                 [] => return Err(self.malformed("a boolean is missing")),
             },
-            Kind::Int => self.int()?.into(),
-            Kind::Long => self.long()?.into(),
-            Kind::Float => float(f32::from_le_bytes(self.array("a float")?)),
-            Kind::Double => double(f64::from_le_bytes(self.array("a double")?)),
-            Kind::Bytes => {
+            AvroType::Int => self.int()?.into(),
+            AvroType::Long => self.long()?.into(),
+            AvroType::Float => float(f32::from_le_bytes(self.array("a float")?)),
+            AvroType::Double => double(f64::from_le_bytes(self.array("a double")?)),
+            AvroType::Bytes => {
                 let bytes = self.bytes("bytes")?;
                 self.charge(bytes.len())?;
                 json_scalars::base64(bytes).into()
             }
-            Kind::String => self.string()?.into(),
-            Kind::Fixed(size) => {
+            AvroType::String => self.string()?.into(),
+            AvroType::Fixed(size) => {
                 let bytes = self.take(*size, "a fixed value")?;
                 self.charge(bytes.len())?;
                 json_scalars::base64(bytes).into()
             }
-            Kind::Enum(symbols) => {
+            AvroType::Enum(symbols) => {
                 let at = self.int()?;
                 let symbol = usize::try_from(at).ok().and_then(|at| symbols.get(at));
                 let Some(symbol) = symbol else {
@@ -99,18 +100,18 @@ impl<'a> Reader<'a> {
                 self.charge(symbol.len())?;
                 symbol.as_str().into()
             }
-            Kind::Union(branches) => {
+            AvroType::Union(branches) => {
                 let at = self.long()?;
                 let Some(branch) = usize::try_from(at).ok().and_then(|at| branches.get(at)) else {
                     return Err(self.malformed(format!("branch {at} of a union that has {}", branches.len())));
                 };
                 self.value(branch, depth)?
             }
-            Kind::Named(place) => self.value(&self.plan.named[*place], depth)?,
-            Kind::Record(fields) => self.record(fields, self.deeper(depth)?)?,
-            Kind::Array(items) => self.items(items, self.deeper(depth)?)?,
-            Kind::Map(values) => self.entries(values, self.deeper(depth)?)?,
-            Kind::Logical(logical, beneath) => self.logical(*logical, beneath)?,
+            AvroType::Named(place) => self.value(&self.plan.named[*place], depth)?,
+            AvroType::Record(fields) => self.record(fields, self.deeper(depth)?)?,
+            AvroType::Array(items) => self.items(items, self.deeper(depth)?)?,
+            AvroType::Map(values) => self.entries(values, self.deeper(depth)?)?,
+            AvroType::Logical(logical, beneath) => self.logical(*logical, beneath)?,
         })
     }
 
@@ -127,12 +128,12 @@ impl<'a> Reader<'a> {
         Ok(object.into())
     }
 
-    fn items(&mut self, kind: &'a Kind, depth: usize) -> Result<Value, Fault> {
+    fn items(&mut self, kind: &'a AvroType, depth: usize) -> Result<Value, Fault> {
         let mut items = Vec::new();
         loop {
             match self.block()? {
                 0 => return Ok(items.into()),
-                // However many the block announces, each is paid for before the next is read.
+                // The count of the block is not trusted: each item is charged before the next one is read.
                 count => {
                     for _ in 0..count {
                         items.push(self.value(kind, depth)?);
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn entries(&mut self, kind: &'a Kind, depth: usize) -> Result<Value, Fault> {
+    fn entries(&mut self, kind: &'a AvroType, depth: usize) -> Result<Value, Fault> {
         let mut entries = Map::new();
         loop {
             match self.block()? {
@@ -161,7 +162,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many items follow. A negative count stands before the size of the block in bytes, which is of use only to those who skip.
+    /// How many items follow. After a negative count comes the size of the block in bytes, which only a reader that skips blocks
+    /// needs.
     fn block(&mut self) -> Result<u64, Fault> {
         let count = self.long()?;
         if count < 0 {
@@ -170,16 +172,16 @@ impl<'a> Reader<'a> {
         Ok(count.unsigned_abs())
     }
 
-    fn logical(&mut self, logical: Logical, beneath: &'a Kind) -> Result<Value, Fault> {
+    fn logical(&mut self, logical: LogicalType, beneath: &'a AvroType) -> Result<Value, Fault> {
         let beneath = match beneath {
-            Kind::Named(place) => &self.plan.named[*place],
+            AvroType::Named(place) => &self.plan.named[*place],
             other => other,
         };
         let outcome = match beneath {
-            Kind::Int => logical::of_integer(logical, self.int()?.into()),
-            Kind::Long => logical::of_integer(logical, self.long()?),
-            Kind::String => Ok(self.string()?.into()),
-            Kind::Fixed(size) => logical::of_bytes(logical, self.take(*size, "a fixed value")?),
+            AvroType::Int => logical::of_integer(logical, self.int()?.into()),
+            AvroType::Long => logical::of_integer(logical, self.long()?),
+            AvroType::String => Ok(self.string()?.into()),
+            AvroType::Fixed(size) => logical::of_bytes(logical, self.take(*size, "a fixed value")?),
             _ => logical::of_bytes(logical, self.bytes("bytes")?),
         };
         let value = outcome.map_err(|reason| self.malformed(reason))?;
@@ -209,10 +211,10 @@ impl<'a> Reader<'a> {
 
     fn int(&mut self) -> Result<i32, Fault> {
         let long = self.long()?;
-        i32::try_from(long).map_err(|_| self.malformed(format!("{long} is no integer of 32 bits")))
+        i32::try_from(long).map_err(|_| self.malformed(format!("{long} is not a 32-bit integer")))
     }
 
-    /// Seven bits a byte, the lowest first, the sign in the lowest bit of all.
+    /// A zigzag-encoded variable-length integer: seven bits per byte, the lowest first, with the sign in the lowest bit of all.
     fn long(&mut self) -> Result<i64, Fault> {
         let mut bits: u64 = 0;
         for place in 0..10 {
@@ -275,7 +277,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The shortest number that the float stands for: 0.1, and not the 0.10000000149011612 that it is.
+/// The shortest decimal number that has this `f32`: 0.1 and not 0.10000000149011612.
 fn float(float: f32) -> Value {
     double(if float.is_finite() { float.to_string().parse().unwrap_or(f64::from(float)) } else { f64::from(float) })
 }

@@ -17,7 +17,7 @@ fn written(text: &str, value: AvroValue) -> Value {
     schema(text).read(&bytes).unwrap()
 }
 
-/// The same within a record, where logical types stand in practice.
+/// The same value in a field of a record, where logical types are used in practice.
 #[track_caller]
 fn field(kind: &str, value: AvroValue) -> Value {
     let text = format!(r#"{{"type":"record","name":"r","fields":[{{"name":"f","type":{kind}}}]}}"#);
@@ -145,9 +145,9 @@ fn what_is_beyond_a_calendar_is_malformed() {
     let bytes = |number: i64| apache_avro::to_avro_datum(&apache_avro::Schema::Long, AvroValue::Long(number)).unwrap();
     for (kind, number) in [("timestamp-micros", i64::MAX), ("timestamp-millis", i64::MIN), ("time-micros", -1)] {
         let text = format!(r#"{{"type":"long","logicalType":"{kind}"}}"#);
-        refused(&text, &bytes(number), FailureClass::MalformedAvro, "is no time");
+        refused(&text, &bytes(number), FailureClass::MalformedAvro, "is not a time");
     }
-    refused(r#"{"type":"int","logicalType":"date"}"#, &bytes(i32::MAX.into()), FailureClass::MalformedAvro, "are no date");
+    refused(r#"{"type":"int","logicalType":"date"}"#, &bytes(i32::MAX.into()), FailureClass::MalformedAvro, "are not a date");
 }
 
 const WIDE: &str = r#"{"type":"record","name":"r","fields":[{"name":"outer","type":{"type":"record","name":"s","fields":[
@@ -160,11 +160,11 @@ fn a_fault_is_told_with_its_place() {
     refused(WIDE, &[4, b'a'], class, "in field `outer.text`: a string of 2 bytes, but 1 are left");
     refused(WIDE, &[1], class, "a string of -1 bytes");
     refused(WIDE, &[2, b'a', 4], class, "in field `outer.flag`: branch 2 of a union that has 2");
-    refused(WIDE, &[2, b'a', 2, 9], class, "9 is no boolean");
+    refused(WIDE, &[2, b'a', 2, 9], class, "9 is not a boolean");
     refused(WIDE, &[2, b'a', 0, 0, 0], class, "2 bytes are left over");
     refused(WIDE, &[2, 0xff, 0], FailureClass::InvalidUtf8, "in field `outer.text`: a string is not UTF-8");
     refused(r#""long""#, &[0xff; 12], class, "more than 64 bits");
-    refused(r#""int""#, &[0xff, 0xff, 0xff, 0xff, 0x7f], class, "no integer of 32 bits");
+    refused(r#""int""#, &[0xff, 0xff, 0xff, 0xff, 0x7f], class, "not a 32-bit integer");
     refused(r#"{"type":"enum","name":"e","symbols":["A"]}"#, &[2], class, "symbol 1 of an enum that has 1");
 }
 
@@ -230,7 +230,7 @@ fn a_schema_may_name_types_of_others() {
     let alone = Schema::parse(7, text, &[]).unwrap_err();
     assert_eq!(
         alone.to_string(),
-        "malformed_avro: schema 7 is no Avro schema: it names the type `Address`, which nothing defines"
+        "malformed_avro: schema 7 is not an Avro schema: it names the type `Address`, which is not defined"
     );
 }
 
@@ -239,15 +239,15 @@ fn what_is_no_schema_is_told() {
     let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(5000), "}".repeat(5000));
     for (text, says) in [
         ("", "EOF"),
-        ("7", "`7` is no type"),
-        ("{}", "says no `type`"),
+        ("7", "`7` is not a type"),
+        ("{}", "has no `type`"),
         (r#""Nobody""#, "names the type `Nobody`"),
-        (r#"["null",["int"]]"#, "a union stands directly in a union"),
+        (r#"["null",["int"]]"#, "a union is directly inside a union"),
         (r#"{"type":"record","name":"r"}"#, "no list of `fields`"),
         (r#"{"type":"record","fields":[]}"#, "has no `name`"),
         (r#"{"type":"record","name":"r","fields":[{"type":"int"}]}"#, "a field of `r` has no `name`"),
-        (r#"{"type":"enum","name":"e","symbols":[1]}"#, "`1` is no symbol"),
-        (r#"{"type":"fixed","name":"f","size":-1}"#, "says no `size`"),
+        (r#"{"type":"enum","name":"e","symbols":[1]}"#, "`1` is not a symbol"),
+        (r#"{"type":"fixed","name":"f","size":-1}"#, "has no `size`"),
         (r#"[{"type":"fixed","name":"f","size":1},{"type":"fixed","name":"f","size":2}]"#, "defines the type `f` twice"),
         (&deep, "recursion limit"),
     ] {

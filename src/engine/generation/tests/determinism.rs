@@ -1,9 +1,9 @@
-//! What is written depends on nothing but what was asked.
+//! The output depends only on the request.
 
 use super::fake_decoder::{SchemaStep, TestJob, TestTask, answer, run, scheduler, tokens, write};
 use crate::request::{Priority, Sampling};
 
-/// Jobs of every kind: greedy, drawn, under a schema, weighed; prompts shorter and longer than a block; some that begin alike.
+/// Jobs of every kind: greedy, drawn, with a schema, scored; prompts shorter and longer than a block; some with a common prefix.
 fn jobs() -> Vec<TestJob> {
     let drawn = |seed| Sampling { temperature: 0.8, top_p: 0.9, top_k: 20, seed };
     let schema = vec![
@@ -19,12 +19,12 @@ fn jobs() -> Vec<TestJob> {
         let own = tokens(100 + i, 3 + 11 * i as usize);
         let alike = [tokens(1, 75), own.clone()].concat();
         jobs.push(write("a", alike.clone(), 20 + i as usize));
-        let what = |sampling, schema| TestTask::Write { max_tokens: 60, sampling, schema };
-        let ask = |group, prompt: &[u32], what| TestJob { group, priority: Priority::Live, prompt: prompt.to_vec(), what };
-        jobs.push(ask("b", &own, what(drawn(u64::from(i)), None)));
-        jobs.push(ask("a", &alike, what(Sampling::default(), Some(schema.clone()))));
+        let task = |sampling, schema| TestTask::Complete { max_tokens: 60, sampling, schema };
+        let ask = |group, prompt: &[u32], task| TestJob { group, priority: Priority::Live, prompt: prompt.to_vec(), task };
+        jobs.push(ask("b", &own, task(drawn(u64::from(i)), None)));
+        jobs.push(ask("a", &alike, task(Sampling::default(), Some(schema.clone()))));
         let answers = vec![vec![3, 0], vec![0], tokens(i, 40), vec![3, 4, 5, 0]];
-        jobs.push(ask("c", &alike, TestTask::Weigh(answers)).backfill());
+        jobs.push(ask("c", &alike, TestTask::Score(answers)).backfill());
     }
     jobs
 }
@@ -59,19 +59,19 @@ fn a_shared_prefix_is_read_once_and_changes_nothing() {
     for (job, answer) in jobs.iter().zip(&answers) {
         assert_eq!(answer.prediction, job.expected());
     }
-    assert_eq!(answers.iter().map(|answer| answer.tokens).max(), Some(85), "whoever reads the prefix for all pays for it");
+    assert_eq!(answers.iter().map(|answer| answer.tokens).max(), Some(85), "the reader of the prefix is charged for it");
     assert_eq!(answers.iter().map(|answer| answer.tokens).sum::<u32>(), 75 + 20 * 10);
     let counts = scheduler.take_counts();
     assert_eq!((counts.prompt_tokens, counts.prefix_tokens_saved), (75 + 20 * 10, 19 * 75));
 
     let mut later = write("a", [prefix.clone(), tokens(999, 4)].concat(), 5).submit(&mut scheduler);
     run(&mut scheduler);
-    assert_eq!(answer(&mut later).tokens, 4, "the prefix is kept for those who come later");
+    assert_eq!(answer(&mut later).tokens, 4, "the prefix stays cached for later prompts");
     let mut shorter = write("a", [&prefix[..50], &tokens(998, 4)].concat(), 5).submit(&mut scheduler);
     let mut stranger = write("b", [prefix, tokens(997, 4)].concat(), 5).submit(&mut scheduler);
     run(&mut scheduler);
-    assert_eq!(answer(&mut shorter).tokens, 4, "what it agrees with is used");
-    assert_eq!(answer(&mut stranger).tokens, 79, "another group's prefix is none of its business");
+    assert_eq!(answer(&mut shorter).tokens, 4, "the part that agrees is used");
+    assert_eq!(answer(&mut stranger).tokens, 79, "a group does not use another group's prefix");
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn forced_tokens_take_no_step_of_their_own() {
         SchemaStep::Forced(tokens(2, 30)),
         SchemaStep::Choice(vec![3]),
     ];
-    let what = TestTask::Write { max_tokens: 100, sampling: Sampling::default(), schema: Some(schema) };
-    let ask = TestJob { what, ..write("a", tokens(3, 10), 0) };
+    let task = TestTask::Complete { max_tokens: 100, sampling: Sampling::default(), schema: Some(schema) };
+    let ask = TestJob { task, ..write("a", tokens(3, 10), 0) };
     let mut scheduler = scheduler(20, 8, 512);
     let mut waiting = ask.submit(&mut scheduler);
     run(&mut scheduler);

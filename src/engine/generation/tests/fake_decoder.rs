@@ -1,31 +1,33 @@
-//! A decoder whose logits are a hash of the tokens that it finds in its blocks, and what it is expected to write.
+//! A decoder whose logits are a hash of the tokens in its blocks, and a reference that computes the expected output without a
+//! scheduler.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::completion::Finish;
 use crate::error::EngineError;
 use crate::generation::sampler::{choose, normaliser};
 use crate::generation::scheduler::{Scheduler, SchedulerLimits};
 use crate::generation::sequence::{CompletionState, GenerationJob, GenerationTask, ScoringState};
 use crate::generation::traits::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, WantedLogits};
 use crate::prompt::IncrementalText;
-use crate::request::{Answer, Finish, Prediction, Priority, Sampling};
+use crate::request::{Answer, Prediction, Priority, Sampling};
 use tidemill_base::failure::{Failure, Poison};
 
-/// Tokens there are: 0 ends a turn, the others stand for a letter each.
+/// The number of tokens. 0 ends a turn; each other token stands for one letter.
 pub(super) const TOKENS: u32 = 50;
 
-/// What a slot of a block holds: a token and its position.
+/// The content of a slot in a block: a token and its position.
 type Slot = Option<(u32, usize)>;
 
 pub(super) struct FakeDecoder {
     pub(super) slots: Vec<[Slot; BLOCK_TOKENS]>,
-    /// The longest sequence that there is memory to read on.
+    /// The longest sequence that the memory suffices for.
     pub(super) longest: usize,
 }
 
-/// The logits after some tokens.
+/// The logits that follow the tokens.
 pub(super) fn logits_after(tokens: impl IntoIterator<Item = u32>) -> Vec<f32> {
     let mut hasher = blake3::Hasher::new();
     for id in tokens {
@@ -101,7 +103,7 @@ impl Vocabulary for LetterVocabulary {
     }
 }
 
-/// A schema of places: forced tokens, or a choice of some.
+/// A schema as a list of steps: forced tokens, or a choice.
 #[derive(Debug, Clone)]
 pub(super) enum SchemaStep {
     Forced(Vec<u32>),
@@ -124,7 +126,7 @@ impl Guide for FakeGuide {
     fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
         match self.0.front() {
             Some(SchemaStep::Choice(ids)) => ids.iter().for_each(|id| allowed.allow_token(*id)),
-            Some(SchemaStep::Forced(_)) => panic!("a mask was asked for where tokens are forced"),
+            Some(SchemaStep::Forced(_)) => panic!("a mask was requested where tokens are forced"),
             None => allowed.allow_token(0),
         }
         Ok(())
@@ -133,7 +135,7 @@ impl Guide for FakeGuide {
     fn accept(&mut self, id: u32) -> Result<(), Poison> {
         match self.0.pop_front() {
             Some(SchemaStep::Choice(ids)) if ids.contains(&id) => Ok(()),
-            other => panic!("token {id} was chosen where {other:?} was to follow"),
+            other => panic!("token {id} was chosen where {other:?} was expected"),
         }
     }
 
@@ -142,27 +144,27 @@ impl Guide for FakeGuide {
     }
 }
 
-/// A job as tests write it down.
+/// A job in a test.
 #[derive(Debug, Clone)]
 pub(super) struct TestJob {
     pub(super) group: &'static str,
     pub(super) priority: Priority,
     pub(super) prompt: Vec<u32>,
-    pub(super) what: TestTask,
+    pub(super) task: TestTask,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum TestTask {
-    Write { max_tokens: usize, sampling: Sampling, schema: Option<Vec<SchemaStep>> },
-    Weigh(Vec<Vec<u32>>),
+    Complete { max_tokens: usize, sampling: Sampling, schema: Option<Vec<SchemaStep>> },
+    Score(Vec<Vec<u32>>),
 }
 
 pub(super) type AnswerReceiver = UnboundedReceiver<(usize, Result<Answer, Failure>)>;
 
 /// A greedy completion for `group`.
 pub(super) fn write(group: &'static str, prompt: Vec<u32>, max_tokens: usize) -> TestJob {
-    let what = TestTask::Write { max_tokens, sampling: Sampling::default(), schema: None };
-    TestJob { group, priority: Priority::Live, prompt, what }
+    let task = TestTask::Complete { max_tokens, sampling: Sampling::default(), schema: None };
+    TestJob { group, priority: Priority::Live, prompt, task }
 }
 
 impl TestJob {
@@ -170,25 +172,25 @@ impl TestJob {
         Self { priority: Priority::Backfill, ..self }
     }
 
-    /// Queues the job; its answer arrives at what is given back.
+    /// Submits the job. Its answer arrives at the returned channel.
     pub(super) fn submit(&self, scheduler: &mut Scheduler<FakeDecoder>) -> AnswerReceiver {
         let (reply, answers) = unbounded_channel();
-        let task = match self.what.clone() {
-            TestTask::Write { max_tokens, sampling, schema } => {
+        let task = match self.task.clone() {
+            TestTask::Complete { max_tokens, sampling, schema } => {
                 let guide = schema.map(|places| Box::new(FakeGuide(places.into())) as Box<dyn Guide>);
-                GenerationTask::Write(CompletionState::new(max_tokens, sampling, &[], guide, IncrementalText::default()))
+                GenerationTask::Complete(CompletionState::new(max_tokens, sampling, &[], guide, IncrementalText::default()))
             }
-            TestTask::Weigh(answers) => GenerationTask::Weigh(ScoringState::new(answers.into_iter().map(Arc::from).collect())),
+            TestTask::Score(answers) => GenerationTask::Score(ScoringState::new(answers.into_iter().map(Arc::from).collect())),
         };
         let (group, priority, prompt) = (self.group.into(), self.priority, self.prompt.clone().into());
-        scheduler.submit(GenerationJob { group, priority, prompt, task, index: 0, reply, room: None });
+        scheduler.submit(GenerationJob { group, priority, prompt, task, index: 0, reply, permit: None });
         answers
     }
 
-    /// What comes of it, said without the scheduler.
+    /// The expected result, computed without the scheduler.
     pub(super) fn expected(&self) -> Prediction {
-        match &self.what {
-            TestTask::Write { max_tokens, sampling, schema } => {
+        match &self.task {
+            TestTask::Complete { max_tokens, sampling, schema } => {
                 let mut tokens = self.prompt.clone();
                 let mut text = String::new();
                 let mut likely = Vec::new();
@@ -238,7 +240,7 @@ impl TestJob {
                     likely.into_iter().map(|(end, log_probability)| crate::GeneratedToken { end, log_probability }).collect();
                 Prediction::Completion(crate::Completion { text, tokens, finish })
             }
-            TestTask::Weigh(answers) => {
+            TestTask::Score(answers) => {
                 let score = |answer: &Vec<u32>| {
                     let mut tokens = self.prompt.clone();
                     let mut sum = None;
@@ -256,24 +258,24 @@ impl TestJob {
     }
 }
 
-/// A scheduler over so many blocks.
 pub(super) fn scheduler(blocks: usize, rows: usize, step_tokens: usize) -> Scheduler<FakeDecoder> {
     let decoder = FakeDecoder { slots: vec![[None; BLOCK_TOKENS]; blocks], longest: usize::MAX };
     Scheduler::new(decoder, Arc::new(LetterVocabulary), SchedulerLimits { rows, step_tokens })
 }
 
-/// Steps until nothing is left to do, with the books checked after every step.
+/// Runs steps until nothing is left to do, and audits the blocks after every step.
 pub(super) fn run(scheduler: &mut Scheduler<FakeDecoder>) {
     let mut steps = 0;
     while !scheduler.is_idle() {
         scheduler.step().unwrap();
         audit(scheduler);
         steps += 1;
-        assert!(steps < 100_000, "the scheduler does not come to an end");
+        assert!(steps < 100_000, "the scheduler does not finish");
     }
 }
 
-/// Every block has as many holders as sequences and prefixes that name it, and whoever writes next has the block alone.
+/// Every block has as many holders as there are sequences and prefixes with it in their tables, and a block that is written next
+/// has a single holder.
 pub(super) fn audit(scheduler: &Scheduler<FakeDecoder>) {
     let mut holders = vec![0; scheduler.blocks.count()];
     let running = scheduler.running.values().map(|sequence| sequence.table.as_slice());

@@ -1,11 +1,11 @@
-//! Random arrivals, departures and sizes with hardly any memory: it always comes to an end, and the books are right.
+//! Random arrivals, cancellations and sizes with very little memory: every job finishes, and the block counts are right.
 
 use proptest::prelude::*;
 
 use super::fake_decoder::{SchemaStep, TestJob, TestTask, answer, audit, run, scheduler, tokens};
 use crate::request::{Priority, Sampling};
 
-fn what() -> impl Strategy<Value = TestTask> {
+fn task() -> impl Strategy<Value = TestTask> {
     let place = prop_oneof![
         (0..99_u32, 1..50_usize).prop_map(|(seed, count)| SchemaStep::Forced(tokens(seed, count))),
         prop::collection::btree_set(1..50_u32, 1..9).prop_map(|ids| SchemaStep::Choice(ids.into_iter().collect())),
@@ -17,21 +17,21 @@ fn what() -> impl Strategy<Value = TestTask> {
         });
     prop_oneof![
         (0..90_usize, sampling, prop::option::of(prop::collection::vec(place, 0..6)))
-            .prop_map(|(max_tokens, sampling, schema)| TestTask::Write { max_tokens, sampling, schema }),
+            .prop_map(|(max_tokens, sampling, schema)| TestTask::Complete { max_tokens, sampling, schema }),
         prop::collection::vec((0..99_u32, 1..40_usize).prop_map(|(seed, count)| tokens(seed, count)), 0..5)
-            .prop_map(TestTask::Weigh),
+            .prop_map(TestTask::Score),
     ]
 }
 
-/// A job, after how many steps it comes, and after how many more its caller goes away.
+/// A job, the steps before it arrives, and the steps before its caller cancels it.
 fn arrival() -> impl Strategy<Value = (TestJob, usize, Option<usize>)> {
     let prompt = (0..3_u32, 0..100_usize, any::<u32>(), 1..60_usize)
         .prop_map(|(prefix, shared, seed, own)| [&tokens(prefix, 100)[..shared], &tokens(seed, own)].concat());
-    let ask = (0..3_usize, prop::bool::ANY, prompt, what()).prop_map(|(group, live, prompt, what)| TestJob {
+    let ask = (0..3_usize, prop::bool::ANY, prompt, task()).prop_map(|(group, live, prompt, task)| TestJob {
         group: ["a", "b", "c"][group],
         priority: if live { Priority::Live } else { Priority::Backfill },
         prompt,
-        what,
+        task,
     });
     (ask, 0..20_usize, prop::option::weighted(0.2, 0..30_usize))
 }

@@ -1,4 +1,4 @@
-//! Who goes first, who waits, and who is told that it cannot be.
+//! Tests which sequences go first, which wait, and which are refused.
 
 use super::fake_decoder::{AnswerReceiver, TestJob, TestTask, answer, audit, run, scheduler, tokens, write};
 use crate::request::Priority;
@@ -20,8 +20,8 @@ fn live_goes_before_backfill_even_where_backfill_has_the_device() {
         audit(&scheduler);
         let live = scheduler.running.values().filter(|one| one.job.priority == Priority::Live).count();
         let waits = scheduler.waiting.waiting_priorities().contains(&Priority::Live);
-        assert!(live == scheduler.running() || !waits, "live work waits while backfill has a place");
-        assert!(live < 4 || done(&old) == before, "backfill was done while live work had all places");
+        assert!(live == scheduler.running() || !waits, "live work waits while backfill is running");
+        assert!(live < 4 || done(&old) == before, "backfill advanced while live work used all rows");
     }
     run(&mut scheduler);
     assert!(new.iter_mut().zip(&jobs).all(|(got, job)| answer(got).prediction == job.expected()));
@@ -84,11 +84,11 @@ fn what_can_never_fit_is_told_so_at_once() {
     assert!(poison.reason.contains("100 tokens and 29 more") && poison.reason.contains("holds 128"), "{}", poison.reason);
     let mut fits = write("a", tokens(1, 100), 28).submit(&mut scheduler);
     let answers = vec![tokens(2, 29)];
-    let mut weighed = TestJob { what: TestTask::Weigh(answers), ..write("a", tokens(1, 60), 0) }.submit(&mut scheduler);
-    let mut heavy = TestJob { what: TestTask::Weigh(vec![tokens(2, 29)]), ..write("a", tokens(1, 70), 0) }.submit(&mut scheduler);
+    let mut scored = TestJob { task: TestTask::Score(answers), ..write("a", tokens(1, 60), 0) }.submit(&mut scheduler);
+    let mut heavy = TestJob { task: TestTask::Score(vec![tokens(2, 29)]), ..write("a", tokens(1, 70), 0) }.submit(&mut scheduler);
     run(&mut scheduler);
     answer(&mut fits);
-    answer(&mut weighed);
+    answer(&mut scored);
     assert!(heavy.try_recv().unwrap().1.is_err());
 }
 
@@ -98,12 +98,12 @@ fn what_the_device_has_no_memory_for_fails_alone() {
     scheduler.decoder.longest = 100;
     let prefix = tokens(1, 50);
     let fits = |seed: u32| write("a", [prefix.clone(), tokens(seed, 7)].concat(), 30);
-    let first = TestJob { what: TestTask::Weigh(vec![tokens(9, 8), tokens(8, 3)]), ..write("a", prefix.clone(), 0) };
-    // One while its prompt is read, one while it writes, and one while its longer answer is weighed.
+    let first = TestJob { task: TestTask::Score(vec![tokens(9, 8), tokens(8, 3)]), ..write("a", prefix.clone(), 0) };
+    // One is refused while its prompt is read, one while it generates, and one while its longer answer is scored.
     let read = write("a", [prefix.clone(), tokens(2, 70)].concat(), 5);
     let written = write("a", [prefix.clone(), tokens(3, 40)].concat(), 45);
-    let weighed = TestJob { what: TestTask::Weigh(vec![tokens(4, 3), tokens(5, 90)]), ..write("a", prefix.clone(), 0) };
-    let mut refused: Vec<_> = [&read, &written, &weighed].map(|job| job.submit(&mut scheduler)).into();
+    let scored = TestJob { task: TestTask::Score(vec![tokens(4, 3), tokens(5, 90)]), ..write("a", prefix.clone(), 0) };
+    let mut refused: Vec<_> = [&read, &written, &scored].map(|job| job.submit(&mut scheduler)).into();
     let jobs = [fits(4), first, fits(5)];
     let mut others: Vec<_> = jobs.iter().map(|job| job.submit(&mut scheduler)).collect();
     run(&mut scheduler);
@@ -120,7 +120,7 @@ fn what_the_device_has_no_memory_for_fails_alone() {
         assert_eq!(answer(answers).prediction, job.expected());
     }
     while scheduler.prefixes.evict(&mut scheduler.blocks, |_| false) {}
-    assert_eq!(scheduler.blocks_used(), 0, "blocks of those that were refused are still held");
+    assert_eq!(scheduler.blocks_used(), 0, "blocks of refused sequences are still held");
 }
 
 #[test]

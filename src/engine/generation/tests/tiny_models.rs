@@ -1,5 +1,5 @@
-//! The scheduler over tiny random models of every family, on this machine's cores and in candle's tensors, with what Hugging Face writes as
-//! the measure.
+//! The scheduler with tiny random models of every family, on this machine's cores and with candle's tensors, compared with the
+//! output of Hugging Face transformers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,9 @@ use crate::prompt::IncrementalText;
 use crate::request::{Answer, Prediction, Priority, Sampling};
 
 const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-/// The longest first: it is the one that takes the others' memory as it grows.
+/// The longest first: it takes memory from the others as it grows.
 const PROMPTS: [&str; 3] = ["long", "short", "mixed"];
 
-/// What a decoder computes with.
 #[derive(Debug, Clone, Copy)]
 enum ComputeWith {
     Cores,
@@ -37,7 +36,7 @@ struct TinyModel {
     golden: HashMap<String, Tensor>,
 }
 
-/// Ids written out as numbers, none of which ends a turn: so the golden answers were made.
+/// Writes ids as numbers, none of which ends a turn, in the same way as the golden answers were made.
 struct NumberVocabulary(Vec<String>);
 
 impl Vocabulary for NumberVocabulary {
@@ -83,12 +82,12 @@ impl TinyModel {
 fn submit(scheduler: &mut Scheduler<Box<dyn Decode>>, group: &str, prompt: &[u32], task: GenerationTask) -> AnswerReceiver {
     let (reply, answers) = unbounded_channel();
     let (group, prompt) = (group.into(), prompt.to_vec().into());
-    scheduler.submit(GenerationJob { group, priority: Priority::Live, prompt, task, index: 0, reply, room: None });
+    scheduler.submit(GenerationJob { group, priority: Priority::Live, prompt, task, index: 0, reply, permit: None });
     answers
 }
 
 fn write(max_tokens: usize, sampling: Sampling) -> GenerationTask {
-    GenerationTask::Write(CompletionState::new(max_tokens, sampling, &[], None, IncrementalText::default()))
+    GenerationTask::Complete(CompletionState::new(max_tokens, sampling, &[], None, IncrementalText::default()))
 }
 
 fn run(scheduler: &mut Scheduler<Box<dyn Decode>>) {
@@ -117,7 +116,7 @@ fn greedy_answers_are_those_of_hugging_face_however_they_are_scheduled() {
     for (family, on) in FAMILIES.into_iter().flat_map(|family| ALL_COMPUTE.map(|on| (family, on))) {
         let tiny = TinyModel::load(family, on);
         let mut preemptions = 0;
-        // The last has memory for about one of the three.
+        // The last one has memory for about one of the three prompts.
         for (blocks, rows, step_tokens) in [(64, 8, 512), (64, 8, 7), (64, 1, 64), (9, 8, 33)] {
             let mut scheduler = tiny.scheduler(blocks, rows, step_tokens);
             let waiting = PROMPTS
@@ -130,7 +129,7 @@ fn greedy_answers_are_those_of_hugging_face_however_they_are_scheduled() {
             }
             preemptions += scheduler.take_counts().preemptions;
         }
-        assert!(preemptions > 0, "{family}, {on:?}: nothing was interrupted");
+        assert!(preemptions > 0, "{family}, {on:?}: nothing was preempted");
     }
 }
 
@@ -166,7 +165,7 @@ fn prefixes_batches_and_interruptions_change_nothing() {
             }
             let counts = scheduler.take_counts();
             assert!(counts.prefix_tokens_saved >= 75, "{family}, {on:?}: the prefix was not kept");
-            assert_eq!(counts.preemptions > 0, blocks == 10, "{family}, {on:?}: {} interruptions", counts.preemptions);
+            assert_eq!(counts.preemptions > 0, blocks == 10, "{family}, {on:?}: {} preemptions", counts.preemptions);
         }
     }
 }
@@ -179,7 +178,7 @@ fn scores_are_the_sums_that_one_pass_over_each_answer_gives() {
             let prompt = &tiny.ids("mixed.ids")[..length];
             let answers: Vec<Arc<[u32]>> = (1..=6).map(|i| tiny.ids("long.ids")[i..3 * i].into()).collect();
             let mut scheduler = tiny.scheduler(16, 8, 16);
-            let mut waiting = submit(&mut scheduler, "task", prompt, GenerationTask::Weigh(ScoringState::new(answers.clone())));
+            let mut waiting = submit(&mut scheduler, "task", prompt, GenerationTask::Score(ScoringState::new(answers.clone())));
             run(&mut scheduler);
             let Prediction::Scores(scores) = answer(&mut waiting).prediction else { panic!("scores were expected") };
             for (ids, score) in answers.iter().zip(scores) {
@@ -191,7 +190,7 @@ fn scores_are_the_sums_that_one_pass_over_each_answer_gives() {
     }
 }
 
-/// The logarithm of the probability of `ids` after `prompt`, by one pass over both.
+/// The logarithm of the probability of `ids` after `prompt`, from one forward pass over both.
 fn exact(decoder: &Arc<dyn DecoderWeights>, prompt: &[u32], ids: &[u32]) -> f32 {
     let whole = [prompt, ids].concat();
     let blocks: Vec<u32> = (0..whole.len().div_ceil(BLOCK_TOKENS) as u32).collect();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use super::fixture::{assert_golden, assert_near_golden, cpu, golden, greedy, random, read, read_at_once};
+use crate::decode::{Decode, DecoderWeights};
 use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f32};
 use crate::decoder::tests::golden::{Golden, PROMPTS};
 use crate::decoder::{Logits, StepRow, WantedLogits};
-use crate::generation::{Decode, DecoderWeights};
 use crate::gpu::cache::GpuKvCache;
 use crate::gpu::memory_retry::out_of_memory;
 use crate::gpu::{Accelerator, GpuDecoder};

@@ -14,18 +14,18 @@ use crate::encoder::{Encode, Encoder};
 use crate::folder::ModelFolder;
 use crate::gpu::memory_retry::out_of_memory;
 use crate::gpu::{Accelerator, GpuEncoder};
-use crate::queue::QueuedSequence;
+use crate::queued_sequence::QueuedSequence;
 use crate::sentence_transformers::read_settings;
 use crate::tests::fixture::{Tiny, bert, xlm_roberta};
 
 /// Sequences of every length up to `longest`, and some of them more than once.
 pub(super) fn batch(longest: usize, vocabulary: u32) -> TokenBatch {
     let (reply, _) = unbounded_channel();
-    let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+    let permit = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     let lengths = (1..=longest).chain([3, 3, longest, 17.min(longest)]);
     let waiting = lengths.enumerate().map(|(index, length)| {
         let ids = (0..length).map(|i| ((i * 31 + index * 17 + 7) as u32) % vocabulary).collect();
-        QueuedSequence { ids, index, reply: reply.clone(), room: room.clone() }
+        QueuedSequence { ids, index, reply: reply.clone(), permit: permit.clone() }
     });
     TokenBatch::pack(0, waiting.collect())
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
+use crate::decode::{Decode, DecoderWeights};
 use crate::decoder::tests::fixture::{Random, assert_close, to_f32};
 use crate::decoder::tests::golden::{self, Golden, PROMPTS, cosine};
 use crate::decoder::{BLOCK_TOKENS, StepRow, WantedLogits};
 use crate::folder::ModelFolder;
-use crate::generation::{Decode, DecoderWeights};
 use crate::gpu::cache::GpuKvCache;
 use crate::gpu::{Accelerator, GpuDecoder};
 

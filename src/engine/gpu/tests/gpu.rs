@@ -5,9 +5,9 @@ use candle_core::{DType, Tensor};
 
 use super::encoding::{self, models};
 use super::fixture::{assert_golden, assert_near_golden, golden, greedy, random, read, read_at_once};
+use crate::decode::DecoderWeights;
 use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f32};
 use crate::decoder::tests::golden::{Golden, PROMPTS, cosine};
-use crate::generation::DecoderWeights;
 use crate::gpu::Accelerator;
 use crate::gpu::memory_retry::within_memory;
 use tidemill_base::config::ComputeDevice;

@@ -18,7 +18,7 @@ fn allowed(chat: &ChatTokenizer, constraint: &mut SchemaConstraint) -> Vec<u32> 
     mask.iter().collect()
 }
 
-/// Writes `text` and says what the constraint made of it: the tokens that it forced, and whether it took the rest.
+/// Writes `text` token by token. Fails with the first token that the constraint does not allow.
 fn follow(chat: &ChatTokenizer, constraint: &mut SchemaConstraint, text: &str) -> Result<(), String> {
     for id in chat.encode_text(text).unwrap() {
         let allowed = allowed(chat, constraint);
@@ -34,7 +34,7 @@ fn follow(chat: &ChatTokenizer, constraint: &mut SchemaConstraint, text: &str) -
 fn what_is_certain_is_forced_and_what_is_not_is_masked() {
     let chat = chat();
     let schema = schema(json!({"colour": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}}));
-    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
     let forced = constraint.forced();
     assert!(spelled(&chat, &forced).starts_with("{\"colour\":"), "{:?}", spelled(&chat, &forced));
     assert!(constraint.forced().is_empty(), "there is a choice");
@@ -51,11 +51,11 @@ fn what_is_certain_is_forced_and_what_is_not_is_masked() {
 fn the_turn_may_end_exactly_where_the_answer_is_whole() {
     let chat = chat();
     let schema = schema(json!({"n": {"type": "integer"}}));
-    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
     let ends = chat.end_ids().to_vec();
     for id in chat.encode_text("{\"n\":12}").unwrap() {
         let allowed = allowed(&chat, &mut constraint);
-        assert!(ends.iter().all(|end| !allowed.contains(end)), "an end before the answer is whole");
+        assert!(ends.iter().all(|end| !allowed.contains(end)), "an end before the answer is complete");
         constraint.accept(id).unwrap();
     }
     assert!(constraint.is_finished() && constraint.may_finish());
@@ -72,8 +72,8 @@ fn the_turn_may_end_exactly_where_the_answer_is_whole() {
 fn sequences_of_one_schema_go_their_own_ways() {
     let chat = chat();
     let schema = schema(json!({"a": {"enum": ["x", "y"]}}));
-    let mut first = chat.grammars().constraint(&schema).unwrap();
-    let mut second = chat.grammars().constraint(&schema).unwrap();
+    let mut first = chat.grammar_cache().constraint(&schema).unwrap();
+    let mut second = chat.grammar_cache().constraint(&schema).unwrap();
     follow(&chat, &mut first, "{\"a\":\"x\"}").unwrap();
     follow(&chat, &mut second, "{\"a\":\"y\"}").unwrap();
     assert!(first.is_finished() && second.is_finished());
@@ -84,14 +84,14 @@ fn strings_spell_control_tokens_out_and_hold_no_control_characters() {
     let chat = chat();
     let schema = schema(json!({"s": {"type": "string"}}));
     let start = || {
-        let mut constraint = chat.grammars().constraint(&schema).unwrap();
+        let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
         follow(&chat, &mut constraint, "{\"s\":\"").unwrap();
         constraint
     };
     let controls: Vec<u32> = chat.definition.added.iter().map(|token| token.id).collect();
     assert!(allowed(&chat, &mut start()).iter().all(|id| !controls.contains(id)), "a control token inside a string");
     follow(&chat, &mut start(), "<|im_end|> <think> 가 \\n \\\"\"}").unwrap();
-    assert!(follow(&chat, &mut start(), "\\u0000\"}").is_err(), "no database takes it");
+    assert!(follow(&chat, &mut start(), "\\u0000\"}").is_err(), "databases do not accept it");
     assert!(follow(&chat, &mut start(), "\n").is_err());
 }
 
@@ -102,7 +102,7 @@ fn answers_are_compact_bounded_and_without_properties_nobody_named() {
         "type": "object", "properties": {"n": {"type": "number"}, "i": {"type": ["integer", "null"], "minimum": 3}}, "required": ["n", "i"],
     }))
     .unwrap();
-    let start = || chat.grammars().constraint(&open).unwrap();
+    let start = || chat.grammar_cache().constraint(&open).unwrap();
     follow(&chat, &mut start(), "{\"n\":-1.5,\"i\":9007199254740991}").unwrap();
     follow(&chat, &mut start(), "{\"n\":1000000000000000,\"i\":null}").unwrap();
     for refused in [
@@ -119,12 +119,12 @@ fn answers_are_compact_bounded_and_without_properties_nobody_named() {
     let told = Schema::new(
         json!({"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": {"type": "boolean"}}),
     );
-    follow(&chat, &mut chat.grammars().constraint(&told.unwrap()).unwrap(), "{\"n\":1,\"other\":true}").unwrap();
+    follow(&chat, &mut chat.grammar_cache().constraint(&told.unwrap()).unwrap(), "{\"n\":1,\"other\":true}").unwrap();
     let joined = Schema::new(json!({
         "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
         "allOf": [{"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}],
     }));
-    follow(&chat, &mut chat.grammars().constraint(&joined.unwrap()).unwrap(), "{\"a\":true,\"b\":false}").unwrap();
+    follow(&chat, &mut chat.grammar_cache().constraint(&joined.unwrap()).unwrap(), "{\"a\":true,\"b\":false}").unwrap();
 }
 
 #[test]
@@ -136,19 +136,19 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     let looks_ahead = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=a)b$"}}});
     assert!(refused(looks_ahead).contains("look-around"));
     let overlapping = json!({"type": "object", "properties": {"a": {"oneOf": [{"type": "string"}, {"const": "b"}]}}});
-    assert!(refused(overlapping).contains("oneOf constraints are not supported; say it without"));
+    assert!(refused(overlapping).contains("oneOf constraints are not supported; rewrite the schema without it"));
     let impossible =
         json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 2}}, "required": ["a"]});
     assert!(refused(impossible).starts_with("answers cannot be held to the schema: "));
     let long = json!({"type": "object", "description": "x".repeat(300_000)});
     assert!(refused(long).contains("262144 is the limit"));
-    let poison = chat.grammars().constraint(&Schema::new(json!({"type": "object", "not": {}})).unwrap()).err().unwrap();
+    let poison = chat.grammar_cache().constraint(&Schema::new(json!({"type": "object", "not": {}})).unwrap()).err().unwrap();
     assert_eq!(poison.class, FailureClass::Schema);
 }
 
-/// What a model writes that goes on with a number as long as it may, with `digit` where it can.
+/// The output of a model that prolongs numbers as far as it may, with `digit` where it is allowed.
 fn stubborn(chat: &ChatTokenizer, schema: &Schema, digit: u8) -> String {
-    let mut constraint = chat.grammars().constraint(schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut written = Vec::new();
     for _ in 0..200 {
         constraint.forced().iter().for_each(|id| written.extend_from_slice(chat.piece(*id)));
@@ -232,7 +232,7 @@ fn what_of_a_number_cannot_be_followed_is_named_and_nothing_panics() {
         json!({"type": "string", "pattern": "(a)\\1"}),
         json!({"type": "string", "pattern": "\\bword\\b"}),
     ] {
-        // Either answer is fine.
+        // Both results are acceptable.
         let _ = chat.check_schema(&schema(json!({"n": property})));
     }
 }
@@ -255,7 +255,7 @@ fn hostile_schemas_end_in_time() {
         nested,
     ] {
         let schema = Schema::new(json!({"type": "object", "properties": {"a": property}, "required": ["a"]})).unwrap();
-        // Either answer is fine; not to give one is not.
+        // Both results are acceptable, as long as there is one in time.
         let _ = chat.check_schema(&schema);
     }
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
@@ -269,9 +269,9 @@ fn grammars_are_kept_and_the_oldest_make_room() {
         chat.check_schema(&numbered(n % 70)).unwrap();
         chat.check_schema(&numbered(0)).unwrap();
     }
-    assert!(chat.grammars().kept() <= 64);
-    assert!(chat.grammars().holds(&numbered(0)), "it was in use all the time");
-    assert!(!chat.grammars().holds(&numbered(12)));
+    assert!(chat.grammar_cache().cached() <= 64);
+    assert!(chat.grammar_cache().holds(&numbered(0)), "it was used all the time");
+    assert!(!chat.grammar_cache().holds(&numbered(12)));
 }
 
 #[test]

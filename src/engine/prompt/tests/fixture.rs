@@ -1,4 +1,4 @@
-//! A small tokenizer in the manner of Qwen's, and conversations.
+//! A small tokenizer like Qwen's, and conversations.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::request::{Message, Role};
 
 pub(super) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// GPT-2's alphabet in the order of bytes, made the way OpenAI's code makes it.
+/// GPT-2's alphabet in the order of bytes, computed like in OpenAI's code.
 pub(super) fn alphabet() -> Vec<char> {
     let mut next = 0x100;
     (0..=u8::MAX)
@@ -82,7 +82,7 @@ pub(super) fn write(folder: &Path, tokenizer: &Value, template: &str) {
 }
 
 pub(super) fn load(folder: &Path) -> Result<ChatTokenizer, String> {
-    // More rows than tokens, as the real ones have.
+    // More rows than tokens, as real models have.
     let limits = TokenLimits { vocabulary: 320, context: 4096 };
     ChatTokenizer::load(&mut ModelFolder::open("writer", folder).unwrap(), limits).map_err(|e| e.to_string())
 }
@@ -101,7 +101,7 @@ pub(super) fn message(role: Role, content: &str) -> Message {
     Message { role, content: content.into() }
 }
 
-/// The text that the tokens stand for, control tokens by their names.
+/// The text of the tokens, with control tokens by their names.
 pub(super) fn spelled(chat: &ChatTokenizer, ids: &[u32]) -> String {
     let mut bytes = Vec::new();
     for id in ids {

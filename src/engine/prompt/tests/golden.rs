@@ -1,4 +1,4 @@
-//! What Hugging Face's own libraries make of the same folders, texts and conversations.
+//! Compares with the results of Hugging Face's own libraries for the same folders, texts and conversations.
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,7 @@ fn texts_come_back_from_their_tokens() {
             ids.iter().for_each(|id| back.push(chat.piece(*id)));
             let expected: String = match model {
                 "llama" => case.text.clone(),
-                // A space cannot be told from its mark in vocabularies of the sentencepiece kind.
+                // A sentencepiece vocabulary cannot distinguish a space from its mark.
                 "mistral" => case.text.replace('▁', " "),
                 _ => unicode_normalization::UnicodeNormalization::nfc(&*case.text).collect(),
             };
@@ -116,7 +116,7 @@ fn conversations_are_rendered_byte_for_byte_as_hugging_face_does() {
 fn prompts_have_the_ids_of_the_rendered_text_where_no_message_names_a_control_token() {
     for model in MODELS {
         let chat = load(model);
-        // Of the family that can think, the prompts that keep it from thinking.
+        // For the reasoning family, only prompts with reasoning turned off.
         let thinks = model == "qwen3";
         let cases: Vec<ChatCase> = golden("chat.json", model);
         for case in cases.iter().filter(|case| case.thinking().is_some() == thinks) {

@@ -1,12 +1,12 @@
-//! Random schemas, random choices: whatever is finished is valid.
+//! Random answers under random schemas: every completed answer is valid.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use super::fixture::chat;
+use crate::completion::{Completion, Finish};
 use crate::prompt::{ChatTokenizer, TokenMask};
-use crate::request::{Completion, Finish};
 use crate::schema::Schema;
 use tidemill_base::failure::{Failure, FailureClass};
 
@@ -48,7 +48,7 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-/// An object schema, nested up to three deep, with every kind of value that tasks ask for.
+/// An object schema, nested up to three levels, with every kind of value that tasks use.
 pub(crate) fn form_schema(random: &mut StdRng) -> Value {
     let mut schema = object_schema(random, 0);
     schema["$defs"] = json!({"tree": {
@@ -78,9 +78,9 @@ fn object_schema(random: &mut StdRng, depth: usize) -> Value {
     schema
 }
 
-/// Chooses at random among what is allowed, now and then something that brings the answer to its end.
+/// Chooses randomly among the allowed tokens, sometimes preferring one that closes something.
 fn answer(chat: &ChatTokenizer, schema: &Schema, random: &mut StdRng) -> Completion {
-    let mut constraint = chat.grammars().constraint(schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut mask = TokenMask::new();
     let mut text = chat.incremental_text();
     let mut written = 0;
@@ -125,7 +125,7 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
         match schema.judge(&completion, MAX_TOKENS) {
             Ok(value) => {
                 whole += 1;
-                // Python and our own fields read the value that was written.
+                // Other JSON readers must be able to read the value.
                 assert!(serde_json::from_str::<Value>(&value.to_string()).is_ok());
             }
             Err(Failure::Poison(poison)) if poison.class == FailureClass::Truncated => {
@@ -136,5 +136,5 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
         }
     }
     assert_eq!(whole + cut, SCHEMAS);
-    assert!(whole > SCHEMAS * 3 / 4, "only {whole} answers came to their end");
+    assert!(whole > SCHEMAS * 3 / 4, "only {whole} answers were completed");
 }

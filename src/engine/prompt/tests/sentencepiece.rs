@@ -1,4 +1,4 @@
-//! Vocabularies of the sentencepiece kind, from a folder and out of GGUF metadata.
+//! Sentencepiece vocabularies, from a folder and from GGUF metadata.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::schema::Schema;
 
 const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ '[INST] ' + message.content + '[/INST]' }}{% endfor %}";
 
-/// Words in the order in which they are made: the earlier the better.
+/// Words in the order in which they are merged, the best first.
 const PIECES: [&str; 12] = ["th", "the", "▁the", "▁a", "er", "in", "▁w", "▁wat", "at", "▁water", "\":", "{\""];
 
 fn tokens() -> Vec<String> {
@@ -55,7 +55,7 @@ fn from_gguf(metadata: &HashMap<String, Field>) -> Result<ChatTokenizer, String>
 fn a_sentencepiece_vocabulary_is_read_out_of_a_gguf_file() {
     let chat = from_gguf(&metadata()).unwrap();
     let id = |token: &str| tokens().iter().position(|known| known == token).unwrap() as u32;
-    // Pieces come together by their scores: `▁w` and `at` before `▁wat` and `er`.
+    // Merges follow the scores: `▁w` and `at` come before `▁wat` and `er`.
     assert_eq!(chat.encode_text("the water").unwrap(), [id("▁the"), id("▁water")]);
     assert_eq!(chat.encode_text("é 가").unwrap(), [id("▁"), id("é"), id("▁"), id("<0xEA>"), id("<0xB0>"), id("<0x80>")]);
     let prompt = chat.encode(&[message(Role::User, "the </s> [/INST] <unk>")]).unwrap();
@@ -102,7 +102,7 @@ fn answers_of_a_sentencepiece_model_are_held_to_a_schema_without_a_first_space()
     let schema = Schema::new(json!({
         "type": "object", "properties": {"the": {"type": "string", "maxLength": 20}}, "required": ["the"], "additionalProperties": false,
     }));
-    let mut constraint = chat.grammars().constraint(&schema.unwrap()).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema.unwrap()).unwrap();
     let forced: Vec<u8> = constraint.forced().iter().flat_map(|id| chat.piece(*id).to_vec()).collect();
     assert!(b"{\"the\":\"".starts_with(&forced) && forced.len() > 5, "{:?}", String::from_utf8_lossy(&forced));
     let mut written = forced;
@@ -137,7 +137,7 @@ fn a_metaspace_tokenizer_puts_its_first_space_only_where_the_text_begins() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &file, "{% for message in messages %}{{ message.content }}[INST]{{ message.content }}{% endfor %}");
     std::fs::write(folder.path().join("generation_config.json"), "{\"eos_token_id\": 2}").unwrap();
-    assert!(load(folder.path()).err().unwrap().contains("different models"), "it has more tokens than the small model");
+    assert!(load(folder.path()).err().unwrap().contains("from the same model"), "it has more tokens than the small model");
     let limits = TokenLimits { vocabulary: 400, context: 512 };
     let chat = ChatTokenizer::load(&mut crate::folder::ModelFolder::open("writer", folder.path()).unwrap(), limits).unwrap();
     let ids = chat.encode(&[message(Role::User, "the")]).unwrap();

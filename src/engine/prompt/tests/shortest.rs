@@ -27,7 +27,7 @@ fn the_shortest_answer_has_only_what_it_must() {
 fn schemas_without_an_end_have_no_shortest_answer() {
     let endless = json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]});
     assert_eq!(shortest_answer(&endless), None);
-    // Each level doubles the answer: it must be found out without writing it.
+    // Each level doubles the answer, so its length must be computed without writing it.
     let mut definitions = serde_json::Map::new();
     for level in 0..60 {
         let next = json!({"$ref": format!("#/$defs/{}", level + 1)});

@@ -5,7 +5,7 @@ use crate::prompt::tests::fixture::{message, with_template};
 use crate::request::Role;
 use tidemill_base::failure::FailureClass;
 
-/// What Hugging Face's own environment printed for the same template and one message of a user.
+/// Renders one user message. The expected results come from Hugging Face's own environment.
 fn rendered(source: &str, content: &str) -> String {
     let specials = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
     ChatTemplate::new(source, specials).unwrap().render(&[TemplateMessage { role: "user", content }], true, None).unwrap()

@@ -42,7 +42,7 @@ fn what_a_document_says_never_becomes_a_control_token() {
         assert_eq!(controls(&chat, &ids), harmless, "control tokens out of {content:?}");
         assert!(
             spelled(&chat, &ids).contains(&format!("user\n{content}<|im_end|>")),
-            "{content:?} is not in the prompt as it was"
+            "{content:?} is not in the prompt unchanged"
         );
     }
 }
@@ -62,7 +62,7 @@ fn a_template_that_rewrites_contents_makes_no_control_tokens_of_them() {
 fn a_content_that_holds_every_stand_in_is_refused() {
     let chat = chat();
     let all: String = ('\u{fdd0}'..='\u{fdef}').chain('\u{f0000}'..='\u{ffffd}').collect();
-    assert!(chat.encode(&[message(Role::User, &all)]).is_ok(), "nothing to stand in for");
+    assert!(chat.encode(&[message(Role::User, &all)]).is_ok(), "no character has to be replaced");
     let refused = chat.encode(&[message(Role::User, &format!("<{all}"))]).unwrap_err();
     assert!(refused.reason.contains("private use"), "{refused}");
     let most: String = ('\u{fdd0}'..='\u{fdef}').collect();
@@ -72,7 +72,7 @@ fn a_content_that_holds_every_stand_in_is_refused() {
 #[test]
 fn tokens_that_a_publisher_lists_among_words_are_still_out_of_reach() {
     let mut file = tokenizer();
-    // As in some vocabularies of the sentencepiece kind: the mark is a word too, and merges lead to it.
+    // As in some sentencepiece vocabularies: the control token is also a word, and merges lead to it.
     let id = file["added_tokens"][8]["id"].clone();
     file["model"]["vocab"]["endofturn"] = id.clone();
     for (index, word) in ["en", "end", "of", "endof", "tu", "tur", "turn"].iter().enumerate() {
@@ -104,7 +104,7 @@ fn unusable_files_are_refused_with_the_mend() {
     assert!(refused(silent, CHATML).contains("does not say how its tokens spell bytes"));
     let mut large = tokenizer();
     large["added_tokens"][0]["id"] = 999.into();
-    assert!(refused(large, CHATML).contains("of different models"));
+    assert!(refused(large, CHATML).contains("from the same model"));
     assert!(refused(tokenizer(), "{% if %}").contains("chat template that cannot be compiled"));
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &tokenizer(), CHATML);

@@ -1,4 +1,4 @@
-//! What a server refuses, and whose fault that is.
+//! Tests refusals: which are the document's fault, and which the server's or the settings'.
 
 use super::*;
 
@@ -36,7 +36,7 @@ async fn a_server_may_refuse_a_parameter_with_any_status() {
         for _ in 0..2 {
             ask(&model, Work::Generate(generate())).await.unwrap();
         }
-        assert_eq!(server.seen().len(), 3, "{status}: one lesson, learnt once");
+        assert_eq!(server.seen().len(), 3, "{status}: one refusal, and then no more");
     }
 }
 
@@ -86,7 +86,7 @@ async fn a_document_that_gets_no_answer_while_others_do_makes_a_dead_letter() {
         let text = body.to_string();
         let (poison, calls) = poison_of(only_for_the_document(move || Play::ok(text.clone())), generate()).await;
         assert_eq!((poison.class, calls), (FailureClass::Model, 6), "{body}: five attempts and the probe");
-        assert!(poison.reason.contains("answers others") && poison.reason.contains("(5 attempts)"), "{poison}");
+        assert!(poison.reason.contains("answers other requests") && poison.reason.contains("(5 attempts)"), "{poison}");
     }
 }
 
@@ -103,7 +103,7 @@ async fn the_answer_of_a_neighbour_shows_as_much_as_that_of_the_probe() {
     let mut other = generate();
     other.prompt.messages[1].content = "A spade.".into();
     ask(&model, Work::Generate(other)).await.unwrap();
-    let Err(Failure::Poison(poison)) = ask(&model, Work::Generate(generate())).await else { panic!("it waits for ever") };
+    let Err(Failure::Poison(poison)) = ask(&model, Work::Generate(generate())).await else { panic!("it waits forever") };
     assert!(poison.reason.contains("\"abort\""), "{poison}");
     assert_eq!(server.seen().len(), 6, "the probe is not asked");
 }
@@ -115,7 +115,7 @@ async fn a_document_that_a_server_fails_at_has_more_patience() {
     for _ in 0..2 {
         assert!(matches!(ask(&model, Work::Generate(generate())).await, Err(Failure::Transient(_))));
     }
-    let Err(Failure::Poison(poison)) = ask(&model, Work::Generate(generate())).await else { panic!("it waits for ever") };
+    let Err(Failure::Poison(poison)) = ask(&model, Work::Generate(generate())).await else { panic!("it waits forever") };
     assert!(poison.reason.contains("segmentation fault"), "{poison}");
 }
 
@@ -148,7 +148,7 @@ async fn parameters_that_a_server_refuses_are_left_out_from_then_on() {
     for _ in 0..2 {
         ask(&model, Work::Generate(generate())).await.unwrap();
     }
-    assert_eq!(server.seen().len(), 4, "two lessons, learnt once");
+    assert_eq!(server.seen().len(), 4, "two refusals, and then no more");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Folders and files as lakes have them, and files made to hurt.
+//! Folders and files of data lakes, and hostile files.
 
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
@@ -7,7 +7,7 @@ use parquet::basic::{Compression, ZstdLevel};
 
 use super::*;
 
-/// The classes of what is wrong with each listed file, in order of their keys; none where nothing is.
+/// The error class of each listed file, sorted by key; empty for a readable file.
 async fn classes(archive: &Archive, prefix: &str) -> Vec<(String, &'static str)> {
     let mut classes = Vec::new();
     for file in archive.list(prefix).await.unwrap() {
@@ -17,11 +17,11 @@ async fn classes(archive: &Archive, prefix: &str) -> Vec<(String, &'static str)>
         let class = match (shape, read) {
             (Ok(_), Ok(_)) => "",
             (Err(error), Err(again)) => {
-                assert_eq!(error, again, "planned and read, it is told the same");
+                assert_eq!(error, again, "planning and reading report the same error");
                 class(error)
             }
             (Ok(_), Err(error)) => class(error),
-            (Err(error), Ok(_)) => panic!("{error}, and yet it is read"),
+            (Err(error), Ok(_)) => panic!("{error}, but the file can be read"),
         };
         classes.push((key, class));
     }
@@ -60,14 +60,18 @@ async fn one_file_that_cannot_be_read_is_no_fault_of_the_others() {
             ("t/out.parquet", "refused_key"),
         ])
     );
-    assert_eq!(classes(&archive, "t/_delta_log/").await, owned(&[("t/_delta_log/1.checkpoint.parquet", "")]), "asked for");
+    assert_eq!(
+        classes(&archive, "t/_delta_log/").await,
+        owned(&[("t/_delta_log/1.checkpoint.parquet", "")]),
+        "the prefix names the folder"
+    );
     assert_eq!(archive.list("nothing/").await.unwrap(), []);
     let file = archive.list("t/g").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
-    assert!(fault.reason.contains("it is a link that leads nowhere"), "{fault}");
+    let fault = fault(archive.layout(&file, &needs()).await.unwrap_err());
+    assert!(fault.reason.contains("it is a broken link"), "{fault}");
     fs::remove_file(place.join("gone.parquet")).unwrap();
     fs::write(place.join("gone.parquet"), &good).unwrap();
-    assert_eq!(class(archive.layout(&file, &needs()).await.unwrap_err()), "source_changed", "it has been mended since");
+    assert_eq!(class(archive.layout(&file, &needs()).await.unwrap_err()), "source_changed", "it was fixed since");
 }
 
 #[tokio::test]
@@ -75,9 +79,9 @@ async fn a_codec_that_is_not_built_in_is_no_damage() {
     let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parquet/brotli.parquet")).unwrap();
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    let fault = fault(archive.layout(&file, &needs()).await.unwrap_err());
     assert_eq!(fault.class, "unsupported_file");
-    assert!(fault.reason.contains("column `text` is compressed with BROTLI, which is not read here"), "{fault}");
+    assert!(fault.reason.contains("column `text` is compressed with BROTLI, which is not supported"), "{fault}");
     assert!(fault.reason.contains("SNAPPY, GZIP, LZ4, LZ4_RAW and ZSTD"), "{fault}");
 }
 
@@ -94,11 +98,11 @@ async fn a_page_that_would_not_fit_is_refused_before_it_is_unpacked() {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     let file = writer.into_inner().unwrap();
-    assert!(file.len() < 1 << 20, "a few bytes stand for many: {}", file.len());
+    assert!(file.len() < 1 << 20, "the file must be small: {}", file.len());
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    assert_eq!(archive.layout(&file, &needs()).await.unwrap().rows(), 1, "the footer alone is no fault");
-    let ArchiveError::Fault(fault) = read(&archive, &range(file, 0, 1)).await.unwrap_err() else { panic!("no fault") };
+    assert_eq!(archive.layout(&file, &needs()).await.unwrap().rows(), 1, "the footer alone is valid");
+    let fault = fault(read(&archive, &range(file, 0, 1)).await.unwrap_err());
     assert_eq!(fault.class, "unsupported_file");
     assert!(fault.reason.contains("a page of column `text` has 1363") && fault.reason.contains("smaller pages"), "{fault}");
 }
@@ -109,7 +113,7 @@ async fn columns_nested_without_end_do_not_end_the_process() {
     let file = [&b"PAR1"[..], &footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    let fault = fault(archive.layout(&file, &needs()).await.unwrap_err());
     assert!(fault.class == "corrupt_file" && fault.reason.contains("nested deeper than 256 levels"), "{fault}");
 }
 
@@ -145,9 +149,7 @@ async fn lists_that_a_few_bytes_stand_for_are_not_unrolled() {
     assert!(many.len() < 1 << 16 && large.len() < 2 << 20, "{} and {}", many.len(), large.len());
     let (_folder, archive) = archive(&[("large.parquet", &large), ("many.parquet", &many)]);
     let files = archive.list("").await.unwrap();
-    let ArchiveError::Fault(fault) = read(&archive, &range(files[1].clone(), 0, 1)).await.unwrap_err() else {
-        panic!("no fault")
-    };
+    let fault = fault(read(&archive, &range(files[1].clone(), 0, 1)).await.unwrap_err());
     assert!(fault.class == "unsupported_file" && fault.reason.contains("has 10000000 values in 1 rows"), "{fault}");
     let rows = read(&archive, &range(files[0].clone(), 0, 1)).await.unwrap();
     let bytes = rows[0].payload.as_ref().unwrap().len();

@@ -1,4 +1,4 @@
-//! What each type of a column becomes.
+//! The JSON form of each column type.
 
 use arrow::array::types::{Int32Type, TimestampMicrosecondType};
 use arrow::array::{
@@ -22,7 +22,7 @@ fn texts(count: usize) -> (&'static str, ArrayRef) {
     ("text", Arc::new(StringArray::from(vec!["t"; count])))
 }
 
-/// The objects that the rows become, for a pipeline that keeps `metadata`.
+/// The JSON objects of the rows, for a pipeline with these metadata columns.
 async fn objects(bytes: &[u8], metadata: &[&str]) -> Result<Vec<Value>, ArchiveError> {
     let (_folder, archive) = archive(&[("x.parquet", bytes)]);
     let file = archive.list("").await.unwrap().remove(0);
@@ -32,7 +32,7 @@ async fn objects(bytes: &[u8], metadata: &[&str]) -> Result<Vec<Value>, ArchiveE
     Ok(records.iter().map(|record| serde_json::from_slice(record.payload.as_ref().unwrap()).unwrap()).collect())
 }
 
-/// What the values of a column become.
+/// The JSON values of a column.
 async fn column(values: ArrayRef) -> Vec<Value> {
     let rows = values.len();
     let objects = objects(&bytes(vec![ids(rows), texts(rows), ("v", values)]), &["v"]).await.unwrap();
@@ -85,7 +85,7 @@ async fn timestamps_of_96_bits_keep_their_year() {
         text.close().unwrap();
     }
     let mut at = group.next_column().unwrap().unwrap();
-    // Days are Julian, of which the last of the year 9999 is 5,373,484; nanoseconds of the day stand before it, in two halves.
+    // Two halves of the nanoseconds of the day come first, then the Julian day. 5,373,484 is the last day of the year 9999.
     let instant = |nanoseconds: u64, day: u32| Int96::from(vec![nanoseconds as u32, (nanoseconds >> 32) as u32, day]);
     let instants = [instant(86_399_000_000_000, 5_373_484), instant(0, 2_086_303)];
     at.typed::<Int96Type>().write_batch(&instants, Some(&[1, 1]), None).unwrap();
@@ -106,7 +106,7 @@ async fn a_decimal_is_a_number_as_far_as_numbers_are_exact() {
     assert_eq!(
         column(decimals(38)).await,
         [json!(19.9), json!(-0.05), Value::Null],
-        "what counts are its digits, not those of its type"
+        "the digits of the value count, not those of the type"
     );
     let large = Decimal128Array::from(vec![1_234_567_890_123_456_789_012_345]).with_precision_and_scale(38, 2).unwrap();
     assert_eq!(column(Arc::new(large)).await, [json!("12345678901234567890123.45")]);
@@ -210,7 +210,7 @@ async fn a_column_within_a_struct_is_looked_for_there() {
     let file = archive.list("").await.unwrap().remove(0);
     let shape = async |id: &str| archive.layout(&file, &RequestedColumns { id: id.into(), ..needs() }).await;
     assert!(shape("v.key").await.is_ok());
-    let ArchiveError::Fault(fault) = shape("v.other").await.unwrap_err() else { panic!("no fault") };
+    let fault = fault(shape("v.other").await.unwrap_err());
     assert!(fault.reason.contains("column `v.other`, which the pipeline needs, is missing; there are v, text"), "{fault}");
     assert_eq!(class(shape("v").await.unwrap_err()), "schema_mismatch");
 }

@@ -1,10 +1,10 @@
-// What pages are made of. Text from outside only ever becomes a text node or an attribute: there is no HTML to inject into.
+// Helpers for the DOM and the API. Text from outside becomes only text nodes and attributes, never HTML.
 
-import { say } from "./words.js";
+import { say } from "./translations.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function put(node, attributes, children) {
+function build(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value == null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
@@ -14,17 +14,17 @@ function put(node, attributes, children) {
   return node;
 }
 
-export const h = (tag, attributes, ...children) => put(document.createElement(tag), attributes, children);
-export const svg = (tag, attributes, ...children) => put(document.createElementNS(SVG, tag), attributes, children);
+export const h = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
+export const svg = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
 
-/** Puts these in place of what the node has; lists are flattened, and what is nothing is left out. */
+/** Replaces the children of a node. Lists are flattened; null and false are left out. */
 export function fill(node, ...children) {
   node.replaceChildren();
-  put(node, {}, children);
+  build(node, {}, children);
 }
 
-/** What the service refuses, with its sentence and its code. */
-export class Refusal extends Error {
+/** An error response of the API. */
+export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail ?? problem.title ?? problem.error?.message ?? `HTTP ${status}`);
     this.status = status;
@@ -32,8 +32,8 @@ export class Refusal extends Error {
   }
 }
 
-/** Asks the service. `body` makes it a POST of JSON. */
-export async function ask(path, body, signal) {
+/** Sends a request to the API. With `body`, it is a POST with JSON. */
+export async function callApi(path, body, signal) {
   const headers = { accept: "application/json" };
   const token = sessionStorage.getItem("token");
   if (token) headers.authorization = `Bearer ${token}`;
@@ -46,16 +46,16 @@ export async function ask(path, body, signal) {
   const response = await fetch(path, options);
   const text = await response.text();
   const json = response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text;
-  if (!response.ok && path !== "/readyz") throw new Refusal(response.status, typeof json === "string" ? {} : json);
+  if (!response.ok && path !== "/readyz") throw new ApiError(response.status, typeof json === "string" ? {} : json);
   return json;
 }
 
-/** Says something to everyone, those who cannot see the page included. */
+/** Shows a message, which screen readers read aloud. */
 export function announce(text) {
-  document.getElementById("said").textContent = text;
+  document.getElementById("message").textContent = text;
 }
 
-/** Does something and tells how it went. */
+/** Runs an action and shows its error, if it fails. */
 export async function attempt(action) {
   try {
     return await action();
@@ -66,13 +66,13 @@ export async function attempt(action) {
   }
 }
 
-/** Calls `step` now and then every `seconds` until the page is left. A hidden page rests. */
-export function every(seconds, signal, step) {
-  const turn = async () => {
+/** Runs `step` now and then every `seconds`, until the user leaves the page. While the page is hidden, it does not run. */
+export function poll(seconds, signal, step) {
+  const run = async () => {
     if (!document.hidden) await attempt(step);
-    if (!signal.aborted) setTimeout(turn, seconds * 1000);
+    if (!signal.aborted) setTimeout(run, seconds * 1000);
   };
-  turn();
+  run();
 }
 
 /** A table; `rows` are lists of cells. */
@@ -85,7 +85,8 @@ export const table = (caption, heads, rows) =>
           h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
           h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell ?? "")))))));
 
-export const facts = (pairs) =>
+/** A description list of names and values, without empty values. */
+export const descriptionList = (pairs) =>
   h("dl", {}, pairs.filter(([, value]) => value != null && value !== "").map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 export const field = (label, input, hint) => h("label", {}, h("span", {}, label), input, hint && h("small", {}, hint));
@@ -93,4 +94,4 @@ export const field = (label, input, hint) => h("label", {}, h("span", {}, label)
 export const choice = (name, values, chosen) =>
   h("select", { name }, values.map(([value, text]) => h("option", { value, selected: value === chosen }, text ?? value)));
 
-export const json = (value) => h("pre", { tabindex: 0 }, typeof value === "string" ? value : JSON.stringify(value, null, 2));
+export const jsonBlock = (value) => h("pre", { tabindex: 0 }, typeof value === "string" ? value : JSON.stringify(value, null, 2));

@@ -1,41 +1,6 @@
-//! Finds filters, tests and functions that do not exist.
-//!
-//! The template engine looks them up when a template runs, which would be at the first document that takes that branch.
+//! Splits templates into blocks and words.
 
-use minijinja::{Environment, ErrorKind};
-
-/// The first name in `source` that nothing answers to. `code` says whether all of the source is an expression.
-pub(super) fn unknown(environment: &Environment<'_>, source: &str, code: bool, undeclared: &[String]) -> Option<String> {
-    let words = if code { words_of(source) } else { blocks(source).flat_map(words_of).collect() };
-    let mut words =
-        words.iter().enumerate().map(|(index, word)| (index.checked_sub(1).map(|i| words[i]), *word, words.get(index + 1)));
-    words.find_map(|(before, word, after)| {
-        let name = after.copied().filter(|name| is_identifier(name));
-        match word {
-            "|" => name
-                .filter(|name| fails(environment, &format!("0|{name}"), ErrorKind::UnknownFilter))
-                .map(|n| format!("filter `{n}`")),
-            "is" => {
-                let name = name.filter(|name| !matches!(*name, "not"))?;
-                fails(environment, &format!("0 is {name}"), ErrorKind::UnknownTest).then(|| format!("test `{name}`"))
-            }
-            "not" if before == Some("is") => name
-                .filter(|name| fails(environment, &format!("0 is {name}"), ErrorKind::UnknownTest))
-                .map(|n| format!("test `{n}`")),
-            word if after == Some(&"(") && !matches!(before, Some("." | "|" | "is" | "not")) => {
-                undeclared.iter().any(|name| name == word).then(|| format!("function `{word}`"))
-            }
-            _ => None,
-        }
-    })
-}
-
-fn fails(environment: &Environment<'_>, expression: &str, kind: ErrorKind) -> bool {
-    let outcome = environment.compile_expression_owned(expression.to_owned()).and_then(|expression| expression.eval(()));
-    outcome.is_err_and(|error| error.kind() == kind)
-}
-
-/// What stands between `{{ }}` and `{% %}`; comments and raw text are left out.
+/// The contents of `{{ }}` and `{% %}`, without comments and raw text.
 pub(super) fn blocks(source: &str) -> impl Iterator<Item = &str> {
     let mut rest = source;
     std::iter::from_fn(move || {
@@ -64,7 +29,7 @@ pub(super) fn blocks(source: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Where `close` stands outside of quotes.
+/// The offset of `close` outside of quotes.
 fn end_of(source: &str, close: &str) -> usize {
     let mut quote = None;
     let mut escaped = false;
@@ -82,7 +47,7 @@ fn end_of(source: &str, close: &str) -> usize {
     source.len()
 }
 
-/// Identifiers and single signs; quoted text is one sign.
+/// Identifiers and single characters. Quoted text is one word.
 pub(super) fn words_of(source: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = source.trim_start();

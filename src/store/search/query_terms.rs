@@ -1,18 +1,16 @@
-//! The words of a query, as the index knows words.
+//! Splits a query into words in the same way as the index splits documents (`migrations/0016_word_statistics.sql`).
 //!
-//! | written | asked for |
+//! | query | searched for |
 //! |---|---|
 //! | a word with spaces around it | its stem |
-//! | a run of Hangul, Chinese characters or Kana | all its pairs of neighbours; without a Korean particle at its end |
-//! | one such character | the character where a run begins or ends |
-//! | `EL-4105`, `orders@lamps.example` | the parts, one after the other |
+//! | a run of Hangul, Chinese characters or Kana | all its pairs of neighbouring characters, without a Korean particle at its end |
+//! | one such character | the character at the beginning or end of a run |
+//! | `EL-4105`, `orders@lamps.example` | the parts as a phrase |
 //! | `"…"`, `-…` before a letter, `or` | as in a web search |
-//!
-//! `migrations/0016_word_statistics.sql` makes the same words of the documents.
 
-use super::normalize::{is_joint, plain};
+use super::normalize::{is_joint, normalize};
 
-/// Korean particles that end a noun, the longest first: they differ between a question and its document.
+/// Korean particles at the end of a noun, the longest first. A query and a document often have different ones after the same noun.
 const PARTICLES: [&str; 46] = [
     "으로부터",
     "에서부터",
@@ -62,25 +60,24 @@ const PARTICLES: [&str; 46] = [
     "란",
 ];
 
-/// A query's words.
+/// The words of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Terms {
-    /// In the language of `websearch_to_tsquery`: what a document must hold.
+pub(super) struct QueryTerms {
+    /// What a document must hold, in the syntax of `websearch_to_tsquery`.
     pub all: String,
-    /// What counts for its rank, and is enough where few documents hold everything.
+    /// The words that count for the ranking. Any of them is enough if few documents hold everything.
     pub any: String,
-    /// Whether the caller wrote operators, and so means exactly what is written.
+    /// Whether the query has operators, so that it must be met exactly.
     pub exact: bool,
-    /// Runs of characters without spaces, without their particles: what highlights look for.
+    /// Runs of characters of scripts without spaces, without their particles, for highlights.
     pub runs: Vec<String>,
     /// The other words, in lower case.
     pub spaced: Vec<String>,
 }
 
-impl Terms {
-    /// Reads a query.
+impl QueryTerms {
     pub(super) fn new(query: &str) -> Self {
-        let query = plain(query);
+        let query = normalize(query);
         let exact = has_operators(&query);
         let (mut all, mut any, mut runs, mut spaced) = (String::new(), String::new(), Vec::new(), Vec::new());
         let mut quoted = false;
@@ -91,7 +88,7 @@ impl Terms {
                 Piece::Other(text) => {
                     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
                     spaced.extend(words.map(str::to_lowercase));
-                    all.push_str(&parted(text, quoted, (index > 0, index + 1 < pieces.len())));
+                    all.push_str(&split_parts(text, quoted, index > 0, index + 1 < pieces.len()));
                     any.push_str(&text.replace(is_joint, " "));
                     quoted ^= text.matches('"').count() % 2 == 1;
                     continue;
@@ -100,12 +97,12 @@ impl Terms {
             let bare = if quoted { run } else { without_particle(run) };
             runs.push(bare.to_owned());
             any.push_str(&format!(" {} ", pairs(bare)));
-            // A noun of one character may be all that question and document share: 물은, 물을.
+            // A noun of one character may be all that query and document share, as in 물은 and 물을.
             any.extend(one_character(run).into_iter().flat_map(|noun| [noun, " "]));
             let next_is_quote = matches!(pieces.get(index + 1), Some(Piece::Other(text)) if text.starts_with('"'));
-            // A run that is ruled out is ruled out as a whole.
+            // A minus before a run excludes the whole run.
             let part = match (quoted, ends_with_minus(&all)) {
-                (true, _) => within_phrase(run, (all.ends_with('"'), next_is_quote)),
+                (true, _) => within_phrase(run, all.ends_with('"'), next_is_quote),
                 (false, true) => format!("\"{}\" ", pairs(run)),
                 (false, false) => format!(" {} ", pairs(bare)),
             };
@@ -120,7 +117,7 @@ enum Piece<'a> {
     Other(&'a str),
 }
 
-/// Runs of characters that have no spaces between words, and what stands between them.
+/// Splits the text into runs of characters of scripts without spaces, and the text between the runs.
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -133,44 +130,44 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     found
 }
 
-/// The characters that the migration takes apart.
+/// Whether the character is of a script without spaces between words. The migration splits the same characters.
 pub(super) fn is_unspaced(c: char) -> bool {
     matches!(c,
         '\u{1100}'..='\u{11FF}' | '\u{3005}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{F900}'..='\u{FAFF}'
         | '\u{FF66}'..='\u{FFDC}' | '\u{20000}'..='\u{3FFFF}')
 }
 
-/// The text with the parts of what is joined as words of their own, in a phrase where they stand in none. `between`: whether runs
-/// stand directly before it and behind it. A minus inside a word, or on its own, rules nothing out.
-fn parted(text: &str, quoted: bool, between: (bool, bool)) -> String {
-    let mut parted = String::new();
-    let (mut inside, mut rest, (mut follows, goes_on)) = (quoted, text, between);
+/// Splits part numbers, addresses and the like into their parts, as a phrase if they are not inside one. `follows` and `goes_on`
+/// say whether a run is directly before and after the text. A minus inside a word, or on its own, excludes nothing.
+fn split_parts(text: &str, quoted: bool, mut follows: bool, goes_on: bool) -> String {
+    let mut split = String::new();
+    let (mut inside, mut rest) = (quoted, text);
     while let Some(first) = rest.chars().next() {
         if first == '"' || first.is_whitespace() {
-            parted.push(first);
+            split.push(first);
             inside ^= first == '"';
             follows = false;
             rest = &rest[first.len_utf8()..];
             continue;
         }
         let end = rest.find(|c: char| c == '"' || c.is_whitespace()).unwrap_or(rest.len());
-        let (chunk, behind) = rest.split_at(end);
-        let stands_before = chunk == "-" && (behind.starts_with('"') || (behind.is_empty() && goes_on));
-        let is_ruled_out = !inside && !follows && (rules_out(chunk) || stands_before);
+        let (chunk, after) = rest.split_at(end);
+        let excludes_next = chunk == "-" && (after.starts_with('"') || (after.is_empty() && goes_on));
+        let is_excluded = !inside && !follows && (excludes(chunk) || excludes_next);
         let parts: Vec<&str> = chunk.split(is_joint).filter(|part| !part.is_empty()).collect();
-        parted.push_str(match (is_ruled_out, follows) {
+        split.push_str(match (is_excluded, follows) {
             (true, _) => "-",
             (false, true) => " ",
             (false, false) => "",
         });
         let joined = parts.join(" ");
-        parted.push_str(&if parts.len() > 1 && !inside { format!("\"{joined}\"") } else { joined });
-        (rest, follows) = (behind, true);
+        split.push_str(&if parts.len() > 1 && !inside { format!("\"{joined}\"") } else { joined });
+        (rest, follows) = (after, true);
     }
-    parted
+    split
 }
 
-/// The pairs of neighbours in a run; one character stands for itself.
+/// The pairs of neighbouring characters in a run; a run of one character is itself.
 fn pairs(run: &str) -> String {
     let characters: Vec<char> = run.chars().collect();
     match characters.len() {
@@ -179,8 +176,8 @@ fn pairs(run: &str) -> String {
     }
 }
 
-/// The run inside a phrase: towards its neighbours there the index has the single characters at its ends.
-fn within_phrase(run: &str, (begins, ends): (bool, bool)) -> String {
+/// The words of a run inside a phrase. Next to other words of the phrase, the index has the single characters at the run's ends.
+fn within_phrase(run: &str, begins: bool, ends: bool) -> String {
     let mut words = Vec::new();
     words.extend(run.chars().next().filter(|_| !begins).map(String::from));
     if run.chars().count() > 1 || (begins && ends) {
@@ -199,7 +196,7 @@ fn without_particle(run: &str) -> &str {
     stem.unwrap_or(run)
 }
 
-/// The first character of two, where the second is a particle.
+/// The first of two characters, if the second is a particle.
 fn one_character(run: &str) -> Option<&str> {
     let noun = PARTICLES.iter().find_map(|particle| run.strip_suffix(particle))?;
     (noun.chars().count() == 1).then_some(noun)
@@ -210,11 +207,12 @@ fn ends_with_minus(text: &str) -> bool {
 }
 
 fn has_operators(words: &str) -> bool {
-    words.split_whitespace().any(rules_out) || words.matches('"').count() > 1
+    words.split_whitespace().any(excludes) || words.matches('"').count() > 1
 }
 
-/// Whether a minus stands before a word, or before a phrase. Before digits it is the sign of a number: `-40 °C`.
-fn rules_out(word: &str) -> bool {
+/// Whether the word begins with a minus that excludes it or a phrase. Before digits a minus is the sign of a number, as in `-40
+/// °C`.
+fn excludes(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '"'))
 }
 
@@ -224,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_run_becomes_pairs_and_loses_its_particle() {
-        let terms = Terms::new("토마토는 water");
+        let terms = QueryTerms::new("토마토는 water");
         assert_eq!(terms.all.split_whitespace().collect::<Vec<_>>(), ["토마", "마토", "water"]);
         assert_eq!(terms.any.split_whitespace().collect::<Vec<_>>(), ["토마", "마토", "water"], "a particle finds nothing");
         assert_eq!((terms.runs, terms.spaced), (vec!["토마토".to_owned()], vec!["water".to_owned()]));
         assert!(!terms.exact);
-        assert_eq!(Terms::new("물").all.trim(), "물");
-        let short = Terms::new("물은");
+        assert_eq!(QueryTerms::new("물").all.trim(), "물");
+        let short = QueryTerms::new("물은");
         assert_eq!(
             (short.all.trim(), short.any.trim()),
             ("물은", "물은 물"),
@@ -240,32 +238,32 @@ mod tests {
 
     #[test]
     fn decomposed_and_half_width_forms_are_one_with_the_usual() {
-        assert_eq!(Terms::new("\u{1110}\u{1169}\u{1106}\u{1161}\u{1110}\u{1169}").runs, ["토마토"]);
-        assert_eq!(Terms::new("ﾃｽﾄ").all.split_whitespace().collect::<Vec<_>>(), ["テス", "スト"]);
+        assert_eq!(QueryTerms::new("\u{1110}\u{1169}\u{1106}\u{1161}\u{1110}\u{1169}").runs, ["토마토"]);
+        assert_eq!(QueryTerms::new("ﾃｽﾄ").all.split_whitespace().collect::<Vec<_>>(), ["テス", "スト"]);
     }
 
     #[test]
     fn a_minus_before_digits_is_a_sign_and_rules_nothing_out() {
-        let terms = Terms::new("freezer -40 °C");
+        let terms = QueryTerms::new("freezer -40 °C");
         assert!(!terms.exact && !terms.all.contains('-'), "{terms:?}");
-        let terms = Terms::new("freezer -brass");
+        let terms = QueryTerms::new("freezer -brass");
         assert!(terms.exact && terms.all.contains("-brass"), "{terms:?}");
     }
 
     #[test]
     fn phrases_and_what_is_ruled_out_stay_whole() {
-        let words = |query| Terms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = |query| QueryTerms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words("\"햇빛을 받은\""), "\" 햇빛 빛을 을 받 받은 \"", "as the index has them");
         assert_eq!(words("\"물 한 잔\""), "\" 물 한 한 잔 \"");
         assert_eq!(words("물 -주전자"), "물 -\"주전 전자\"");
-        assert!(Terms::new("물 -주전자").exact);
+        assert!(QueryTerms::new("물 -주전자").exact);
     }
 
     #[test]
     fn the_parts_of_what_is_joined_are_words() {
-        let all = |query| Terms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
+        let all = |query| QueryTerms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(all("lamp EL-4105"), "lamp \"EL 4105\"");
-        assert_eq!(Terms::new("lamp EL-4105").any, "lamp EL 4105");
+        assert_eq!(QueryTerms::new("lamp EL-4105").any, "lamp EL 4105");
         assert_eq!(all("orders@lamps.example"), "\"orders lamps example\"");
         assert_eq!(all("\"brass EL-4105\" x"), "\"brass EL 4105\" x", "a phrase stays one");
         assert_eq!(all("lamp -EL-4105"), "lamp -\"EL 4105\"", "what is ruled out is ruled out as a whole");

@@ -1,35 +1,34 @@
-//! The foreman and the schedules: at every look, each time that has come is decided and written.
+//! Fires schedules: in every round of the coordinator, each time that has come is decided and stored.
 
 use jiff::Timestamp;
 
-use super::Schedule;
-use super::decision::{FiringAction, FiringDecision, decide};
+use super::JobCoordinator;
 use crate::failure::Transient;
-use crate::jobs::coordinator::JobCoordinator;
+use crate::jobs::schedules::Schedule;
+use crate::jobs::schedules::decision::{FiringAction, FiringDecision, decide};
 use crate::metrics::METRICS;
 use crate::store::{Firing, FiringBatch, FiringOutcome, JobRow, NewJob, StoredSchedule};
 
 impl JobCoordinator {
-    /// Decides every time that has come by `now`; `jobs` are those that have not ended. A schedule that is at fault stands in the
-    /// way of no other.
-    pub(in crate::jobs) async fn keep_schedules(&self, now: Timestamp, jobs: &[JobRow]) {
+    /// Decides every time that has come by `now`. `jobs` are the jobs that have not ended.
+    pub(super) async fn fire_schedules(&self, now: Timestamp, jobs: &[JobRow]) {
         if self.schedules.is_empty() {
             return;
         }
-        let kept = async {
+        let fired = async {
             let known = self.topics.worker.store.known_schedules().await?;
             for schedule in self.schedules.iter() {
-                self.keep(schedule, &known, now, jobs).await?;
+                self.fire(schedule, &known, now, jobs).await?;
             }
             Ok::<_, Transient>(())
         };
-        if let Err(failure) = kept.await {
-            tracing::warn!(%failure, "schedules are put off");
+        if let Err(failure) = fired.await {
+            tracing::warn!(%failure, "schedules are decided later");
             self.topics.worker.health.blame(&failure);
         }
     }
 
-    async fn keep(
+    async fn fire(
         &self,
         schedule: &Schedule,
         known: &[StoredSchedule],
@@ -54,7 +53,7 @@ impl JobCoordinator {
         let mut times: Vec<Firing> = decisions.iter().map(firing).collect();
         if let (FiringAction::Fire { cancel: open }, Some(fired)) = (&last.action, times.last_mut()) {
             match self.job_of(schedule, last.time) {
-                Ok(asked) => (cancel, job) = (open.clone(), Some(asked)),
+                Ok(new_job) => (cancel, job) = (open.clone(), Some(new_job)),
                 Err(reason) => (fired.outcome, fired.reason) = (FiringOutcome::Refused, Some(reason)),
             }
         }
@@ -66,12 +65,12 @@ impl JobCoordinator {
             job: job.as_ref(),
             cancel: &cancel,
         };
-        let written = store.decide_firings(&firings, &self.config.events_topic).await?;
-        tell(schedule, &written);
+        let stored = store.decide_firings(&firings, &self.config.events_topic).await?;
+        report(schedule, &stored);
         Ok(())
     }
 
-    /// The job, as this process would take it in from its topic.
+    /// The job of the time, checked as if it had arrived on the jobs topic.
     fn job_of(&self, schedule: &Schedule, time: Timestamp) -> Result<NewJob, String> {
         let job = schedule.job_at(time)?;
         let names = self.topics.names();
@@ -89,23 +88,23 @@ fn firing(decision: &FiringDecision) -> Firing {
     Firing { time_ms: decision.time.as_millisecond(), outcome, reason }
 }
 
-/// One line for each time, save that what was missed in a long absence is one.
-fn tell(schedule: &Schedule, written: &[Firing]) {
+/// Counts every firing, and logs one line for each, but a single line for all missed times.
+fn report(schedule: &Schedule, stored: &[Firing]) {
     let shown = |firing: &Firing| Timestamp::from_millisecond(firing.time_ms).map(|time| time.to_string()).unwrap_or_default();
     let schedule = schedule.id.as_str();
-    for firing in written {
+    for firing in stored {
         METRICS.schedule_firings.with_label_values(&[schedule, firing.outcome.as_str()]).inc();
         let (time, outcome, reason) = (shown(firing), firing.outcome.as_str(), firing.reason.as_deref());
         match firing.outcome {
             FiringOutcome::Missed => {}
-            FiringOutcome::Refused => tracing::warn!(schedule, time, reason, "a time of a schedule is refused its job"),
+            FiringOutcome::Refused => tracing::warn!(schedule, time, reason, "the job of a schedule is refused"),
             FiringOutcome::Fired | FiringOutcome::Skipped => {
-                tracing::info!(schedule, time, outcome, reason, "a time of a schedule");
+                tracing::info!(schedule, time, outcome, reason, "a schedule was due");
             }
         }
     }
-    let missed: Vec<&Firing> = written.iter().filter(|firing| firing.outcome == FiringOutcome::Missed).collect();
+    let missed: Vec<&Firing> = stored.iter().filter(|firing| firing.outcome == FiringOutcome::Missed).collect();
     if let [first, ..] = missed[..] {
-        tracing::warn!(schedule, times = missed.len(), first = shown(first), "times of a schedule were missed");
+        tracing::warn!(schedule, times = missed.len(), first = shown(first), "a schedule missed times");
     }
 }

@@ -1,41 +1,42 @@
-//! Candidates by words, and the passage of a text that holds them.
+//! Candidates by words, and the passage of a text that holds most of them.
 
 use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::normalize::plain;
+use super::normalize::normalize;
+use super::query_terms::QueryTerms;
 use super::ranking::{Ranking, any_of, is_long};
-use super::terms::Terms;
 use super::{Candidate, Passage, SearchQuery};
 use tidemill_base::outcome::Span;
 
-/// Bytes of a passage that is cut from a text without regard to chunks.
+/// How many bytes a passage has that does not come from a chunk.
 const PASSAGE_BYTES: usize = 800;
 
-/// Words of a query that count for rank: a page of text asks for no more than its beginning.
+/// How many words of a query count for the ranking. A query that is a whole page is represented by its beginning.
 const WORDS: i64 = 48;
 
-/// A query's words as the database has parsed them.
+/// A query's words, parsed by the database.
 #[derive(Debug, Clone)]
-pub(super) struct Wording {
-    /// A document must hold all of it.
+pub(super) struct TextQuery {
+    /// A `tsquery` for documents that hold all the words, or meet the query's operators.
     pub all: String,
-    /// A document may hold any of it, or a word that one begins. None where the query has no word that counts.
+    /// A `tsquery` for documents that hold any of the words, or a word beginning with one. None where the query has only stop
+    /// words.
     pub any: Option<String>,
-    /// Whether any of it is enough where few documents hold all.
+    /// Whether documents with any of the words are added if few documents hold all of them.
     pub widens: bool,
-    /// Runs of characters without spaces between words.
+    /// Runs of characters of scripts without spaces between words.
     pub runs: Vec<String>,
     /// The other words, in lower case.
     spaced: Vec<String>,
-    /// What each of the words counts.
+    /// The weights of the words.
     ranking: Ranking,
 }
 
-impl Wording {
+impl TextQuery {
     pub(super) async fn parse(pipeline: &str, words: &str, connection: &mut PgConnection) -> sqlx::Result<Self> {
-        let terms = Terms::new(words);
+        let terms = QueryTerms::new(words);
         let row = sqlx::query!(
             r#"SELECT websearch_to_tsquery('english', searchable_text($1))::text AS "all!",
                       ARRAY(SELECT lexeme FROM unnest(to_tsvector('english', searchable_text($2)))
@@ -48,55 +49,55 @@ impl Wording {
         .await?;
         let any = (!row.any.is_empty()).then(|| any_of(row.any.iter().map(|lexeme| (lexeme.as_str(), is_long(lexeme)))));
         let ranking = Ranking::of(pipeline, row.any, connection).await?;
-        // Whoever writes operators means them: "-rust" must not come back through the wider net.
+        // A query with operators is not widened: a document that "-rust" excludes must not be added again.
         let widens = !terms.exact && any.is_some();
         Ok(Self { all: row.all, any, widens, runs: terms.runs, spaced: terms.spaced, ranking })
     }
 
-    /// Documents with all the words; where those are fewer than `depth`, such with any of them, too; and where those are few, such with
-    /// a word that one begins. The best first, of equals the smaller id.
+    /// The best documents with all the words. If they are fewer than `depth`, documents with any word are added, then documents
+    /// with a word that begins with a word of the query. The best first; documents with equal scores are in the order of ids.
     pub(super) async fn candidates(
         &self,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        // What only rules out is no question: every other document would be an answer.
+        // A query with exclusions only would match every other document: it finds nothing.
         if self.all.split(" & ").all(|part| part.starts_with('!')) {
             return Ok(Vec::new());
         }
-        let mut found = self.ranking.holding(&self.all, query, depth, &mut *connection).await?;
+        let mut found = self.ranking.meeting(&self.all, query, depth, &mut *connection).await?;
         found.iter_mut().for_each(|candidate| candidate.all_words = true);
         if found.len() < depth && self.widens {
-            add(&mut found, self.ranking.best(query, depth, &mut *connection).await?);
+            add(&mut found, self.ranking.with_any_word(query, depth, &mut *connection).await?);
         }
         if found.len() < depth && self.widens {
-            add(&mut found, self.ranking.begun(query, depth, connection).await?);
+            add(&mut found, self.ranking.with_any_prefix(query, depth, connection).await?);
         }
         found.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
         found.truncate(depth);
         Ok(found)
     }
 
-    /// The part of the text that holds most of the words.
+    /// The passage of the text that holds most of the words.
     pub(super) fn passage(&self, text: &str) -> Passage {
         let words: Vec<&str> = self.spaced.iter().chain(&self.runs).map(String::as_str).collect();
         best_passage(text, &words)
     }
 
-    /// What any of which makes a document part of the answer, for counting.
+    /// A `tsquery` for all documents that can be part of the result, for counting facets.
     pub(super) fn widest(&self) -> &str {
         self.any.as_deref().filter(|_| self.widens).unwrap_or(&self.all)
     }
 }
 
-/// Adds those that are not there yet.
+/// Adds the candidates that are not in the list yet.
 fn add(found: &mut Vec<Candidate>, further: Vec<Candidate>) {
     let known: HashSet<String> = found.iter().map(|candidate| candidate.id.clone()).collect();
     found.extend(further.into_iter().filter(|candidate| !known.contains(&candidate.id)));
 }
 
-/// The passage that holds most of the words, which are in lower case; of equals the first.
+/// The first passage that holds most of the words. The words are in lower case.
 fn best_passage(text: &str, words: &[&str]) -> Passage {
     let mut best = (0, Span { start: 0, end: 0 });
     let mut start = 0;
@@ -105,7 +106,7 @@ fn best_passage(text: &str, words: &[&str]) -> Passage {
         if end < text.len() {
             end = text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at + 1);
         }
-        let passage = plain(&text[start..end]).to_lowercase();
+        let passage = normalize(&text[start..end]).to_lowercase();
         let held = words.iter().filter(|word| passage.contains(**word)).count();
         if held > best.0 || best.1.end == 0 {
             best = (held, Span { start, end });

@@ -1,4 +1,4 @@
-//! A text without what does not matter, with the way back to the original bytes.
+//! Folds a text for comparison and maps places back to the original bytes.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -8,35 +8,36 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::outcome::Span;
 
-/// A text under compatibility normalization, case folding, collapsed white space and plain quotes and dashes.
+/// A text after compatibility normalization (NFKC), case folding, collapsing of white space and replacement of typographic quotes
+/// and dashes.
 ///
-/// It is made grapheme by grapheme, which composes as the whole would, and lets every part be traced to whole characters.
+/// It is built grapheme by grapheme. The result is the same as for the whole text, and every part maps back to whole characters.
 #[derive(Debug, Default)]
-pub(in crate::task) struct FoldedText {
+pub(super) struct FoldedText {
     text: String,
-    units: Vec<Segment>,
+    segments: Vec<Segment>,
     letters: OnceCell<Vec<(usize, char)>>,
 }
 
 /// One grapheme, or a run of white space.
 #[derive(Debug)]
 struct Segment {
-    /// Where it begins in the folded text.
+    /// Its start in the folded text.
     start: usize,
-    /// What it is in the original.
+    /// Its range in the original text.
     span: Span,
 }
 
 impl FoldedText {
-    pub(in crate::task) fn of(original: &str) -> Self {
+    pub(super) fn of(original: &str) -> Self {
         let mut folded = Self::default();
         let mut spaced = false;
         for (at, grapheme) in original.grapheme_indices(true) {
             let span = Span { start: at, end: at + grapheme.len() };
             let start = folded.text.len();
             if grapheme.chars().all(char::is_whitespace) {
-                if spaced && let Some(unit) = folded.units.last_mut() {
-                    unit.span.end = span.end;
+                if spaced && let Some(segment) = folded.segments.last_mut() {
+                    segment.span.end = span.end;
                     continue;
                 }
                 spaced = true;
@@ -46,42 +47,44 @@ impl FoldedText {
                     [byte] => folded.text.push(byte.to_ascii_lowercase().into()),
                     _ => grapheme.nfkc().for_each(|letter| fold(letter, &mut folded.text)),
                 }
-                // A grapheme of which nothing is left belongs to nobody.
+                // A grapheme that folds to nothing is skipped.
                 if folded.text.len() == start {
                     continue;
                 }
                 spaced = false;
             }
-            folded.units.push(Segment { start, span });
+            folded.segments.push(Segment { start, span });
         }
         folded
     }
 
-    pub(in crate::task) fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// The letters with their places in the folded text.
+    /// The letters with their byte offsets in the folded text.
     pub(super) fn letters(&self) -> &[(usize, char)] {
         self.letters.get_or_init(|| self.text.char_indices().collect())
     }
 
-    /// What of the original the bytes `place` of the folded text come from. `place` is not empty.
-    pub(in crate::task) fn original(&self, place: Range<usize>) -> Span {
-        let unit = |at: usize| self.units.partition_point(|unit| unit.start <= at).checked_sub(1).and_then(|i| self.units.get(i));
-        let start = unit(place.start).map_or(0, |unit| unit.span.start);
-        let end = unit(place.end.saturating_sub(1)).map_or(start, |unit| unit.span.end);
+    /// The range of the original text that the bytes `place` of the folded text come from. `place` must not be empty.
+    pub(super) fn original(&self, place: Range<usize>) -> Span {
+        let segment = |at: usize| {
+            self.segments.partition_point(|segment| segment.start <= at).checked_sub(1).and_then(|i| self.segments.get(i))
+        };
+        let start = segment(place.start).map_or(0, |segment| segment.span.start);
+        let end = segment(place.end.saturating_sub(1)).map_or(start, |segment| segment.span.end);
         Span { start, end }
     }
 
-    /// A range of letters of the folded text.
+    /// The folded text of a range of letters.
     pub(super) fn part(&self, place: Range<usize>) -> &str {
         let letters = self.letters();
         let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
         &self.text[byte(place.start)..byte(place.end)]
     }
 
-    /// The same for a range of letters.
+    /// Like [`original`](Self::original), for a range of letters.
     pub(super) fn original_letters(&self, place: Range<usize>) -> Span {
         let letters = self.letters();
         let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
@@ -89,15 +92,21 @@ impl FoldedText {
     }
 }
 
+/// Folds a text, so that texts that look the same to a reader become equal: compatibility normalization, case folding, collapsed
+/// white space.
+pub fn folded(text: &str) -> String {
+    FoldedText::of(text).text().trim().to_owned()
+}
+
 fn fold(letter: char, to: &mut String) {
     match letter {
         '‘' | '’' | '‚' | '‛' | '′' | '`' => to.push('\''),
         '“' | '”' | '„' | '‟' | '″' | '«' | '»' => to.push('"'),
         '‐'..='―' | '−' => to.push('-'),
-        // Soft hyphens and characters without width break words that nobody sees broken.
+        // Soft hyphens and zero-width characters are invisible and would split words.
         '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' => {}
         letter if letter.is_whitespace() => to.push(' '),
-        // By way of upper case, so that ß is ss and every sigma is the same.
+        // Converted to upper case first, so that ß becomes ss and all forms of sigma become equal.
         letter => letter.to_uppercase().flat_map(char::to_lowercase).for_each(|letter| to.push(letter)),
     }
 }

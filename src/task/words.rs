@@ -1,22 +1,22 @@
-//! Whole words in folded text, in scripts with spaces between words and without.
+//! Finds whole words in folded text, for scripts with and without spaces between words.
 //!
 //! | script | a word ends |
 //! |---|---|
-//! | most | where neither letter nor digit follows |
-//! | Hangul | there too, and before particles: 최고 stands in 최고의 and 최고는, not in 최고급 |
-//! | between Hangul and another script | always: SALE in SALE중 |
+//! | most scripts | where no letter or digit follows |
+//! | Hangul | also before particles: 최고 is found in 최고의 and 최고는, but not in 최고급 |
+//! | between Hangul and another script | always: SALE is found in SALE중 |
 //! | Han and kana, which have no spaces | anywhere |
 
 use std::ops::Range;
 
-/// What may follow a Korean noun within its word, a space between each.
+/// Korean particles, which can follow a noun within the same word. Separated by spaces.
 const PARTICLES: &str = "입니다 이에요 에게서 으로 에서 에게 까지 부터 보다 처럼 이나 이며 이고 이라 이다 예요 \
     에 은 는 이 가 을 를 의 로 와 과 도 만 나 며 고 라 인 랑";
 
-/// Particles that may stand in a row: 에서만은.
+/// Most particles in a row, as in 에서만은.
 const MOST_PARTICLES: usize = 3;
 
-/// Where `text` first says `word` as a word of its own, both folded.
+/// The first place where `text` contains `word` as a separate word. Both are folded.
 pub(super) fn find(text: &str, word: &str) -> Option<Range<usize>> {
     if word.is_empty() {
         return None;
@@ -36,7 +36,7 @@ fn stands_alone(text: &str, place: &Range<usize>) -> bool {
     }
 }
 
-/// Whether a word ends between the two.
+/// Whether there is a word boundary between the two.
 fn parts(left: char, right: char) -> bool {
     !(left.is_alphanumeric() && right.is_alphanumeric())
         || is_hangul(left) != is_hangul(right)
@@ -44,8 +44,8 @@ fn parts(left: char, right: char) -> bool {
         || is_unspaced(right)
 }
 
-/// Whether the text is what may follow a noun within its word: nothing, or a few particles.
-pub(in crate::task) fn is_particles(text: &str) -> bool {
+/// Whether the text is empty or a sequence of a few particles.
+pub(super) fn is_particles(text: &str) -> bool {
     fn within(text: &str, most: usize) -> bool {
         let parts = || PARTICLES.split_whitespace().filter_map(|particle| text.strip_prefix(particle));
         text.is_empty() || most > 0 && parts().any(|rest| within(rest, most - 1))
@@ -53,13 +53,13 @@ pub(in crate::task) fn is_particles(text: &str) -> bool {
     within(text, MOST_PARTICLES)
 }
 
-/// The Hangul that `text` begins with.
+/// The Hangul letters at the start of `text`.
 fn hangul(text: &str) -> &str {
     &text[..text.find(|letter| !is_hangul(letter)).unwrap_or(text.len())]
 }
 
 /// Whether the letter is Korean.
-pub(in crate::task) fn is_hangul(letter: char) -> bool {
+pub(super) fn is_hangul(letter: char) -> bool {
     matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '가'..='힣')
 }
 
@@ -70,7 +70,7 @@ fn is_unspaced(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::evidence::folded::FoldedText;
+    use crate::task::folded_text::FoldedText;
 
     fn says(text: &str, word: &str) -> bool {
         find(FoldedText::of(text).text(), FoldedText::of(word).text()).is_some()
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn words_are_whole_whatever_their_case() {
         assert!(says("The BEST board", "best") && says("best-selling", "best") && says("(Best)", "BEST"));
-        assert!(says("Simply  the\u{a0}best.", "the best"), "spaces of any kind and number are one");
+        assert!(says("Simply  the\u{a0}best.", "the best"), "any white space counts as one space");
         assert!(says("ＢＥＳＴ choice", "best") && says("Straße", "strasse"));
         for text in ["bestow", "abest", "best1", "b est"] {
             assert!(!says(text, "best"), "{text}");

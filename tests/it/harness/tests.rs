@@ -1,4 +1,4 @@
-//! The harness itself: what it starts works, and nothing that it starts outlives it.
+//! Tests of the harness itself: what it starts works and ends with the tests.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,17 +18,17 @@ use crate::harness::{eventually, open_folder, parent_process, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("harness::each_test_has_a_migrated_database_with_vectors", Needs::NOTHING, each_test_has_a_database),
-        trial("harness::a_postgres_that_was_killed_comes_back_with_its_rows", Needs::NOTHING, a_killed_postgres_comes_back),
-        trial("harness::a_data_folder_serves_one_process_at_a_time", Needs::NOTHING, one_process_at_a_time),
-        trial("harness::a_data_folder_that_only_root_enters_still_holds_a_database", Needs::NOTHING, a_closed_data_folder),
-        trial("harness::children_end_when_their_parent_is_killed", Needs::NOTHING, children_end_with_their_parent),
-        trial("harness::kafka_gives_back_what_was_sent", Needs::KAFKA, kafka_gives_back_what_was_sent),
-        trial("harness::a_kafka_that_was_stopped_resumes_with_its_records", Needs::KAFKA.alone(), a_stopped_kafka_resumes),
+        trial!(Needs::NOTHING, each_test_has_a_migrated_database_with_vectors),
+        trial!(Needs::NOTHING, a_postgres_that_was_killed_comes_back_with_its_rows),
+        trial!(Needs::NOTHING, a_data_folder_serves_one_process_at_a_time),
+        trial!(Needs::NOTHING, a_data_folder_that_only_root_enters_still_holds_a_database),
+        trial!(Needs::NOTHING, children_end_when_their_parent_is_killed),
+        trial!(Needs::KAFKA, kafka_gives_back_what_was_sent),
+        trial!(Needs::KAFKA.alone(), a_kafka_that_was_stopped_resumes_with_its_records),
     ]
 }
 
-async fn each_test_has_a_database() {
+async fn each_test_has_a_migrated_database_with_vectors() {
     let (one, other) = (postgres::database().await, postgres::database().await);
     one.store.ping().await.unwrap();
     postgres::execute(&one.url, "CREATE TABLE mine (); INSERT INTO mine DEFAULT VALUES").await;
@@ -40,7 +40,7 @@ async fn each_test_has_a_database() {
     assert_eq!(seen, 0, "two tests share a database");
 }
 
-async fn a_killed_postgres_comes_back() {
+async fn a_postgres_that_was_killed_comes_back_with_its_rows() {
     let mut server = tokio::task::spawn_blocking(postgres::Server::start).await.unwrap();
     postgres::execute(server.url(), "CREATE TABLE kept (); INSERT INTO kept DEFAULT VALUES").await;
     let server = tokio::task::spawn_blocking(move || {
@@ -53,7 +53,7 @@ async fn a_killed_postgres_comes_back() {
     assert_eq!(postgres::count(server.url(), "SELECT count(*) FROM kept").await, 1, "a committed row is gone after a crash");
 }
 
-async fn one_process_at_a_time() {
+async fn a_data_folder_serves_one_process_at_a_time() {
     let folder = open_folder();
     let options = PostgresOptions { data_dir: folder.path().to_owned(), port: None, durable: false };
     let second = tokio::task::spawn_blocking(move || {
@@ -64,8 +64,8 @@ async fn one_process_at_a_time() {
     assert!(error.contains("in use by another tidemill"), "the second process reads: {error}");
 }
 
-/// `mktemp -d` makes such folders, and root's home is one.
-async fn a_closed_data_folder() {
+/// `mktemp -d` makes folders with these permissions, and root's home has them too.
+async fn a_data_folder_that_only_root_enters_still_holds_a_database() {
     let closed = std::fs::Permissions::from_mode(0o700);
     let folder = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
     let options = PostgresOptions { data_dir: folder.path().join("data"), port: None, durable: false };
@@ -85,7 +85,7 @@ async fn a_closed_data_folder() {
     assert!(folder.path().join("data/postgres").exists(), "the data folder does not lead to its database");
 }
 
-async fn children_end_with_their_parent() {
+async fn children_end_when_their_parent_is_killed() {
     let folder = open_folder();
     let report = folder.path().join("child");
     let mut parent = Command::new(std::env::current_exe().unwrap()).env(parent_process::ROLE, &report).spawn().unwrap();
@@ -114,7 +114,7 @@ async fn kafka_gives_back_what_was_sent() {
     assert_eq!(read, [None, Some("record 1".to_owned()), Some("record 2".to_owned())]);
 }
 
-async fn a_stopped_kafka_resumes() {
+async fn a_kafka_that_was_stopped_resumes_with_its_records() {
     let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
     let client = broker.client();
     let topic = client.topic("outage", 1).await;
