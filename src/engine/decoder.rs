@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.json or GGUF metadata ─ config ─▶ DecoderShape ────────────────────────┐
-//! safetensors ─ folder_tensors, lora ─┬─▶ TensorSource ─ weights, a backend ─▶ DecoderModel ─ forward ─▶ Logits
+//! safetensors ─ folder_tensors, lora ─┬─▶ TensorSource ─ weights, a backend ─▶ DecoderNetwork ─ forward ─▶ Logits
 //! GGUF ─ gguf, gguf_blocks ───────────┘                                                 │
 //!                                                                  KvCache (blocks) ◀───┘
 //! ```
@@ -29,7 +29,7 @@ use std::path::Path;
 
 pub(crate) use cache::{BLOCK_TOKENS, KvCache};
 pub(crate) use config::{DecoderShape, is_decoder};
-pub(crate) use weights::{DecoderLayer, DecoderModel};
+pub(crate) use weights::{DecoderLayer, DecoderNetwork};
 
 use self::folder_tensors::FolderTensors;
 use self::gguf::GgufTensors;
@@ -42,7 +42,7 @@ use tidemill_kernels::HeadCache;
 /// A decoder on the cores of this machine.
 pub(crate) struct Decoder {
     shape: DecoderShape,
-    weights: DecoderModel<Cpu>,
+    weights: DecoderNetwork<Cpu>,
 }
 
 /// New tokens of one sequence in a forward pass.
@@ -80,21 +80,21 @@ pub(crate) fn read<B: DecoderBackend>(
     folder: &mut ModelFolder,
     adapter: Option<&Path>,
     backend: &B,
-) -> Result<(DecoderShape, DecoderModel<B>), EngineError> {
+) -> Result<(DecoderShape, DecoderNetwork<B>), EngineError> {
     if folder.is_gguf() {
         if let Some(adapter) = adapter {
             let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
             return Err(EngineError::invalid(adapter, reason));
         }
         let (shape, mut tensors) = GgufTensors::open(folder)?;
-        let weights = DecoderModel::read(&mut tensors, &shape, backend)?;
+        let weights = DecoderNetwork::read(&mut tensors, &shape, backend)?;
         return Ok((shape, weights));
     }
     let json = folder.read("config.json", "config.json names the architecture")?;
     let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
     let adapter = adapter.map(|path| LoraAdapter::open(folder, path)).transpose()?;
     let mut tensors = FolderTensors::open(folder, adapter)?;
-    let weights = DecoderModel::read(&mut tensors, &shape, backend)?;
+    let weights = DecoderNetwork::read(&mut tensors, &shape, backend)?;
     tensors.finish()?;
     Ok((shape, weights))
 }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
-pub(super) use self::weights::{EncoderLayer, EncoderModel};
+pub(super) use self::weights::{EncoderLayer, EncoderNetwork};
 
 use self::layer::{Layer, LayerBuffers};
 use self::weights::ClassifierHead;
@@ -89,8 +89,8 @@ impl Encoder {
         pooling: Option<Pooling>,
     ) -> Result<Self, EngineError> {
         let hidden = config.hidden_size;
-        let weights = EncoderModel::read(folder, config, family, pooling.is_none(), &Cpu)?;
-        let EncoderModel { words, positions, norm, layers, classifier } = weights;
+        let weights = EncoderNetwork::read(folder, config, family, pooling.is_none(), &Cpu)?;
+        let EncoderNetwork { words, positions, norm, layers, classifier } = weights;
         let attention = AttentionShape { heads: config.num_attention_heads, width: hidden / config.num_attention_heads };
         let output = match (pooling, classifier) {
             (_, Some(classifier)) => Output::Logits(Box::new(classifier)),

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::EngineError;
-use super::{gguf_header, sentence_transformers};
+use super::{gguf_header, modules};
 
 /// A model folder whose small files have been read and hashed; the weights follow.
 pub(super) struct ModelFolder {
@@ -87,7 +87,7 @@ impl ModelFolder {
         if !path.is_dir() && !file {
             return Err(EngineError::NoFolder { model: model.into(), path: path.into() });
         }
-        let inner = if file { String::new() } else { sentence_transformers::transformer_folder(path)? };
+        let inner = if file { String::new() } else { modules::transformer_folder(path)? };
         Ok(Self { path: path.into(), inner, revision: blake3::Hasher::new(), gguf: None })
     }
 

@@ -35,6 +35,7 @@ pub mod hub;
 mod matrix;
 mod model;
 mod model_info;
+mod modules;
 mod prompt;
 mod queue;
 mod queued_sequence;

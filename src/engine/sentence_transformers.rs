@@ -10,18 +10,14 @@
 //! | | `model_type`, `truncate_dim` | another kind of model, or shorter vectors, are refused |
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::EngineError;
 use super::folder::{ModelFolder, Pooling};
+use super::modules::{MODULES, Module, inside};
 use super::request::TextKind;
-
-/// The list of modules.
-pub(super) const MODULES: &str = "modules.json";
 
 /// The library's own settings.
 pub(super) const LIBRARY: &str = "config_sentence_transformers.json";
@@ -58,20 +54,6 @@ impl PromptPrefixes {
     }
 }
 
-#[derive(Deserialize)]
-struct Module {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    path: String,
-}
-
-impl Module {
-    fn name(&self) -> &str {
-        self.kind.rsplit('.').next().unwrap_or_default()
-    }
-}
-
 #[derive(Default, Deserialize)]
 struct LibraryConfig {
     model_type: Option<String>,
@@ -79,33 +61,6 @@ struct LibraryConfig {
     default_prompt_name: Option<String>,
     similarity_fn_name: Option<String>,
     truncate_dim: Option<Value>,
-}
-
-/// The model's own folder inside the folder at `path`: empty, or a name that ends with a slash.
-///
-/// # Errors
-/// If the list of modules cannot be read, or leads out of the folder.
-pub(super) fn transformer_folder(path: &Path) -> Result<String, EngineError> {
-    let file = path.join(MODULES);
-    let bytes = match fs::read(&file) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(source) => return Err(EngineError::Unreadable { path: file, source }),
-    };
-    let modules: Vec<Module> = serde_json::from_slice(&bytes).map_err(|e| {
-        let reason = format!("cannot be read as a model's {MODULES}: {e}; take the file from the model's publisher");
-        EngineError::invalid(&file, reason)
-    })?;
-    let place = modules.iter().find(|module| module.name() == "Transformer").map_or("", |module| module.path.trim_matches('/'));
-    if place.is_empty() || place == "." {
-        return Ok(String::new());
-    }
-    inside(place).map_err(|reason| EngineError::invalid(&file, reason))?;
-    if !path.join(place).is_dir() {
-        let reason = format!("says that the model is in {place}, which does not exist; fetch that folder too");
-        return Err(EngineError::invalid(&file, reason));
-    }
-    Ok(format!("{place}/"))
 }
 
 /// Reads how texts become vectors. Without settings it is the mean of their token vectors.
@@ -170,17 +125,6 @@ fn checked(modules: &[Module]) -> Result<&Module, String> {
             "lists {}; use a model with a Transformer, a Pooling and optionally a Normalize, in this order",
             if names.is_empty() { "no modules".to_owned() } else { names.join(", ") }
         )),
-    }
-}
-
-/// Whether a path that the model's publisher chose stays inside the folder.
-fn inside(place: &str) -> Result<(), String> {
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    match !place.is_empty() && Path::new(place).components().all(plain) && !place.contains('\\') {
-        true => Ok(()),
-        false => {
-            Err(format!("the path {place:?} does not lead to a folder of the model; take the file from the model's publisher"))
-        }
     }
 }
 

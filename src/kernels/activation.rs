@@ -1,4 +1,4 @@
-//! Element-wise functions as polynomials, so that they fill the vector units instead of calling the math library.
+//! Element-wise functions, as polynomials that the compiler turns into vector instructions: calls of the math library would not be.
 
 use multiversion::multiversion;
 
@@ -8,7 +8,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the lowest bits.
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -50,6 +50,16 @@ pub fn gelu(rows: &mut [f32], bias: &[f32]) {
         for (value, bias) in row.iter_mut().zip(bias) {
             let x = *value + bias;
             *value = 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+        }
+    }
+}
+
+/// Adds `bias` to every row; a row is as wide as the bias.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        for (value, bias) in row.iter_mut().zip(bias) {
+            *value += bias;
         }
     }
 }

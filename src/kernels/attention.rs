@@ -105,7 +105,7 @@ fn softmax(scores: &mut [f32], columns: usize, padded: usize) {
     }
 }
 
-/// Joins lanes in halves: one after the other would take longer than all the rest of a short row.
+/// Reduces lanes in halves. One after the other would take longer than the rest of a short row.
 #[inline(always)]
 pub(super) fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     const { assert!(LANES == 16) };

@@ -1,4 +1,4 @@
-//! The gate between the two products of a feed-forward layer.
+//! The gate between the two products of a decoder's feed-forward layer.
 
 use multiversion::multiversion;
 

@@ -1,5 +1,5 @@
-//! Memory in large pages: a product reads its weights from the first to the last, and with pages of 4 KiB spends a fifth of the time on
-//! finding them and on starting to read ahead anew in each.
+//! Memory in large pages. A product reads its weights from the first to the last. With pages of 4 KiB, a fifth of that time is spent on
+//! translating addresses and on starting the prefetcher anew in each page.
 
 #![allow(unsafe_code)]
 
@@ -10,26 +10,26 @@ use std::slice;
 
 use super::cache_line::Bf16Line;
 
-/// The size of large pages on x86, and of the smallest on most other processors. Where it is another, the memory is as any other.
+/// The size of large pages on x86 and on most other processors. Where it is another, the memory is in ordinary pages.
 const LARGE: usize = 2 << 20;
 
-/// Values that stay as many, in large pages as far as they fill them and the system has them.
+/// A fixed number of values, in large pages if they fill any and the system has them. They begin on a cache line.
 pub(super) struct HugePageBuffer<T> {
     first: NonNull<T>,
     count: usize,
     layout: Layout,
 }
 
-// SAFETY: the values are this one's own, as those of a vector are.
+// SAFETY: the buffer owns its values, as a vector does.
 unsafe impl<T: Send> Send for HugePageBuffer<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for HugePageBuffer<T> {}
 
 impl<T: Copy> HugePageBuffer<T> {
-    /// `count` times the same.
+    /// `count` copies of `value`.
     ///
     /// # Panics
-    /// Where that many are more than can be addressed.
+    /// If so many values cannot be addressed.
     pub(super) fn new(value: T, count: usize) -> Self {
         let layout = Layout::array::<T>(count.max(1)).expect("no more values than can be addressed");
         assert!(layout.size() > 0, "values of no size");
@@ -51,7 +51,7 @@ impl<T> Deref for HugePageBuffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: so many values were written, and nobody else has them.
+        // SAFETY: `new` wrote so many values, and the buffer owns them.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }
@@ -65,16 +65,16 @@ impl<T> DerefMut for HugePageBuffer<T> {
 
 impl<T> Drop for HugePageBuffer<T> {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout. The values are `Copy`, so that nothing has to be done about them.
+        // SAFETY: the memory was allocated with this layout. The values are `Copy`, so that none has to be dropped.
         unsafe { dealloc(self.first.as_ptr().cast(), self.layout) };
     }
 }
 
-/// Asks for large pages before the memory is used for the first time.
+/// Asks the system for large pages, before the memory is used for the first time.
 fn advise(first: NonNull<u8>, bytes: usize) {
     #[cfg(target_os = "linux")]
     if bytes > 0 {
-        // SAFETY: the caller has just allocated so many bytes. What they hold stays the same, and without the advice they are slower.
+        // SAFETY: the caller has just allocated so many bytes, and the advice does not change what they hold.
         unsafe { nix::libc::madvise(first.as_ptr().cast(), bytes, nix::libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! The tests of this package by every way of multiplying that this processor has, not by the fastest alone.
+//! Runs the tests of this package with every way of multiplying that this processor has, not with the fastest alone.
 
 use std::process::Command;
 

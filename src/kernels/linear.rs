@@ -1,7 +1,6 @@
 //! The linear layers of an encoder.
 
-use multiversion::multiversion;
-
+use super::activation::add_bias;
 use super::matrix_unit::{self, ActivationFunction};
 use super::packed_matrix::{Accumulate, Activations, PackedMatrix, Parallelism, Target};
 use super::tiles::Tiles;
@@ -19,7 +18,7 @@ impl Linear {
         let outputs = bias.len();
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "{} weights are no matrix of {outputs} rows", weight.len());
         let inputs = weight.len() / outputs;
-        let pack = if matrix_unit::pay(inputs) { PackedMatrix::from_f32_rounded } else { PackedMatrix::from_f32 };
+        let pack = if matrix_unit::uses_bf16(inputs) { PackedMatrix::from_f32_rounded } else { PackedMatrix::from_f32 };
         Self { weight: pack(weight, inputs), bias }
     }
 
@@ -54,15 +53,5 @@ impl Linear {
     pub fn apply(&self, input: &[f32], output: &mut [f32]) {
         self.product(input, output);
         add_bias(output, &self.bias);
-    }
-}
-
-/// Adds `bias` to every row; a row is as wide as the bias.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
-    for row in rows.chunks_exact_mut(bias.len()) {
-        for (value, bias) in row.iter_mut().zip(bias) {
-            *value += bias;
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Layer normalisation, with the addition that always precedes it, and the length of vectors.
+//! Layer normalisation together with the addition that precedes it, and vectors of length 1.
 
 use multiversion::multiversion;
 
@@ -7,11 +7,11 @@ use super::tiles::Tiles;
 
 /// Scale and shift of one layer normalisation.
 pub struct LayerNorm {
-    /// One factor a component.
+    /// One factor for each component.
     pub scale: Vec<f32>,
-    /// Added after the factor, one a component.
+    /// Added after the factor, one value for each component.
     pub shift: Vec<f32>,
-    /// Added to the variance, so that nothing is divided by zero.
+    /// Added to the variance, to avoid a division by zero.
     pub epsilon: f32,
 }
 
@@ -21,7 +21,7 @@ impl LayerNorm {
         add_norm(residual, rows, bias, self);
     }
 
-    /// As [`LayerNorm::add`], and rounds what comes of it to `rounded`.
+    /// As [`LayerNorm::add`]. Rounds the results to `rounded` as well.
     pub fn add_rounded(&self, residual: &mut [f32], rows: &[f32], bias: &[f32], rounded: &mut Tiles) {
         let width = bias.len();
         for (row, (residual, values)) in residual.chunks_exact_mut(width).zip(rows.chunks_exact(width)).enumerate() {
@@ -36,7 +36,7 @@ impl LayerNorm {
     }
 }
 
-/// A sum of many partial ones: a single one would wait for each addition before the next.
+/// Adds up in many partial sums. With a single one each addition would wait for the one before.
 #[inline(always)]
 pub(super) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [[0.0_f32; LANES]; 2];
@@ -55,7 +55,7 @@ pub(super) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 fn norm_row(row: &mut [f32], layer: &LayerNorm) {
     let width = row.len() as f32;
     let mean = sum_of(row, |x| x) / width;
-    // Two passes: the difference of squares loses what f32 has where the mean is large.
+    // Two passes: the difference of squares would lose all precision of f32 where the mean is large.
     let variance = sum_of(row, |x| (x - mean) * (x - mean)) / width;
     let factor = 1.0 / (variance + layer.epsilon).sqrt();
     for ((value, scale), shift) in row.iter_mut().zip(&layer.scale).zip(&layer.shift) {

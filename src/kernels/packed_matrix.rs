@@ -1,4 +1,4 @@
-//! Weights as panels, and their products with many rows or few, shared among the threads of the current pool.
+//! Weight matrices in panels of 32 outputs, and their products with any number of rows. The threads of the current pool share a product.
 
 mod grid;
 #[cfg(test)]
@@ -10,21 +10,22 @@ use std::sync::OnceLock;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use super::bf16;
 use super::cache_line::{Bf16Line, LINE_PAIRS};
 use super::huge_pages::HugePageBuffer;
 use super::integers::{self, Quantized, QuantizedPanels, QuantizedRows, ROWS};
-use super::matrix_unit::{self, AHEAD, ActivationFunction, BLOCK_ROWS, LEAST_INPUTS, MatrixUnit, Sums, TileBlock};
+use super::matrix_unit::{self, ActivationFunction, BF16_MIN_INPUTS, MatrixUnit, PREFETCH_LINES, Sums};
 use super::panel::{PANEL, Panel, PanelInput, SharedMatrix, multiply_panel};
-use super::tiles::{self, STEP, TILE_ROWS, Tiles};
+use super::tiles::{self, BLOCK_ROWS, STEP, TILE_ROWS, TileBlock, Tiles};
 use grid::TaskGrid;
 
-/// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
+/// Inputs of a task, which it reads again for each panel: as many as the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
 
-/// Rows of a task in tiles: 64 steps of them take half a mebibyte, which a second cache holds beside the panel.
+/// Rows of a task on the matrix unit: 64 steps of them take half a mebibyte, which a second cache holds beside the panel.
 const TILED_ROWS: usize = 128;
 
-/// Steps that a block of rows is taken through at once: with more, the block would not stay in the second cache.
+/// Steps that a block of rows is multiplied with at once. With more, the block would not stay in the second cache.
 const STEPS_AT_ONCE: usize = 64;
 
 /// The weights of a linear layer.
@@ -40,12 +41,12 @@ enum PackedWeights {
     Quantized(QuantizedPanels),
 }
 
-/// What becomes of the sums.
+/// What a product does with the values that its target already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
-    /// They replace what was there.
+    /// It replaces them.
     Overwrite,
-    /// They are added to what was there.
+    /// It adds to them.
     Add,
 }
 
@@ -53,26 +54,25 @@ pub enum Accumulate {
 pub struct Target<'a> {
     /// The rows, side by side.
     pub values: &'a mut [f32],
-    /// Values of a row.
+    /// Values of a row, of which the product writes some.
     pub width: usize,
     /// The column of the first output.
     pub column: usize,
-    /// What becomes of the sums.
     pub accumulate: Accumulate,
 }
 
-/// Who works on a product.
+/// Which threads compute a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parallelism {
     /// The threads of the current pool together.
     Pool,
-    /// The calling thread, which never waits for another and takes up nothing else meanwhile.
+    /// The calling thread alone. It never waits for another thread, and does no other task of the pool meanwhile.
     CallingThread,
 }
 
 /// Rows that several matrices are multiplied with.
 pub struct Activations<'a> {
-    /// Nothing where rounded rows are all there is.
+    /// Empty if there are only rounded rows.
     values: &'a [f32],
     rows: usize,
     inputs: usize,
@@ -82,7 +82,7 @@ pub struct Activations<'a> {
 }
 
 impl<'a> Activations<'a> {
-    /// Rows of `inputs` values, for products that `parallelism` work on.
+    /// Rows of `inputs` values.
     pub fn new(values: &'a [f32], inputs: usize, parallelism: Parallelism) -> Self {
         assert!(values.len().is_multiple_of(inputs), "whole rows of {inputs} inputs");
         Self { values, rows: values.len() / inputs, inputs, parallelism, tiles: OnceLock::new(), levels: OnceLock::new() }
@@ -92,7 +92,7 @@ impl<'a> Activations<'a> {
         self.rows
     }
 
-    /// The rows as tiles, made by the first matrix that asks.
+    /// The rows as tiles, made for the first matrix that needs them.
     fn tiles(&self) -> &Tiles {
         self.tiles.get_or_init(|| {
             let mut tiles = Tiles::new(self.rows(), self.inputs);
@@ -102,7 +102,7 @@ impl<'a> Activations<'a> {
         })
     }
 
-    /// The rows in whole numbers, made by the first matrix that asks.
+    /// The rows in whole numbers, made for the first matrix that needs them.
     fn levels(&self) -> &QuantizedRows {
         self.levels.get_or_init(|| {
             let mut levels = QuantizedRows::new(self.rows(), self.inputs);
@@ -112,7 +112,7 @@ impl<'a> Activations<'a> {
         })
     }
 
-    /// Rounds parts of the rows, several at a time where there are many.
+    /// Rounds parts of the rows, in parallel if there are many.
     fn each<T: Send>(&self, parts: impl Iterator<Item = T>, round: impl Fn(T) + Send + Sync) {
         if self.parallelism == Parallelism::CallingThread || self.rows() <= BLOCK_ROWS {
             parts.for_each(round);
@@ -123,21 +123,21 @@ impl<'a> Activations<'a> {
 }
 
 impl PackedMatrix {
-    /// Takes weights as checkpoints store them, a row of `inputs` an output.
+    /// Takes weights in f32, a row of `inputs` for each output, as model files store them.
     pub fn from_f32(rows: &[f32], inputs: usize) -> Self {
         Self { inputs, outputs: rows.len() / inputs, weights: PackedWeights::F32(panels(rows, inputs)) }
     }
 
-    /// Takes quantized weights, which stay so where rows are long enough to round their inputs.
+    /// Takes quantized weights. They stay quantized if rows are long enough for rounded inputs.
     pub fn from_quantized(rows: &Quantized) -> Self {
         let (inputs, outputs) = (rows.inputs, rows.values.len() / rows.inputs);
-        if inputs < LEAST_INPUTS {
+        if inputs < BF16_MIN_INPUTS {
             return Self::from_f32(&rows.to_f32(), inputs);
         }
         Self { inputs, outputs, weights: PackedWeights::Quantized(QuantizedPanels::new(rows)) }
     }
 
-    /// Takes the upper halves of f32, a row of `inputs` an output.
+    /// Takes weights in bf16, the upper halves of f32, a row of `inputs` for each output.
     pub fn from_bf16(rows: &[u16], inputs: usize) -> Self {
         let outputs = rows.len() / inputs;
         let size = panel_lines(inputs);
@@ -153,9 +153,9 @@ impl PackedMatrix {
         Self { inputs, outputs, weights: PackedWeights::Bf16(weights) }
     }
 
-    /// Takes weights of f32 as the nearest bf16.
+    /// Takes weights in f32 and rounds them to bf16.
     pub fn from_f32_rounded(rows: &[f32], inputs: usize) -> Self {
-        let halves: Vec<u16> = rows.iter().map(|weight| matrix_unit::nearest(*weight)).collect();
+        let halves: Vec<u16> = rows.iter().map(|weight| bf16::nearest(*weight)).collect();
         Self::from_bf16(&halves, inputs)
     }
 
@@ -198,13 +198,13 @@ impl PackedMatrix {
         }
     }
 
-    /// Whether rounded rows may be multiplied, and results be rounded: all is whole steps, of bf16.
+    /// Whether the matrix can be multiplied with rounded rows and round its results: it is of bf16, and its rows and outputs are whole steps.
     pub fn takes_bf16_rows(&self) -> bool {
         let whole = self.inputs.is_multiple_of(STEP) && self.outputs.is_multiple_of(PANEL);
-        whole && matches!(self.weights, PackedWeights::Bf16(_)) && matrix_unit::pay(self.inputs)
+        whole && matches!(self.weights, PackedWeights::Bf16(_)) && matrix_unit::uses_bf16(self.inputs)
     }
 
-    /// Rounded `silu(x · Gᵀ) · (x · Vᵀ)` of every row `x` of `input`, for matrices that take whole steps, this one's weights being G.
+    /// Rounded `silu(x · Gᵀ) · (x · Vᵀ)` of every row `x` of `input`. This matrix is G, and both must take rounded rows.
     pub fn gate(&self, values: &PackedMatrix, input: &Activations<'_>) -> Activations<'static> {
         assert!(self.takes_bf16_rows() && values.takes_bf16_rows() && self.outputs == values.outputs, "gates of other values");
         let (tiles, grid) = (input.tiles(), TaskGrid::new(input, TILED_ROWS, self.outputs));
@@ -222,7 +222,7 @@ impl PackedMatrix {
                     }
                     unit.gate(&sums, block.len(), &mut lines);
                     for (row, line) in block.zip(&lines) {
-                        // SAFETY: no other task has both this row and this panel, and the place goes with this round.
+                        // SAFETY: no other task has both this row and this panel, and the reference ends with this statement.
                         #[allow(unsafe_code)]
                         unsafe {
                             *output.place(row, panel) = *line;
@@ -235,7 +235,7 @@ impl PackedMatrix {
         Activations { values: &[], rows, inputs, parallelism, tiles: OnceLock::from(gated), levels: OnceLock::new() }
     }
 
-    /// The weights of a panel, as far as `steps` go.
+    /// The weights of a panel for the inputs of `steps`.
     fn panel(&self, index: usize, steps: Range<usize>) -> &[Bf16Line] {
         let PackedWeights::Bf16(weights) = &self.weights else { panic!("weights that are not of bf16 have no tiles") };
         &weights[index * panel_lines(self.inputs)..][steps.start * STEP..steps.end * STEP]
@@ -247,10 +247,10 @@ impl PackedMatrix {
         assert_eq!(target.values.len(), input.rows() * target.width, "rows of the target");
         assert!(
             input.values.len() == input.rows() * input.inputs || self.takes_bf16_rows(),
-            "rounded rows meet weights that are not of bf16"
+            "rounded rows are multiplied with weights that are not of bf16"
         );
         match &self.weights {
-            PackedWeights::Bf16(_) if matrix_unit::pay(self.inputs) => self.multiply_in_tiles(input, target),
+            PackedWeights::Bf16(_) if matrix_unit::uses_bf16(self.inputs) => self.multiply_in_tiles(input, target),
             PackedWeights::Bf16(weights) => {
                 let size = panel_lines(self.inputs);
                 self.multiply_in_vectors(|index| Panel::Bf16(&weights[index * size..][..size]), input, target);
@@ -270,7 +270,7 @@ impl PackedMatrix {
         let (unit, part) =
             (MatrixUnit::take(), TileRange { rows: 0..input.rows(), panels: 0..bias.len(), steps: 0..input.steps() });
         self.each_block(&unit, input, part, |rows, panel, sums| {
-            unit.finish(sums, rows, (&bias[panel], function), (output, panel));
+            unit.activate(sums, rows, &bias[panel], function, output, panel);
         });
     }
 
@@ -333,13 +333,13 @@ impl PackedMatrix {
         });
     }
 
-    /// Hands the sums of each block of up to 32 rows with each panel to `done`.
+    /// Calls `done` with the sums of each block of up to 32 rows and each panel.
     fn each_block(&self, unit: &MatrixUnit, tiles: &Tiles, part: TileRange, mut done: impl FnMut(Range<usize>, usize, &Sums)) {
         let (mut sums, panels) = (Sums::default(), part.panels.end);
         for panel in part.panels {
             let weights = self.panel(panel, part.steps.clone());
             let next = if panel + 1 < panels { self.panel(panel + 1, part.steps.clone()) } else { weights };
-            let mut ahead = next.chunks(AHEAD * part.steps.len());
+            let mut ahead = next.chunks(PREFETCH_LINES * part.steps.len());
             for first in part.rows.clone().step_by(BLOCK_ROWS) {
                 let rows = first..part.rows.end.min(first + BLOCK_ROWS);
                 let block = tiles.block(rows.clone(), part.steps.clone(), weights);
@@ -384,16 +384,16 @@ fn panels(rows: &[f32], inputs: usize) -> HugePageBuffer<f32> {
     panels
 }
 
-/// What of a product in tiles is done at once.
+/// A part of a product on the matrix unit.
 struct TileRange {
     rows: Range<usize>,
     panels: Range<usize>,
     steps: Range<usize>,
 }
 
-/// The steps of a row in ranges that rows are taken through at once.
+/// Cuts the steps of a row into ranges that are multiplied at once.
 fn step_ranges(steps: usize) -> impl Iterator<Item = Range<usize>> {
-    // As even as may be: a short last range would spend its time on moving sums.
+    // Of about the same size: a short last range would spend its time on loading and storing sums.
     let size = steps.div_ceil(steps.div_ceil(STEPS_AT_ONCE).max(1)).max(1);
     (0..steps).step_by(size).map(move |first| first..steps.min(first + size))
 }

@@ -1,8 +1,8 @@
-//! Attention over keys and values that lie in blocks, for rows of any number of new tokens.
+//! Paged attention: keys and values lie in blocks of 32 tokens, and a sequence may have any number of new tokens.
 //!
 //! ```text
-//! keys of a block     component 0: token 0 … token 31   component 1: …     so that queries meet 32 keys at once
-//! values of a block   token 0: component 0 … width      token 1: …         so that weights meet 32 components at once
+//! keys of a block     component 0: token 0 … token 31   component 1: …     so that a query is multiplied with 32 keys at once
+//! values of a block   token 0: component 0 … width      token 1: …         so that a weight is multiplied with 32 components at once
 //! ```
 
 use std::ops::Range;
@@ -14,22 +14,22 @@ use super::activation::exp;
 use super::attention::reduce;
 use super::panel::{PANEL, Panel, PanelInput, SharedMatrix, multiply_panel};
 
-/// Tokens of a block: those that one panel holds.
+/// Tokens of a block: as many as a panel has outputs.
 pub const BLOCK_TOKENS: usize = PANEL;
 
-/// Queries that a task takes through the blocks together, all of them on one head of keys and values.
+/// Queries that a task computes together, all of them with one head of keys and values.
 const QUERIES: usize = 48;
 
-/// Queries that meet shared blocks together at most: with their scores and results they stay in the second cache.
+/// The most queries that a task computes together over shared blocks: with their scores and results they stay in the second cache.
 const SHARED_QUERIES: usize = 512;
 
-/// Tasks for each thread, so that one that is late holds up little.
+/// Tasks for each thread, so that a late thread delays the others little.
 const TASKS_PER_THREAD: usize = 2;
 
-/// Lower than any score, and finite: a row that has seen no key yet must not come to infinity less infinity.
+/// Lower than any score, and finite, because a row that has seen no key yet must not compute infinity minus infinity.
 const LOWEST: f32 = -1e30;
 
-/// How queries meet keys.
+/// The shape of the attention.
 #[derive(Debug, Clone, Copy)]
 pub struct PagedShape {
     /// Query heads.
@@ -38,7 +38,7 @@ pub struct PagedShape {
     pub kv_heads: usize,
     /// Components of a head.
     pub width: usize,
-    /// Keys that a query sees, itself included; none for all before it.
+    /// Keys that a query sees, including its own; none for all keys up to its own.
     pub window: Option<usize>,
 }
 
@@ -63,7 +63,7 @@ pub struct NewTokens<'a> {
 }
 
 impl HeadCache {
-    /// Room for `blocks` blocks, all zero.
+    /// A cache of `blocks` blocks, all zero.
     pub fn new(blocks: usize, width: usize) -> Self {
         let values = blocks * BLOCK_TOKENS * width.next_multiple_of(PANEL);
         Self { keys: vec![0.0; blocks * BLOCK_TOKENS * width], values: vec![0.0; values], width }
@@ -99,8 +99,8 @@ impl HeadCache {
 /// A row of `qkv` begins with the token's queries, `heads * width` components, and is as long as its length says; a row of `context`
 /// holds the heads' results side by side. The keys and values of the new tokens must already be in `caches`, one a kv head.
 ///
-/// Sequences that begin with the same blocks meet them together, each block while it is in the first cache. What a query goes through is
-/// the same as alone: block after block in their order.
+/// Sequences that begin with the same blocks are computed together over these, each block while it is in the first cache. A query's
+/// operations are the same as alone, block after block in their order, so that its result is the same bits.
 pub fn attend_paged(shape: PagedShape, caches: &[HeadCache], sequences: &[NewTokens<'_>], qkv: &[f32], context: &mut [f32]) {
     let width = shape.heads * shape.width;
     let tokens = context.len() / width;
@@ -137,15 +137,15 @@ struct QueryRun<'a> {
     /// The row of the first of them.
     first: usize,
     count: usize,
-    /// Where the first of them stands in its sequence.
+    /// The position of the first of them in its sequence.
     position: usize,
     /// The blocks of the sequence.
     blocks: &'a [u32],
-    /// How many of them, from the first on, all of its tokens see whole.
+    /// How many of the blocks, from the first on, all of its tokens see completely.
     whole: usize,
 }
 
-/// The new tokens in parts, those that begin with the same block side by side.
+/// Cuts the new tokens into parts, and sorts those that begin with the same block side by side.
 fn parts<'a>(shape: PagedShape, sequences: &[NewTokens<'a>]) -> Vec<QueryRun<'a>> {
     let most = (QUERIES * shape.kv_heads / shape.heads).max(1);
     let cut = |sequence: &NewTokens<'a>| {
@@ -158,12 +158,12 @@ fn parts<'a>(shape: PagedShape, sequences: &[NewTokens<'a>]) -> Vec<QueryRun<'a>
         })
     };
     let mut parts: Vec<QueryRun<'_>> = sequences.iter().flat_map(cut).collect();
-    // A stable order, though none is needed: what a part comes to does not depend on it.
+    // A part's result does not depend on the order.
     parts.sort_by_key(|part| if part.whole > 0 { u64::from(part.blocks[0]) } else { u64::MAX });
     parts
 }
 
-/// The parts by tasks: those that share a block, as far as each thread has something to do.
+/// Groups the parts into tasks: those that share a block, but so few that every thread has a task.
 fn together<'p, 'a>(parts: &'p [QueryRun<'a>], group: usize, heads: usize) -> Vec<&'p [QueryRun<'a>]> {
     let tokens: usize = parts.iter().map(|part| part.count).sum();
     let even = (tokens * group * heads).div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
@@ -183,7 +183,7 @@ fn together<'p, 'a>(parts: &'p [QueryRun<'a>], group: usize, heads: usize) -> Ve
     tasks
 }
 
-/// Queries of a few tokens, token by token all the query heads that share keys and values.
+/// The queries of a few tokens: for each token, all query heads that share keys and values.
 struct QueryTile {
     shape: PagedShape,
     group: usize,
@@ -213,12 +213,12 @@ impl QueryTile {
         }
     }
 
-    /// Takes the queries of `parts` through the blocks that they see: first all through those that all share, then each part through its own.
+    /// Computes the queries of `parts` over the blocks that they see: first all of them over the shared blocks, then each part over its own.
     fn run(&mut self, cache: &HeadCache, parts: &[QueryRun<'_>]) {
         let rows = self.most.len();
         let shared = shared_blocks(parts);
         for block in &parts[0].blocks[..shared] {
-            self.meet(cache, (*block as usize, BLOCK_TOKENS), 0..rows, |_| {});
+            self.add_block(cache, *block as usize, BLOCK_TOKENS, 0..rows, |_| {});
         }
         let mut row = 0;
         for part in parts {
@@ -228,7 +228,7 @@ impl QueryTile {
         }
     }
 
-    /// Takes the rows of one part through its blocks from `from` on.
+    /// Computes the rows of one part over its blocks from `from` on.
     fn run_alone(&mut self, cache: &HeadCache, part: QueryRun<'_>, from: usize, rows: Range<usize>) {
         let (group, window, position) = (self.group, self.shape.window, part.position);
         let last = position + part.count - 1;
@@ -236,9 +236,9 @@ impl QueryTile {
         let from = from.max(first_key(position) / BLOCK_TOKENS);
         for (index, block) in part.blocks.iter().enumerate().take(last / BLOCK_TOKENS + 1).skip(from) {
             let start = index * BLOCK_TOKENS;
-            // What lies past the last token is another's leftover.
+            // Past the last token lie values of another sequence that had this block before.
             let depth = BLOCK_TOKENS.min(last + 1 - start);
-            self.meet(cache, (*block as usize, depth), rows.clone(), |scores| {
+            self.add_block(cache, *block as usize, depth, rows.clone(), |scores| {
                 if start + BLOCK_TOKENS <= position + 1 && start >= first_key(last) {
                     return;
                 }
@@ -254,8 +254,8 @@ impl QueryTile {
         }
     }
 
-    /// Takes `rows` through the first `depth` tokens of a block, of whose scores `mask` hides some.
-    fn meet(&mut self, cache: &HeadCache, (block, depth): (usize, usize), rows: Range<usize>, mask: impl Fn(&mut [f32])) {
+    /// Computes `rows` over the first `depth` tokens of a block. `mask` hides some of the scores.
+    fn add_block(&mut self, cache: &HeadCache, block: usize, depth: usize, rows: Range<usize>, mask: impl Fn(&mut [f32])) {
         let (width, padded) = (self.shape.width, self.padded);
         let keys = &cache.keys[block * BLOCK_TOKENS * width..][..BLOCK_TOKENS * width];
         let values = &cache.values[block * BLOCK_TOKENS * padded..][..BLOCK_TOKENS * padded];
@@ -266,7 +266,7 @@ impl QueryTile {
             scores[row * BLOCK_TOKENS..][..BLOCK_TOKENS].copy_from_slice(sums);
         });
         mask(scores);
-        weigh(scores, &mut self.most[rows.clone()], &mut self.sums[rows.clone()], context);
+        online_softmax(scores, &mut self.most[rows.clone()], &mut self.sums[rows.clone()], context);
         let weights = PanelInput { values: scores, step: BLOCK_TOKENS, rows: rows.len(), depth };
         for column in (0..padded).step_by(PANEL) {
             multiply_panel(weights, Panel::F32 { values: &values[column..], step: padded }, |row, sums| {
@@ -277,7 +277,7 @@ impl QueryTile {
     }
 }
 
-/// Blocks that all of `parts` begin with and see whole; none for one alone, which meets its blocks by itself.
+/// How many blocks all of `parts` begin with and see completely; none for a single part.
 fn shared_blocks(parts: &[QueryRun<'_>]) -> usize {
     let [first, others @ ..] = parts else { return 0 };
     others.iter().fold(if others.is_empty() { 0 } else { first.whole }, |shared, part| {
@@ -286,9 +286,10 @@ fn shared_blocks(parts: &[QueryRun<'_>]) -> usize {
     })
 }
 
-/// Turns scores into weights relative to the highest score so far, and brings what was added up before to the same measure.
+/// One step of the online softmax: turns scores into weights relative to the highest score so far, and scales what was added up before
+/// accordingly.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn weigh(scores: &mut [f32], most: &mut [f32], sums: &mut [f32], context: &mut [f32]) {
+fn online_softmax(scores: &mut [f32], most: &mut [f32], sums: &mut [f32], context: &mut [f32]) {
     let padded = context.len() / most.len();
     for (((scores, context), most), sum) in
         scores.as_chunks_mut::<BLOCK_TOKENS>().0.iter_mut().zip(context.chunks_exact_mut(padded)).zip(most).zip(sums)

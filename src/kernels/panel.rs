@@ -57,7 +57,7 @@ impl<'a> PanelInput<'a> {
     }
 }
 
-/// A matrix that several threads fill, each a rectangle of its own.
+/// A matrix that several threads write, each to a rectangle of its own.
 #[derive(Clone, Copy)]
 pub(super) struct SharedMatrix<'a, T = f32> {
     values: *mut T,
@@ -66,7 +66,8 @@ pub(super) struct SharedMatrix<'a, T = f32> {
     _borrowed: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `SharedMatrix` is only written through the unsafe methods below, whose callers promise rectangles that no other thread touches.
+// SAFETY: a `SharedMatrix` is only written through the unsafe method below, whose callers promise that no other thread uses the same
+// rectangle.
 #[allow(unsafe_code)]
 unsafe impl<T: Send> Send for SharedMatrix<'_, T> {}
 // SAFETY: as above.
@@ -82,7 +83,7 @@ impl<'a, T> SharedMatrix<'a, T> {
     /// `count` values of a row from `column` on.
     ///
     /// # Safety
-    /// While the slice lives, nothing else may touch these values.
+    /// While the slice lives, nothing else may read or write these values.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     pub(super) unsafe fn row(&self, row: usize, column: usize, count: usize) -> &mut [T] {
         let start = row * self.step + column;

@@ -1,9 +1,9 @@
-//! What of the processor is used: all that it has, unless the environment says less. `TIDEMILL_CPU` makes each way of multiplying
-//! testable and measurable on one machine, and `avx512` keeps models in bf16 to sums of f32.
+//! Which instructions are used: all that the processor has, unless the environment variable `TIDEMILL_CPU` allows fewer. The variable
+//! makes each way of multiplying testable and measurable on one machine; `avx512` also keeps models in bf16 to products in f32.
 
 use std::sync::LazyLock;
 
-/// How wide products may be. Each level includes those before.
+/// The widest instructions that products may use. Each level includes those before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// 256 bits of f32.
@@ -20,12 +20,12 @@ const NAMES: [(&str, Level); 4] = [("avx2", Level::Avx2), ("avx512", Level::Avx5
 
 static CHOSEN: LazyLock<Result<Level, String>> = LazyLock::new(|| named(std::env::var("TIDEMILL_CPU").ok().as_deref()));
 
-/// Whether products may be so wide, if the processor can.
+/// Whether products may use the instructions of this level, if the processor has them.
 pub(super) fn allows(level: Level) -> bool {
     CHOSEN.as_ref().is_ok_and(|chosen| *chosen >= level)
 }
 
-/// Refuses a word that names no level.
+/// Fails if `TIDEMILL_CPU` names no level.
 pub fn check() -> Result<(), String> {
     CHOSEN.as_ref().map(drop).map_err(Clone::clone)
 }
@@ -33,17 +33,17 @@ pub fn check() -> Result<(), String> {
 fn named(word: Option<&str>) -> Result<Level, String> {
     let Some(word) = word else { return Ok(Level::Amx) };
     let found = NAMES.iter().find(|(name, _)| *name == word).map(|(_, level)| *level);
-    found.ok_or_else(|| format!("TIDEMILL_CPU is `{word}`; set it to avx2, avx512, bf16 or amx, or leave it away"))
+    found.ok_or_else(|| format!("TIDEMILL_CPU is `{word}`; set it to avx2, avx512, bf16 or amx, or remove it"))
 }
 
-/// The processor of this machine, as far as its arithmetic goes.
+/// The name and the vector instructions of this machine's processor.
 pub fn name() -> String {
     let chosen = std::env::var("TIDEMILL_CPU").unwrap_or_default();
     let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     format!("{} {chosen}", described(&known)).trim_end().to_owned()
 }
 
-/// Name and vector units, as Linux tells them. A virtual machine may hide units that another one of the same name shows.
+/// Name and vector instructions, as Linux reports them. Two virtual machines on processors of one name may report different ones.
 fn described(cpuinfo: &str) -> String {
     let value = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;

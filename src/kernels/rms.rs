@@ -6,9 +6,9 @@ use super::norm::sum_of;
 
 /// Scale of one normalisation.
 pub struct RmsNorm {
-    /// One factor a component.
+    /// One factor for each component.
     pub scale: Vec<f32>,
-    /// Added to the mean square, so that nothing is divided by zero.
+    /// Added to the mean square, to avoid a division by zero.
     pub epsilon: f32,
 }
 

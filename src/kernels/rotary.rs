@@ -1,8 +1,8 @@
-//! Turning queries and keys by their positions.
+//! Rotary position embedding: queries and keys are rotated by angles that depend on their positions.
 
 use multiversion::multiversion;
 
-/// Turns each head of one token: component `i` and component `i + width / 2` are a point that goes round by the `i`-th angle.
+/// Rotates each head of one token: components `i` and `i + width / 2` are a point that is rotated by the `i`-th angle.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn rotate(heads: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let half = cosines.len();

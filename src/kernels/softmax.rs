@@ -1,13 +1,13 @@
-//! The normaliser of a row of logits.
+//! The logarithm of the sum of exponentials, by which logits become probabilities.
 
 use multiversion::multiversion;
 
 use super::activation::exp;
 
-/// Values that are reduced side by side, so that they fill the vector units.
+/// Values that are reduced side by side, so that they fill a vector register.
 const LANES: usize = 16;
 
-/// The logarithm of the sum of the exponentials. Not finite where a logit is no number.
+/// The logarithm of the sum of the exponentials. Not finite if a logit is not a number.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn log_sum_exp(logits: &[f32]) -> f32 {
     let (lanes, rest) = logits.as_chunks::<LANES>();

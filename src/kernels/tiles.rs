@@ -1,18 +1,21 @@
-//! Rounded inputs, laid out for the units that multiply them: tiles of 16 rows × 32 inputs.
+//! Rows of inputs rounded to bf16, in the layout that the matrix unit reads: tiles of 16 rows × 32 inputs.
 
 use std::ops::Range;
 
+use super::bf16::rounded;
 use super::cache_line::{Bf16Line, LINE_PAIRS};
-use super::matrix_unit::{BLOCK_ROWS, TileBlock, rounded};
 use super::panel::{PANEL, SharedMatrix};
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 
-/// Inputs that one step takes; panels are padded to whole steps with zeros.
+/// Rows of a block: those that one pass over a panel serves.
+pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
+
+/// Inputs of one step. Panels are padded to whole steps with zeros.
 pub const STEP: usize = 32;
 
-/// One step of a row is a line: the units multiply the two values of a pair together.
+/// One step of a row is a cache line. The matrix unit multiplies the two values of a pair at once.
 const _: () = assert!(STEP == 2 * LINE_PAIRS && PANEL == 2 * LINE_PAIRS);
 
 /// Rounded inputs as tiles, in one of two orders.
@@ -33,24 +36,24 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Room for `rows` rows of `depth` inputs.
+    /// Tiles for `rows` rows of `depth` inputs.
     pub(super) fn new(rows: usize, depth: usize) -> Self {
         let mut tiles = Self::default();
         tiles.reserve(rows, depth.div_ceil(STEP));
         tiles
     }
 
-    /// Makes room for `rows` rows of `steps` whole steps. They hold anything until they are written.
+    /// Makes room for `rows` rows of `steps` steps. What they hold until they are written is not defined.
     pub fn reserve(&mut self, rows: usize, steps: usize) {
         (self.steps, self.rows) = (steps, rows);
         (self.step, self.group) = (TILE_ROWS, self.steps * TILE_ROWS);
         self.lines.resize(rows.div_ceil(TILE_ROWS) * self.group, Bf16Line::default());
     }
 
-    /// Makes room for `rows` rows of `steps` whole steps, in strips. They hold anything until they are written.
+    /// As [`Tiles::reserve`], in strips.
     pub fn reserve_strips(&mut self, rows: usize, steps: usize) {
         (self.steps, self.rows) = (steps, rows);
-        // An odd number of tiles: the steps of a tile's rows would fall onto the same few places of the first cache else.
+        // An odd number of tiles, because otherwise the steps of a tile's rows would compete for the same few places of the first cache.
         (self.step, self.group) = ((rows.div_ceil(TILE_ROWS) | 1) * TILE_ROWS, TILE_ROWS);
         // A tile that begins at the last row of the last step reaches past it.
         self.lines.resize(self.steps * self.step + TILE_ROWS, Bf16Line::default());
@@ -66,13 +69,13 @@ impl Tiles {
         self.steps
     }
 
-    /// The places of sixteen rows each, for [`round`].
+    /// The memory of sixteen rows each, for [`round`].
     pub(super) fn groups(&mut self) -> std::slice::ChunksExactMut<'_, Bf16Line> {
         assert_eq!(self.step, TILE_ROWS, "strips have no groups");
         self.lines.chunks_exact_mut(self.group)
     }
 
-    /// Rounds the row `inputs`, whole steps, to the place of row `row`.
+    /// Rounds `inputs`, which are whole steps, to row `row`.
     pub fn round(&mut self, row: usize, inputs: &[f32]) {
         assert_eq!(inputs.len(), self.steps * STEP, "inputs of a row");
         for (step, inputs) in inputs.as_chunks::<STEP>().0.iter().enumerate() {
@@ -87,20 +90,20 @@ impl Tiles {
         pairs.flat_map(|pair| [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]).collect()
     }
 
-    /// The place of one step of a row.
+    /// The memory of one step of a row.
     #[inline(always)]
     pub(super) fn place(&mut self, row: usize, step: usize) -> &mut Bf16Line {
         let at = self.at(row, step);
         &mut self.lines[at]
     }
 
-    /// The places, for several threads that write each its own.
+    /// The tiles for several threads, each of which writes its own part.
     pub(super) fn shared(&mut self) -> SharedTiles<'_> {
         let (step, group) = (self.step, self.group);
         SharedTiles { lines: SharedMatrix::new(&mut self.lines, 1), step, group }
     }
 
-    /// One step of a row, from which on the next rows follow where the tiles are in strips.
+    /// The lines from one step of a row on. In strips, the same step of the next rows follows.
     #[inline(always)]
     pub(super) fn rows_from(&self, row: usize, step: usize) -> &[Bf16Line] {
         &self.lines[self.at(row, step)..]
@@ -112,10 +115,10 @@ impl Tiles {
         row / TILE_ROWS * self.group + row % TILE_ROWS + step * self.step
     }
 
-    /// Up to 32 rows, as far as the steps in `range` go, with the steps of a panel in `weights`, as many.
+    /// The steps `range` of up to 32 rows, together with as many steps of a panel in `weights`.
     ///
     /// # Panics
-    /// Where rows or steps reach past what is there.
+    /// If rows or steps reach past the tiles.
     #[inline(always)]
     pub(super) fn block<'a>(&'a self, rows: Range<usize>, range: Range<usize>, weights: &'a [Bf16Line]) -> TileBlock<'a> {
         let groups = rows.len().div_ceil(TILE_ROWS);
@@ -130,7 +133,23 @@ impl Tiles {
     }
 }
 
-/// The places of tiles.
+/// Up to 32 rows and one panel, which are multiplied together. [`Tiles::block`] has checked that both hold all `rows` and `steps`.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86 has such units so far"))]
+pub(super) struct TileBlock<'a> {
+    /// The first tile of the first sixteen rows.
+    pub(super) inputs: &'a [Bf16Line],
+    /// From there to the tile of the next sixteen rows.
+    pub(super) group: usize,
+    /// From there to the tile of the next step.
+    pub(super) step: usize,
+    pub(super) rows: usize,
+    pub(super) weights: &'a [Bf16Line],
+    pub(super) steps: usize,
+    /// What is read next: a few lines of it are prefetched with each step.
+    pub(super) ahead: &'a [Bf16Line],
+}
+
+/// Tiles that several threads write.
 pub(super) struct SharedTiles<'a> {
     lines: SharedMatrix<'a, Bf16Line>,
     step: usize,
@@ -138,14 +157,14 @@ pub(super) struct SharedTiles<'a> {
 }
 
 impl SharedTiles<'_> {
-    /// The place of one step of a row.
+    /// The memory of one step of a row.
     ///
     /// # Safety
-    /// While the place lives, nothing else may touch it.
+    /// While the reference lives, nothing else may read or write this memory.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     pub(super) unsafe fn place(&self, row: usize, step: usize) -> &mut Bf16Line {
         let at = row / TILE_ROWS * self.group + row % TILE_ROWS + step * self.step;
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that nothing else uses this step of this row.
         unsafe { &mut self.lines.row(at, 0, 1)[0] }
     }
 }
@@ -167,7 +186,7 @@ pub(super) fn round(rows: &[f32], depth: usize, group: &mut [Bf16Line]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix_unit::nearest;
+    use crate::bf16::nearest;
 
     #[test]
     fn inputs_are_rounded_to_the_nearest_of_their_tile() {

@@ -1,13 +1,14 @@
 //! A trained classification head: a linear layer over the vectors of a frozen encoder, stored in one safetensors file.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use anyhow::{Context, anyhow, bail, ensure};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::calibration::LinkFunction;
-use crate::engine::ModelInfo;
+use crate::engine::{ModelInfo, TensorFile};
 
 /// The format name in the file. Another layout gets another number.
 const FORMAT: &str = "tidemill-head-1";
@@ -82,28 +83,29 @@ impl LinearHead {
 
     /// Reads what [`to_bytes`](Self::to_bytes) wrote.
     pub fn from_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
-        let (_, header) = SafeTensors::read_metadata(bytes).context("the file is not a safetensors file, or is truncated")?;
-        let about = header.metadata().as_ref().and_then(|metadata| metadata.get("tidemill"));
-        let about = about.context("the file contains no trained head: create one with `tidemill train-head`")?;
+        let mut file = TensorFile::open(Cursor::new(bytes)).map_err(|e| anyhow!("the file {e}"))?;
+        let about =
+            file.metadata("tidemill").context("the file contains no trained head: create one with `tidemill train-head`")?;
         let about: HeadMetadata = serde_json::from_str(about).context("the head's description is damaged: train it again")?;
         ensure!(
             about.format == FORMAT,
             "the head has format `{}`, but this version reads `{FORMAT}`: train it again",
             about.format
         );
-        let tensors = SafeTensors::deserialize(bytes)?;
-        let (weight, bias) = (tensors.tensor("weight")?, tensors.tensor("bias")?);
-        let (weight_shape, bias_shape) = (weight.shape().to_vec(), bias.shape().to_vec());
-        let [rows, dimension] = weight_shape[..] else { bail!("the head's weight has {} axes, not 2", weight_shape.len()) };
-        if rows != about.labels.len() || bias_shape != [rows] || weight.dtype() != Dtype::F32 || bias.dtype() != Dtype::F32 {
-            bail!("the head's weights do not fit its {} labels: train it again", about.labels.len());
+        let rows = about.labels.len();
+        let shape = file.shape("weight").context("the head's file has no weight: train it again")?;
+        let [_, dimension] = *shape else { bail!("the head's weight has {} axes, not 2", shape.len()) };
+        let unfit = |_| anyhow!("the head's weights do not fit its {rows} labels: train it again");
+        let weight = file.take_f32("weight", &[rows, dimension]).map_err(unfit)?;
+        let bias = file.take_f32("bias", &[rows]).map_err(unfit)?;
+        if let Some(name) = file.names().next() {
+            bail!("the head's file holds the tensor `{name}`, which no head has: train it again");
         }
         ensure!(about.labels.len() >= 2 && dimension > 0, "the head has fewer than two labels: train it again");
         ensure!(
             about.temperature.is_finite() && about.temperature > 0.0,
             "the head's temperature is not a positive number: train it again"
         );
-        let (weight, bias) = (from_le_bytes(weight.data()), from_le_bytes(bias.data()));
         ensure!(
             weight.iter().chain(&bias).all(|w| w.is_finite()),
             "the head has weights that are not finite numbers: train it again"
@@ -160,10 +162,6 @@ fn short(revision: &str) -> &str {
 
 fn to_le_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn from_le_bytes(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::backend::DecoderBackend;
 use crate::error::EngineError;
 
 /// The weights of a decoder on the device.
-pub(crate) struct DecoderModel<B: DecoderBackend> {
+pub(crate) struct DecoderNetwork<B: DecoderBackend> {
     /// The embedding table, where it is not the output layer as well.
     embeddings: Option<B::Matrix>,
     pub(crate) layers: Vec<DecoderLayer<B>>,
@@ -37,7 +37,7 @@ struct Reader<'a, B> {
     backend: &'a B,
 }
 
-impl<B: DecoderBackend> DecoderModel<B> {
+impl<B: DecoderBackend> DecoderNetwork<B> {
     /// Takes the tensors that `shape` promises and puts them on the device, one after the other.
     pub(super) fn read(tensors: &mut dyn TensorSource, shape: &DecoderShape, backend: &B) -> Result<Self, EngineError> {
         let mut reader = Reader { tensors, shape, backend };

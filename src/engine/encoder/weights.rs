@@ -13,7 +13,7 @@ use crate::matrix::Matrix;
 use crate::weights::WeightFiles;
 
 /// The weights of an encoder on the device.
-pub(crate) struct EncoderModel<B: EncoderBackend> {
+pub(crate) struct EncoderNetwork<B: EncoderBackend> {
     pub(crate) words: B::Table,
     /// Position vectors plus the vector of the first token type, which is the only one that single texts have.
     pub(crate) positions: B::Table,
@@ -47,7 +47,7 @@ struct Reader<'a, B> {
     backend: &'a B,
 }
 
-impl<B: EncoderBackend> EncoderModel<B> {
+impl<B: EncoderBackend> EncoderNetwork<B> {
     /// Reads the folder's weights, those of the classifier where `classifies` says so, and puts them on the device.
     pub(crate) fn read(
         folder: &mut ModelFolder,

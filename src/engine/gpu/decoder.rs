@@ -14,7 +14,7 @@ use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory_retry::within_memory;
 use crate::backend::DecoderBackend;
 use crate::decode::{Decode, DecoderWeights};
-use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderModel, DecoderShape, Logits, StepRow, WantedLogits, read};
+use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderNetwork, DecoderShape, Logits, StepRow, WantedLogits, read};
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
 use crate::matrix::Matrix;
@@ -23,7 +23,7 @@ use crate::matrix::Matrix;
 pub(crate) struct GpuDecoder {
     pub(super) accelerator: Accelerator,
     shape: DecoderShape,
-    model: DecoderModel<Accelerator>,
+    model: DecoderNetwork<Accelerator>,
 }
 
 /// A decoder with its cache.

@@ -12,7 +12,7 @@ use super::layers::{LayerNorm, Linear};
 use super::memory_retry::within_memory;
 use crate::backend::EncoderBackend;
 use crate::batch::TokenBatch;
-use crate::encoder::{Encode, EncoderModel};
+use crate::encoder::{Encode, EncoderNetwork};
 use crate::error::EngineError;
 use crate::folder::{EncoderConfig, EncoderFamily, ModelFolder, Pooling};
 use tidemill_base::failure::{FailureClass, Poison};
@@ -21,7 +21,7 @@ use tidemill_kernels::normalize;
 /// An encoder of the BERT family whose weights are on a device.
 pub(crate) struct GpuEncoder {
     accelerator: Accelerator,
-    model: EncoderModel<Accelerator>,
+    model: EncoderNetwork<Accelerator>,
     first_position: usize,
     heads: HeadCounts,
     /// None for a classifier.
@@ -44,7 +44,7 @@ impl GpuEncoder {
         pooling: Option<Pooling>,
         accelerator: &Accelerator,
     ) -> Loaded<Self> {
-        let model = EncoderModel::read(folder, config, family, pooling.is_none(), accelerator)?;
+        let model = EncoderNetwork::read(folder, config, family, pooling.is_none(), accelerator)?;
         let heads = config.num_attention_heads;
         Ok(Self {
             accelerator: accelerator.clone(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::tensor_file::TensorFile;
-use crate::{gguf_header, sentence_transformers};
+use crate::{gguf_header, modules};
 
 /// An adapter's folder has this file instead of `config.json` and a tokenizer.
 const ADAPTER: &str = "adapter_config.json";
@@ -26,7 +26,7 @@ pub fn inspect(path: &Path) -> Result<()> {
         return Ok(());
     }
     // An older layout has the model in a subfolder.
-    let path = &path.join(sentence_transformers::transformer_folder(path)?);
+    let path = &path.join(modules::transformer_folder(path)?);
     if path.join(ADAPTER).exists() {
         object(&path.join(ADAPTER))?;
     } else {

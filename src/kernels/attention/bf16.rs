@@ -1,17 +1,17 @@
-//! Attention in bf16, by the units that multiply it.
+//! Attention in bf16, on the matrix unit.
 //!
 //! ```text
-//! scores     32 queries × 32 keys      queries as they are, keys as a panel: what their transpose would be as weights
-//! context    32 queries × 32 components   weights rounded, values as a panel: two keys side by side
+//! scores     32 queries × 32 keys      queries as they are, the transposed keys as a panel
+//! context    32 queries × 32 components   weights rounded, values as a panel: those of two keys side by side
 //! ```
 
 use std::ops::Range;
 
 use super::AttentionShape;
 use crate::cache_line::{Bf16Line, CacheAligned, LINE_PAIRS};
-use crate::matrix_unit::{BLOCK_ROWS, MatrixUnit, PanelStep, Sums};
+use crate::matrix_unit::{MatrixUnit, PanelStep, Sums};
 use crate::panel::PANEL;
-use crate::tiles::{STEP, Tiles};
+use crate::tiles::{BLOCK_ROWS, STEP, Tiles};
 
 const EMPTY: PanelStep = [[CacheAligned([0; LINE_PAIRS]); 2]; LINE_PAIRS];
 
@@ -22,7 +22,7 @@ pub struct Bf16AttentionBuffers {
     keys: Vec<PanelStep>,
     /// Panels of 32 components, each of as many steps as there are keys.
     values: Vec<PanelStep>,
-    /// Of 32 queries, a panel of keys after the other.
+    /// The scores of 32 queries, one panel of keys after the other.
     scores: Vec<Sums>,
     weights: Tiles,
 }
@@ -30,21 +30,21 @@ pub struct Bf16AttentionBuffers {
 /// `context = softmax(Q·Kᵀ / √width) · V` of the sequence whose tokens are `rows`, head by head.
 ///
 /// `qkv` are strips of the queries of all heads, then of their keys, then of their values; a head is whole steps wide. Memory grows with
-/// the sequence, not with its square. What a token comes to depends on no row of another sequence.
+/// the sequence, not with its square. A token's result depends on no row of another sequence.
 pub fn attend_bf16(
     shape: AttentionShape,
     qkv: &Tiles,
     rows: Range<usize>,
     context: &mut Tiles,
-    space: &mut Bf16AttentionBuffers,
+    buffers: &mut Bf16AttentionBuffers,
 ) {
     let (unit, steps, tokens) = (MatrixUnit::take(), shape.width / STEP, rows.len());
     let panels = tokens.div_ceil(PANEL);
-    space.keys.resize(panels * steps, EMPTY);
-    space.values.resize(steps * panels, EMPTY);
-    space.scores.resize(panels, Sums::default());
-    space.weights.reserve(BLOCK_ROWS, panels);
-    // The weights are powers of two.
+    buffers.keys.resize(panels * steps, EMPTY);
+    buffers.values.resize(steps * panels, EMPTY);
+    buffers.scores.resize(panels, Sums::default());
+    buffers.weights.reserve(BLOCK_ROWS, panels);
+    // The weights are computed as powers of two.
     let factor = std::f32::consts::LOG2_E / (shape.width as f32).sqrt();
     let mut sums = Sums::default();
     for head in 0..shape.heads {
@@ -53,21 +53,21 @@ pub fn attend_bf16(
         for step in 0..steps {
             for panel in 0..panels {
                 let (first, count) = (rows.start + panel * PANEL, PANEL.min(tokens - panel * PANEL));
-                unit.across(&qkv.rows_from(first, keys + step)[..count], &mut space.keys[panel * steps + step]);
-                unit.pairwise(&qkv.rows_from(first, values + step)[..count], &mut space.values[step * panels + panel]);
+                unit.pack_transposed(&qkv.rows_from(first, keys + step)[..count], &mut buffers.keys[panel * steps + step]);
+                unit.pack_pairs(&qkv.rows_from(first, values + step)[..count], &mut buffers.values[step * panels + panel]);
             }
         }
         for first in rows.clone().step_by(BLOCK_ROWS) {
             let block = first..rows.end.min(first + BLOCK_ROWS);
-            for (keys, sums) in space.keys.chunks_exact(steps).zip(&mut space.scores) {
+            for (keys, sums) in buffers.keys.chunks_exact(steps).zip(&mut buffers.scores) {
                 unit.multiply(qkv.block(block.clone(), queries..queries + steps, flat(keys)), sums);
             }
-            // The scores of keys that are none.
-            space.scores[panels - 1].0.iter_mut().for_each(|row| row[tokens - (panels - 1) * PANEL..].fill(f32::MIN));
-            let factors = unit.weigh(&space.scores, block.len(), factor, &mut space.weights).map(f32::recip);
-            for (step, values) in space.values.chunks_exact(panels).enumerate() {
-                unit.multiply(space.weights.block(0..block.len(), 0..panels, flat(values)), &mut sums);
-                unit.scale(&sums, block.clone(), &factors, (context, queries + step));
+            // Places of the last panel that hold no key.
+            buffers.scores[panels - 1].0.iter_mut().for_each(|row| row[tokens - (panels - 1) * PANEL..].fill(f32::MIN));
+            let factors = unit.softmax_weights(&buffers.scores, block.len(), factor, &mut buffers.weights).map(f32::recip);
+            for (step, values) in buffers.values.chunks_exact(panels).enumerate() {
+                unit.multiply(buffers.weights.block(0..block.len(), 0..panels, flat(values)), &mut sums);
+                unit.scale(&sums, block.clone(), &factors, context, queries + step);
             }
         }
     }
@@ -94,25 +94,25 @@ mod tests {
         (strips, values)
     }
 
-    fn attended(shape: AttentionShape, qkv: &Tiles, rows: Range<usize>, space: &mut Bf16AttentionBuffers) -> Vec<Vec<f32>> {
+    fn attended(shape: AttentionShape, qkv: &Tiles, rows: Range<usize>, buffers: &mut Bf16AttentionBuffers) -> Vec<Vec<f32>> {
         let mut context = Tiles::new(rows.end, shape.heads * shape.width);
-        attend_bf16(shape, qkv, rows.clone(), &mut context, space);
+        attend_bf16(shape, qkv, rows.clone(), &mut context, buffers);
         rows.map(|row| context.row(row)).collect()
     }
 
     #[test]
     fn attention_in_bf16_agrees_with_plain_loops_for_any_length_and_width() {
-        if !matrix_unit::pay(matrix_unit::LEAST_INPUTS) {
+        if !matrix_unit::uses_bf16(matrix_unit::BF16_MIN_INPUTS) {
             eprintln!("this processor does not multiply bf16: nothing attends in it here");
             return;
         }
-        let mut space = Bf16AttentionBuffers::default();
+        let mut buffers = Bf16AttentionBuffers::default();
         for (heads, width, first, tokens) in
             [(2, 32, 0, 1), (1, 32, 5, 16), (3, 64, 7, 33), (2, 32, 3, 100), (1, 96, 0, 300), (2, 32, 1, 40)]
         {
             let shape = AttentionShape { heads, width };
             let (qkv, values) = strips(first + tokens + 4, shape, tokens);
-            let got = attended(shape, &qkv, first..first + tokens, &mut space);
+            let got = attended(shape, &qkv, first..first + tokens, &mut buffers);
             let part = |token: usize, kind: usize, head: usize| &values[first + token][(kind * heads + head) * width..][..width];
             for (token, head) in (0..tokens).step_by(7).flat_map(|token| (0..heads).map(move |head| (token, head))) {
                 let dot = |other: usize| {
@@ -134,21 +134,21 @@ mod tests {
 
     #[test]
     fn a_sequence_comes_to_the_same_bits_whatever_lies_beside_it() {
-        if !matrix_unit::pay(matrix_unit::LEAST_INPUTS) {
+        if !matrix_unit::uses_bf16(matrix_unit::BF16_MIN_INPUTS) {
             eprintln!("this processor does not multiply bf16: nothing attends in it here");
             return;
         }
-        let (shape, mut space) = (AttentionShape { heads: 2, width: 32 }, Bf16AttentionBuffers::default());
+        let (shape, mut buffers) = (AttentionShape { heads: 2, width: 32 }, Bf16AttentionBuffers::default());
         let (_, values) = strips(41, shape, 0);
-        let alone = |rows: &[Vec<f32>], first: usize, space: &mut Bf16AttentionBuffers| {
+        let alone = |rows: &[Vec<f32>], first: usize, buffers: &mut Bf16AttentionBuffers| {
             let mut qkv = Tiles::default();
             qkv.reserve_strips(first + rows.len() + 20, 6);
             (0..first + rows.len() + 20).for_each(|row| qkv.round(row, &[f32::NAN; 192]));
             rows.iter().enumerate().for_each(|(row, values)| qkv.round(first + row, values));
-            attended(shape, &qkv, first..first + rows.len(), space)
+            attended(shape, &qkv, first..first + rows.len(), buffers)
         };
-        let expected = alone(&values, 0, &mut space);
+        let expected = alone(&values, 0, &mut buffers);
         assert!(expected.iter().flatten().all(|value| value.is_finite()), "what is no number beside a sequence gets into it");
-        assert_eq!(alone(&values, 11, &mut space), expected);
+        assert_eq!(alone(&values, 11, &mut buffers), expected);
     }
 }

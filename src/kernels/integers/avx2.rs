@@ -1,4 +1,4 @@
-//! Vectors of 256 bits: two products of each of eight outputs at a time, both in 16 bits.
+//! Products in whole numbers in vectors of 256 bits (AVX2): two products of each of eight outputs at a time, both in 16 bits.
 
 #![allow(unsafe_code)]
 

@@ -21,14 +21,15 @@ impl QuantizedStep {
     }
 }
 
-/// What belongs to a step of one row.
+/// The scale and the sums of a step of one row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct StepScale {
     /// By which the values were divided.
     pub(super) scale: f32,
-    /// The sum of what the values stand for.
+    /// The sum of the inputs that the values represent.
     pub(super) whole: f32,
-    /// What weights that are each more by 128 make too much: with the first half of the values, the second, and all, all less than zero.
+    /// Corrects products with weights to each of which 128 was added: minus 128 times the sum of the first half of the values, of the second
+    /// half, and of all.
     pub(super) lifts: [i32; 3],
 }
 
@@ -37,13 +38,13 @@ pub(crate) struct QuantizedRows {
     inputs: Vec<QuantizedStep>,
     scales: Vec<StepScale>,
     rows: usize,
-    /// Rows that a block has room for.
+    /// Rows of a block in memory, some of which may be unused.
     lanes: usize,
     /// Steps of a row.
     steps: usize,
 }
 
-/// Where the values of one block of rows go.
+/// The memory of one block of rows.
 pub(crate) struct BlockTarget<'a> {
     inputs: &'a mut [QuantizedStep],
     scales: &'a mut [StepScale],
@@ -51,7 +52,7 @@ pub(crate) struct BlockTarget<'a> {
 }
 
 impl QuantizedRows {
-    /// Room for `rows` rows of `depth` inputs, which is whole steps.
+    /// Memory for `rows` rows of `depth` inputs, which are whole steps.
     pub(crate) fn new(rows: usize, depth: usize) -> Self {
         let (lanes, steps) = (rows.clamp(1, ROWS), depth / STEP);
         let count = rows.div_ceil(lanes) * lanes * steps;
@@ -59,7 +60,7 @@ impl QuantizedRows {
         Self { inputs: vec![none; count], scales: vec![StepScale::default(); count], rows, lanes, steps }
     }
 
-    /// The places of the rows of each block, for [`round`].
+    /// The memory of each block, for [`round`].
     pub(crate) fn blocks(&mut self) -> impl Iterator<Item = BlockTarget<'_>> {
         let (lanes, size) = (self.lanes, self.lanes * self.steps);
         let places = self.inputs.chunks_exact_mut(size).zip(self.scales.chunks_exact_mut(size));
@@ -76,7 +77,7 @@ impl QuantizedRows {
     }
 }
 
-/// Writes up to sixteen rows of `depth` inputs to their places.
+/// Rounds up to sixteen rows of `depth` inputs.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub(crate) fn round(rows: &[f32], depth: usize, places: BlockTarget<'_>) {
     for (row, inputs) in rows.chunks_exact(depth).enumerate() {
@@ -90,24 +91,24 @@ pub(crate) fn round(rows: &[f32], depth: usize, places: BlockTarget<'_>) {
 /// The highest value with both halves from -128 to 127.
 const HIGHEST: f32 = 32639.0;
 
-/// Below this, inputs count as zero: no sum with anything that counts would tell.
+/// Below this, inputs count as zero: they would not change a sum with any ordinary value.
 const LEAST: f32 = 1e-30;
 
 /// Rounds the inputs of a step.
 #[inline(always)]
 fn round_step(inputs: &[f32; STEP], places: &mut QuantizedStep) -> StepScale {
-    // The bits of numbers without their sign are in the numbers' order, and what is no number is above all.
+    // Without the sign, the bits of numbers are in the numbers' order, and NaN is above all.
     let largest = inputs.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
-    // Where one is infinite or no number, so is the scale, and so is every result.
+    // If an input is infinite or NaN, so is the scale, and so is every result.
     let factor = if largest < LEAST { 0.0 } else { HIGHEST / largest };
-    // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the lowest bits.
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the lowest bits.
     let values = inputs.map(|x| (x * factor + 12_582_912.0).to_bits());
     let sum = |values: &[u32]| values.iter().map(|value| i32::from(*value as u16 as i16)).sum::<i32>();
     let sums = [sum(&values[..STEP / 2]), sum(&values[STEP / 2..])];
     let together = |quad: &[u32; QUAD]| u32::from_le_bytes(quad.map(|value| value as u8));
     places.low.iter_mut().zip(values.as_chunks().0).for_each(|(place, quad)| *place = together(quad));
-    // A low half of 128 or more counts as less than zero, for which the high one is more by one.
+    // A low half of 128 or more counts as negative, so the high half is increased by one.
     let values = values.map(|value| value.wrapping_add(128) >> 8);
     places.high.iter_mut().zip(values.as_chunks().0).for_each(|(place, quad)| *place = together(quad));
     let scale = largest * (1.0 / HIGHEST);

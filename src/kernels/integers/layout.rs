@@ -1,4 +1,4 @@
-//! How quantized weights lie in memory: 32 outputs together, all that belongs to a step beside it, so that a product reads one stream.
+//! The layout of quantized weights in memory: 32 outputs together, and all parts of a step side by side, so that a product reads one stream.
 //!
 //! A panel is a row of spans, in which scales are shared, each a row of steps. All is in lines of 64 bytes:
 //!
@@ -20,10 +20,10 @@ use crate::huge_pages::HugePageBuffer;
 /// Outputs of a line.
 const OUTPUTS: usize = PANEL / 2;
 
-/// What the caches move at once.
+/// A cache line of bytes.
 pub(super) type ByteLine = CacheAligned<[u8; 64]>;
 
-/// Where the parts of a panel are.
+/// Where the parts of a panel lie.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PanelLayout {
     /// Whether values have four bits.
@@ -93,14 +93,14 @@ impl PanelLayout {
         (span * self.span(), span * self.span() + self.before() + step * self.step())
     }
 
-    /// The byte of a panel that a value lies in, and at which of its bits.
+    /// The byte of a panel that holds a value, and the first of its bits.
     fn place(self, input: usize, output: usize) -> (usize, usize) {
         let (half, quad) = (output / OUTPUTS, input % STEP / QUAD);
         let (line, shift) = if self.nibbles { ((half * QUADS + quad) / 2, quad % 2 * 4) } else { (half * QUADS + quad, 0) };
         ((self.lines(input).1 + line) * 64 + output % OUTPUTS * QUAD + input % QUAD, shift)
     }
 
-    /// The bytes of a panel at which the scale and its factor are that an input has, or its offset and its factor.
+    /// The bytes of a panel at which an input's scale and its factor lie, or its offset and its factor.
     fn measure(self, input: usize, output: usize, offset: bool) -> (usize, usize) {
         let (span, step) = self.lines(input);
         let second = offset || input % STEP >= self.group;
@@ -109,13 +109,13 @@ impl PanelLayout {
 }
 
 impl GroupScales {
-    /// Of each row, how many scales or offsets there are in f16.
+    /// How many scales or offsets in f16 each row has.
     fn of_row(&self, rows: &Quantized) -> usize {
         self.large.len() / (rows.values.len() / rows.inputs)
     }
 
-    /// Brings those of the output `within` of a panel to their places.
-    fn lay(&self, layout: PanelLayout, rows: &Quantized, (row, within, offset): (usize, usize, bool), panel: &mut [u8]) {
+    /// Writes the scales or offsets of row `row` to their places in the panel, where it is the output `within`.
+    fn lay(&self, layout: PanelLayout, rows: &Quantized, row: usize, within: usize, offset: bool, panel: &mut [u8]) {
         let (larges, groups) = (self.of_row(rows), rows.inputs / rows.group);
         for group in 0..groups {
             let (large, small) = layout.measure(group * rows.group, within, offset);
@@ -136,7 +136,7 @@ pub(crate) struct QuantizedPanels {
 }
 
 impl QuantizedPanels {
-    /// Brings weights into panels.
+    /// Lays weights out in panels.
     pub(crate) fn new(rows: &Quantized) -> Self {
         let (layout, inputs) = (PanelLayout::of(rows), rows.inputs);
         let outputs = rows.values.len() / inputs;
@@ -152,9 +152,9 @@ impl QuantizedPanels {
                     bytes[place] |= value.cast_unsigned() << shift;
                 }
                 let row = index * PANEL + output;
-                rows.scales.lay(layout, rows, (row, output, false), &mut bytes);
+                rows.scales.lay(layout, rows, row, output, false, &mut bytes);
                 if let Some(offsets) = &rows.offsets {
-                    offsets.lay(layout, rows, (row, output, true), &mut bytes);
+                    offsets.lay(layout, rows, row, output, true, &mut bytes);
                 }
             }
             panel.iter_mut().zip(bytes.as_chunks().0).for_each(|(line, bytes)| line.0 = *bytes);

@@ -1,4 +1,4 @@
-//! Sums of products in plain loops, for processors without the instructions of the other files.
+//! Products in whole numbers in plain loops, for processors without the instructions of the other files.
 
 use super::layout::{ByteLine, widen};
 use super::{IntegerBlock, PANEL, QUAD, QUADS, ROWS, STEP};

@@ -1,5 +1,5 @@
-//! Vectors of 512 bits with AVX512-VNNI: four products of each of sixteen outputs at a time, of weights of 8 bits without a sign and
-//! half the bits of the inputs.
+//! Products in whole numbers in vectors of 512 bits (AVX512-VNNI): four products of each of sixteen outputs at a time, of weights of 8 bits
+//! without a sign and half of the bits of the inputs.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::mem::transmute;
 use super::{ByteLine, IntegerBlock, PANEL, PanelLayout, QUADS, QuantizedStep, ROWS, STEP, StepScale};
 use crate::processor::{self, Level};
 
-/// Lines of weights between those in work and those that are fetched meanwhile: the processor itself starts anew with each page.
+/// How many lines ahead weights are prefetched. The processor's own prefetcher starts anew with each page.
 const AHEAD: usize = 32;
 
 /// Whether this processor has the instructions.
@@ -47,8 +47,6 @@ const BYTES: usize = 1;
 const SHORT: usize = 2;
 
 /// Writes the sums of `rows` rows, which do not depend on how many there are.
-///
-/// Everything is read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_up<const FORM: usize>(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     let layout = block.weights.layout;
@@ -77,7 +75,7 @@ fn add_up<const FORM: usize>(block: IntegerBlock<'_>, rows: usize, sums: &mut [[
     }
 }
 
-/// What the values of 32 outputs are multiplied by, those of each group, and what is added to them.
+/// The scales of 32 outputs for each group, and their offsets.
 #[derive(Clone, Copy)]
 struct PanelScales {
     groups: [[__m512; 2]; 2],
@@ -85,14 +83,14 @@ struct PanelScales {
 }
 
 impl PanelScales {
-    /// Those of a span, without their factors.
+    /// The scales of a span, without their factors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn of_span(lines: &[ByteLine], layout: PanelLayout) -> Self {
         Self { groups: [halves(&lines[0]); 2], offsets: if layout.offsets { Some(halves(&lines[1])) } else { None } }
     }
 
-    /// Those of a step of it, which may have a line of factors.
+    /// The scales of a step of the span, with the factors in its last line, if it has any.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn of_step(mut self, small: &[ByteLine], layout: PanelLayout) -> Self {
@@ -112,8 +110,8 @@ impl PanelScales {
     }
 }
 
-/// Adds what a step makes to the sums of `N` rows, and says how many these are. Four have as many products under way as it takes to keep
-/// the units busy.
+/// Adds the products of a step to the sums of `N` rows and returns `N`. Four rows have enough products under way to keep the processor
+/// busy.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_step<const FORM: usize, const N: usize>(
@@ -166,8 +164,8 @@ fn nibbles<const N: usize>(lines: &[ByteLine; QUADS], inputs: &[QuantizedStep; N
     dots.whole()
 }
 
-/// The sums of products of the inputs from the quad `FROM` on, before `TO`, with weights of a byte. These are each taken to be more by
-/// 128, so that none is less than zero, for which each row's `lift` makes up.
+/// The sums of products of the quads from `FROM` up to `TO` with weights of a byte. 128 is added to each weight, so that none is negative;
+/// each row's `lift` subtracts what this adds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn bytes<const FROM: usize, const TO: usize, const N: usize>(
@@ -239,7 +237,7 @@ fn times(large: [__m512; 2], small: [u8; PANEL]) -> [__m512; 2] {
     [_mm512_mul_ps(large[0], first), _mm512_mul_ps(large[1], second)]
 }
 
-/// As many as there must be.
+/// The first `N` of a slice that has at least as many.
 #[inline(always)]
 fn first<T, const N: usize>(all: &[T]) -> &[T; N] {
     all.first_chunk().expect("a step holds all that belongs to it")
@@ -253,9 +251,9 @@ fn fetch(line: &ByteLine) -> __m512i {
     unsafe { transmute::<[u8; 64], __m512i>(line.0) }
 }
 
-/// Has the weights fetched that come [`AHEAD`] lines after `line`.
+/// Prefetches the weights that come [`AHEAD`] lines after `line`.
 #[inline(always)]
 fn prefetch(line: &ByteLine) {
-    // SAFETY: every such processor has the instruction, and nothing is read, wherever it points.
+    // SAFETY: every x86-64 processor has the instruction, and a prefetch reads nothing, wherever it points.
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *line).wrapping_add(AHEAD).cast()) };
 }

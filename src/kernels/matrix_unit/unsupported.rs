@@ -1,19 +1,17 @@
-//! Processors that have no such unit.
+//! Stands in for the matrix unit on processors that have none.
 
 use std::ops::Range;
 
-use super::{ActivationFunction, BLOCK_ROWS, PanelStep, Sums, TileBlock};
+use super::{ActivationFunction, PanelStep, Sums};
 use crate::cache_line::Bf16Line;
 use crate::panel::PANEL;
-use crate::tiles::Tiles;
-
-pub(crate) use super::rounded_each as rounded;
+use crate::tiles::{BLOCK_ROWS, TileBlock, Tiles};
 
 pub(super) fn available() -> bool {
     false
 }
 
-/// There is none.
+/// No value of this type exists.
 pub(crate) enum MatrixUnit {}
 
 impl MatrixUnit {
@@ -25,7 +23,7 @@ impl MatrixUnit {
         match *self {}
     }
 
-    pub(crate) fn finish(&self, _: &Sums, _: Range<usize>, _: (&[f32; PANEL], ActivationFunction), _: (&mut Tiles, usize)) {
+    pub(crate) fn activate(&self, _: &Sums, _: Range<usize>, _: &[f32; PANEL], _: ActivationFunction, _: &mut Tiles, _: usize) {
         match *self {}
     }
 
@@ -33,19 +31,19 @@ impl MatrixUnit {
         match *self {}
     }
 
-    pub(crate) fn scale(&self, _: &Sums, _: Range<usize>, _: &[f32], _: (&mut Tiles, usize)) {
+    pub(crate) fn scale(&self, _: &Sums, _: Range<usize>, _: &[f32], _: &mut Tiles, _: usize) {
         match *self {}
     }
 
-    pub(crate) fn weigh(&self, _: &[Sums], _: usize, _: f32, _: &mut Tiles) -> [f32; BLOCK_ROWS] {
+    pub(crate) fn softmax_weights(&self, _: &[Sums], _: usize, _: f32, _: &mut Tiles) -> [f32; BLOCK_ROWS] {
         match *self {}
     }
 
-    pub(crate) fn across(&self, _: &[Bf16Line], _: &mut PanelStep) {
+    pub(crate) fn pack_transposed(&self, _: &[Bf16Line], _: &mut PanelStep) {
         match *self {}
     }
 
-    pub(crate) fn pairwise(&self, _: &[Bf16Line], _: &mut PanelStep) {
+    pub(crate) fn pack_pairs(&self, _: &[Bf16Line], _: &mut PanelStep) {
         match *self {}
     }
 }

@@ -7,7 +7,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use super::{Activations, Parallelism};
 use crate::panel::PANEL;
 
-/// Tasks for each thread, so that one that is late holds up little.
+/// Tasks for each thread, so that a late thread delays the others little.
 const TASKS_PER_THREAD: usize = 4;
 
 /// How a product is cut into tasks: blocks of rows times shares of panels.
@@ -16,7 +16,7 @@ pub(super) struct TaskGrid {
     rows: usize,
     block: usize,
     panels: usize,
-    /// Shares of the panels, as even as may be: where few panels are cut, a short last one would leave a thread without work.
+    /// Parts that the panels are divided into, of about the same size: a short last part would leave a thread without work.
     shares: usize,
 }
 

@@ -30,8 +30,8 @@ fn products_agree_with_plain_loops_for_any_sizes() {
             let packed = match kind {
                 "half" => {
                     weights.iter_mut().zip(&halves).for_each(|(w, half)| *w = f32::from_bits(u32::from(*half) << 16));
-                    if matrix_unit::pay(inputs) {
-                        read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(matrix_unit::nearest(*x)) << 16));
+                    if matrix_unit::uses_bf16(inputs) {
+                        read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(bf16::nearest(*x)) << 16));
                     }
                     PackedMatrix::from_bf16(&halves, inputs)
                 }
@@ -73,7 +73,7 @@ fn products_agree_with_plain_loops_for_any_sizes() {
 
 #[test]
 fn products_of_rounded_rows_are_those_of_the_rows() {
-    if !matrix_unit::pay(LEAST_INPUTS) {
+    if !matrix_unit::uses_bf16(BF16_MIN_INPUTS) {
         eprintln!("this processor does not multiply bf16: no rows are rounded here");
         return;
     }
@@ -110,7 +110,7 @@ fn products_of_rounded_rows_are_those_of_the_rows() {
 
 #[test]
 fn gated_products_are_those_of_the_rows() {
-    if !matrix_unit::pay(LEAST_INPUTS) {
+    if !matrix_unit::uses_bf16(BF16_MIN_INPUTS) {
         eprintln!("this processor does not multiply bf16: nothing is gated as it is rounded here");
         return;
     }

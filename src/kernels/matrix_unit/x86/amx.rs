@@ -1,4 +1,4 @@
-//! Tile registers: eight of sixteen rows of 64 bytes.
+//! Products in tile registers (AMX): eight registers of sixteen rows of 64 bytes.
 
 #![allow(unsafe_code)]
 
@@ -7,11 +7,11 @@ use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::LazyLock;
 
 use crate::cache_line::Bf16Line;
-use crate::matrix_unit::{AHEAD, Sums, TileBlock};
+use crate::matrix_unit::{PREFETCH_LINES, Sums};
 use crate::processor::{self, Level};
-use crate::tiles::TILE_ROWS;
+use crate::tiles::{TILE_ROWS, TileBlock};
 
-/// Whether this processor has the unit and the system lets this process use it.
+/// Whether this processor has tile registers and the system lets this process use them.
 pub(super) fn available() -> bool {
     static AVAILABLE: LazyLock<bool> = LazyLock::new(|| processor::allows(Level::Amx) && has_tiles() && may_use_tiles());
     *AVAILABLE
@@ -26,7 +26,7 @@ fn has_tiles() -> bool {
     std::arch::is_x86_feature_detected!("avx512f") && leaf.is_some_and(|bits| bits & BITS == BITS)
 }
 
-/// Linux saves the large registers of a process only after it has been asked to.
+/// A process must ask Linux for tile registers before it uses them.
 #[cfg(target_os = "linux")]
 fn may_use_tiles() -> bool {
     use nix::libc::{SYS_arch_prctl, c_ulong, syscall};
@@ -51,7 +51,7 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// All registers of sixteen rows: rows that a block lacks cost nothing beside setting shapes anew.
+/// All registers have sixteen rows. Setting shapes anew would cost more than computing rows that a block lacks.
 static SHAPES: Shapes = {
     let mut shapes = Shapes { palette: 1, start: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     let mut register = 0;
@@ -62,17 +62,17 @@ static SHAPES: Shapes = {
     shapes
 };
 
-/// The registers of the calling thread, in the shapes that [`Ready::multiply`] needs.
+/// Tells that the calling thread's registers have the shapes that [`Ready::multiply`] needs.
 pub(super) struct Ready(());
 
 impl Ready {
     /// Sets the shapes.
     ///
     /// # Panics
-    /// Where the processor has no such registers.
+    /// If the processor has no tile registers.
     pub(super) fn new() -> Self {
         assert!(available(), "tile registers on a processor without them");
-        // SAFETY: the processor has the unit, as asserted, and the shapes are allowed ones.
+        // SAFETY: the processor has tile registers, as asserted, and the shapes are valid.
         unsafe { asm!("ldtilecfg [{shapes}]", shapes = in(reg) &raw const SHAPES, options(nostack, readonly, preserves_flags)) };
         Self(())
     }
@@ -80,12 +80,12 @@ impl Ready {
     /// Writes the products of `block` to `sums`.
     #[inline]
     pub(super) fn multiply(&self, block: TileBlock<'_>, sums: &mut Sums) {
-        const { assert!(AHEAD == 4, "the lines below") };
+        const { assert!(PREFETCH_LINES == 4, "the lines below") };
         let TileBlock { inputs, group, step, rows, weights, steps, ahead } = block;
         let above = inputs.as_ptr();
-        // SAFETY: the registers have their shapes, for this exists. All loads lie inside `inputs` and `weights`, as the block's maker has
-        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. What is sent for is not read, wherever it
-        // lies. The compiler itself never uses the registers.
+        // SAFETY: the registers have their shapes, because `self` exists. All loads lie inside `inputs` and `weights`, as `Tiles::block` has
+        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. A prefetch reads nothing, wherever it
+        // points. The compiler itself never uses the registers.
         unsafe {
             if rows <= TILE_ROWS {
                 asm!(
@@ -169,7 +169,7 @@ impl Ready {
 
 impl Drop for Ready {
     fn drop(&mut self) {
-        // SAFETY: the processor has the unit, for this was made. Registers that are in use make every switch of threads save them.
+        // SAFETY: the processor has tile registers, because `self` was made. Without the release every switch of threads would save them.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }

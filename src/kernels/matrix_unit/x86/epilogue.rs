@@ -1,45 +1,33 @@
-//! What becomes of sums while they lie in the first cache: inputs of the next product, or weights of an attention.
+//! Functions of sums while they are in the first cache. They become the inputs of the next product, or the weights of an attention.
 
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_cvtne2ps_pbh,
-    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_permutex2var_epi32, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32,
-    _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    __m512, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_fnmadd_ps,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_permutex2var_epi32, _mm512_rcp14_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_f32x4, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_sub_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 use std::ops::Range;
 
+use crate::bf16::vectors::{load, round};
 use crate::cache_line::{Bf16Line, CacheAligned, LINE_PAIRS};
-use crate::matrix_unit::{ActivationFunction, BLOCK_ROWS, PanelStep, Sums};
+use crate::matrix_unit::{ActivationFunction, PanelStep, Sums};
 use crate::panel::PANEL;
-use crate::tiles::{TILE_ROWS, Tiles};
+use crate::tiles::{BLOCK_ROWS, TILE_ROWS, Tiles};
 
-/// Two vectors of a row's values.
-type Two = [__m512; 2];
-
-/// Whether this processor has the instructions.
-pub(super) fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-/// One step of rounded inputs.
+/// See [`super::MatrixUnit::activate`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn rounded(inputs: &[f32; PANEL]) -> Bf16Line {
-    round(load(inputs))
-}
-
-/// See [`super::MatrixUnit::finish`].
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn finish(
+pub(super) fn activate(
     sums: &Sums,
     rows: Range<usize>,
     bias: &[f32; PANEL],
     function: ActivationFunction,
-    (output, step): (&mut Tiles, usize),
+    output: &mut Tiles,
+    step: usize,
 ) {
     let bias = load(bias);
     for (row, sums) in rows.zip(&sums.0) {
@@ -70,7 +58,7 @@ pub(super) fn gate([gates, values]: &[Sums; 2], rows: usize, lines: &mut [Bf16Li
 
 /// See [`super::MatrixUnit::scale`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn scale(sums: &Sums, rows: Range<usize>, factors: &[f32], (output, step): (&mut Tiles, usize)) {
+pub(super) fn scale(sums: &Sums, rows: Range<usize>, factors: &[f32], output: &mut Tiles, step: usize) {
     for ((row, sums), factor) in rows.zip(&sums.0).zip(factors) {
         let factor = _mm512_set1_ps(*factor);
         let [left, right] = load(sums);
@@ -78,9 +66,9 @@ pub(super) fn scale(sums: &Sums, rows: Range<usize>, factors: &[f32], (output, s
     }
 }
 
-/// See [`super::MatrixUnit::weigh`].
+/// See [`super::MatrixUnit::softmax_weights`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn weigh(scores: &[Sums], rows: usize, factor: f32, weights: &mut Tiles) -> [f32; BLOCK_ROWS] {
+pub(super) fn softmax_weights(scores: &[Sums], rows: usize, factor: f32, weights: &mut Tiles) -> [f32; BLOCK_ROWS] {
     let factor = _mm512_set1_ps(factor);
     let mut totals = [0.0; BLOCK_ROWS];
     for (first, totals) in (0..rows).step_by(TILE_ROWS).zip(totals.as_chunks_mut().0) {
@@ -113,8 +101,8 @@ pub(super) fn weigh(scores: &[Sums], rows: usize, factor: f32, weights: &mut Til
     totals
 }
 
-/// What `join` makes of the lanes of each of sixteen vectors. All are joined together, in four rounds that halve their number: one after
-/// the other takes twice as many instructions.
+/// Reduces the lanes of each of sixteen vectors by `join`. All vectors are reduced together, in four rounds that halve their number: one
+/// after the other would take twice as many instructions.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn reduce(vectors: [__m512; 16], join: impl Fn(__m512, __m512) -> __m512) -> [f32; 16] {
@@ -133,18 +121,18 @@ fn reduce(vectors: [__m512; 16], join: impl Fn(__m512, __m512) -> __m512) -> [f3
     unsafe { transmute::<__m512, [f32; 16]>(whole) }
 }
 
-/// See [`super::MatrixUnit::across`].
+/// See [`super::MatrixUnit::pack_transposed`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn across(rows: &[Bf16Line], panel: &mut PanelStep) {
+pub(super) fn pack_transposed(rows: &[Bf16Line], panel: &mut PanelStep) {
     for half in 0..2 {
         let lines = transposed(std::array::from_fn(|row| row_or_zero(rows, half * LINE_PAIRS + row)));
         panel.iter_mut().zip(lines).for_each(|(outputs, line)| outputs[half] = line_of(line));
     }
 }
 
-/// See [`super::MatrixUnit::pairwise`].
+/// See [`super::MatrixUnit::pack_pairs`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn pairwise(rows: &[Bf16Line], panel: &mut PanelStep) {
+pub(super) fn pack_pairs(rows: &[Bf16Line], panel: &mut PanelStep) {
     let (lower, upper) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
     let places = [0, 8].map(|first| {
         let places: [u32; LINE_PAIRS] = std::array::from_fn(|i| (first + i / 2 + i % 2 * LINE_PAIRS) as u32);
@@ -178,7 +166,7 @@ fn line_of(vector: __m512i) -> Bf16Line {
     unsafe { transmute::<__m512i, Bf16Line>(vector) }
 }
 
-/// Sixteen lines the other way: the first pairs of all, then the second ones.
+/// Transposes sixteen lines: the first pairs of all, then the second ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transposed(lines: [__m512i; LINE_PAIRS]) -> [__m512i; LINE_PAIRS] {
@@ -208,24 +196,8 @@ fn transposed(lines: [__m512i; LINE_PAIRS]) -> [__m512i; LINE_PAIRS] {
     across
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(values: &[f32; PANEL]) -> Two {
-    const { assert!(PANEL == 32) };
-    // SAFETY: both halves lie inside the array.
-    unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))] }
-}
-
-/// The nearest numbers with eight significant bits, ties to even.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round([left, right]: Two) -> Bf16Line {
-    // SAFETY: all are of one size, and all bits are values.
-    unsafe { transmute::<__m512bh, Bf16Line>(_mm512_cvtne2ps_pbh(right, left)) }
-}
-
-/// GELU, whose `erf` is x times the best polynomial of x² of its degree up to a reach at which it is 1 to the last bit, and 1 beyond. The
-/// error is under 1e-4; rounding a value near one to bf16, as happens next, may err by thirty times that.
+/// GELU. Its `erf` is x times a minimax polynomial of x² up to `REACH`, where it is 1 to the last bit, and 1 beyond. The error is under
+/// 1e-4; rounding to bf16, which follows, changes a value near one by up to thirty times that.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gelu(x: __m512) -> __m512 {
@@ -246,7 +218,7 @@ fn gelu(x: __m512) -> __m512 {
     _mm512_fmadd_ps(half, erf, half)
 }
 
-/// One over `x`: the processor's first guess, refined once.
+/// One over `x`: the processor's estimate, refined once by Newton's method.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn reciprocal(x: __m512) -> __m512 {
@@ -254,13 +226,13 @@ fn reciprocal(x: __m512) -> __m512 {
     _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0)))
 }
 
-/// 2 to the power of `x`, with a relative error under 4e-6; what lies beyond 120 on either side counts as that.
+/// 2 to the power of `x`, with a relative error under 4e-6. `x` is limited to -120 to 120.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn power_of_two(x: __m512) -> __m512 {
     /// Powers of ln 2 over the factorials: the exponential series on [-1/2, 1/2].
     const SERIES: [f32; 6] = [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0];
-    // In this order what is no number stays what it is.
+    // In this order NaN stays NaN.
     let x = _mm512_min_ps(_mm512_set1_ps(120.0), _mm512_max_ps(_mm512_set1_ps(-120.0), x));
     let whole = _mm512_roundscale_ps::<0>(x);
     _mm512_scalef_ps(polynomial(_mm512_sub_ps(x, whole), &SERIES), whole)
@@ -279,7 +251,10 @@ fn polynomial<const N: usize>(x: __m512, coefficients: &[f32; N]) -> __m512 {
 
 #[cfg(test)]
 mod tests {
+    use std::arch::x86_64::_mm512_loadu_ps;
+
     use super::*;
+    use crate::bf16::vectors::available;
 
     #[target_feature(enable = "avx512f")]
     fn each(function: impl Fn(__m512) -> __m512, x: &[f32]) -> Vec<f32> {

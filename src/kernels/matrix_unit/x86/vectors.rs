@@ -1,4 +1,4 @@
-//! Vector registers: two products of each of sixteen outputs at a time.
+//! Products in vector registers (AVX512-BF16): two products of each of sixteen outputs at a time.
 
 #![allow(unsafe_code)]
 
@@ -6,10 +6,10 @@ use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, 
 use std::mem::transmute;
 
 use crate::cache_line::Bf16Line;
-use crate::matrix_unit::{Sums, TileBlock};
+use crate::matrix_unit::Sums;
 use crate::panel::PANEL;
 use crate::processor::{self, Level};
-use crate::tiles::{STEP, TILE_ROWS};
+use crate::tiles::{STEP, TILE_ROWS, TileBlock};
 
 /// Rows whose sums stay in registers.
 const ROWS: usize = 8;
@@ -47,10 +47,8 @@ pub(super) fn multiply(block: TileBlock<'_>, sums: &mut Sums) {
 
 /// The sums of `R` rows, which do not depend on `R`. `tiles` begin with these rows, one a step.
 ///
-/// Inputs are read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
-///
 /// # Panics
-/// Where a tile ends before `R` rows.
+/// If a tile ends before `R` rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn add_up<'a, const R: usize>(tiles: impl Iterator<Item = &'a [Bf16Line]>, weights: &[Bf16Line], sums: &mut [[f32; PANEL]]) {
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
