@@ -343,6 +343,6 @@ async fn a_record_that_died_is_one_letter_however_many_tasks_it_has() {
     )
     .await;
     let days = database.store.reader(None).last_day().await.unwrap();
-    let told: Vec<_> = days.iter().map(|day| (day.records, day.letters, day.work.dead)).collect();
+    let told: Vec<_> = days.iter().map(|day| (day.records, day.dead_letters, day.work.dead)).collect();
     assert_eq!(json!(told), json!([(4, 2, 7)]), "of one record six tasks have nothing, of another one task");
 }
