@@ -36,8 +36,8 @@ impl BrokerSettings {
         &self.brokers
     }
 
-    /// Adds the configured settings to `client`. Settings that the caller makes before are defaults; settings that it makes
-    /// afterwards cannot be overridden by the operator.
+    /// Adds the configured settings to `client`. They override settings that the caller made before. Settings that the caller
+    /// makes afterwards override the configuration.
     pub fn apply(&self, client: &mut ClientConfig) {
         for (name, value) in self.settings.iter() {
             client.set(name, value);
@@ -58,8 +58,8 @@ fn check_features(features: &str, config: &KafkaConfig) -> Result<(), ConfigErro
     let Some(protocol) = security.protocol else { return Ok(()) };
     let has = |feature: &str| features.split(',').any(|built| built.trim() == feature);
     let lacks = |setting: &str, value: &str| {
-        let fix = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
-        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {fix}")))
+        let explanation = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
+        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {explanation}")))
     };
     if protocol.has_tls() && !has("ssl") {
         return lacks("protocol", protocol.as_str());

@@ -302,7 +302,7 @@ pub fn check_key(key: &str) -> Result<(), UnitFault> {
     let reason = if key.starts_with('/') || key.contains("://") {
         "it is absolute; write it relative to the dataset"
     } else if key.split('/').any(|part| part == ".." || part == ".") {
-        "it contains `.` or `..`; remove them"
+        "it holds `.` or `..`; remove them"
     } else if key.contains(['\\', '\0', '\n']) {
         "it contains a character that is not allowed in keys"
     } else {

@@ -135,7 +135,7 @@ async fn a_model_that_does_not_fit_its_task_is_refused_at_start() {
         ("{ classify: { model: classifier, head: h.safetensors } }", "a classifier with its own labels: remove `head`"),
         ("{ classify: { model: encoder, head: nowhere/h.safetensors } }", "train it with `tidemill train-head`"),
         ("{ classify: { model: classifier, labels: { a: x, b: y } } }", "has no class `a`; its classes are calm, lively, stormy"),
-        ("{ embed: { model: encoder, chunk: { tokens: 100000 } } }", "make `chunk.tokens` smaller"),
+        ("{ embed: { model: encoder, chunk: { tokens: 100000 } } }", "reduce `chunk.tokens`"),
         ("{ embed: { model: encodr } }", "unknown model `encodr`"),
     ] {
         match Graph::build(&definition(&format!("  t: {task}")), &engine).await {
