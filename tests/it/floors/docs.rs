@@ -5,8 +5,11 @@
 /// The fewest words of a doc comment.
 const WORDS: usize = 4;
 
-/// Attributes that make help texts and API descriptions of doc comments: there, few words may be enough.
-const DESCRIBED: [&str; 6] = ["Parser", "Args", "Subcommand", "ValueEnum", "ToSchema", "IntoParams"];
+/// Derives that make help texts of doc comments. The commands there have their texts, the types that hold the flags need none.
+const HELP: [&str; 4] = ["Parser", "Args", "Subcommand", "ValueEnum"];
+
+/// Derives that make API descriptions of doc comments.
+const DESCRIPTIONS: [&str; 2] = ["ToSchema", "IntoParams"];
 
 /// What is wrong with the doc comments of a file, a sentence each.
 pub fn faults(path: &str, text: &str) -> Vec<String> {
@@ -18,8 +21,9 @@ pub fn faults(path: &str, text: &str) -> Vec<String> {
         found.push(format!("src/{path} does not say what it holds: its first line is not a `//!` comment"));
     }
     let mut comment = Comment::default();
-    // How far the item is indented whose doc comments are help texts, until it closes.
+    // How far the item is indented whose doc comments people read elsewhere, until it closes: there, few words may be enough.
     let mut described: Option<&str> = None;
+    let mut is_help = false;
     let mut attribute = 0;
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.trim_start();
@@ -31,8 +35,10 @@ pub fn faults(path: &str, text: &str) -> Vec<String> {
             comment.add(number, words);
         } else if attribute > 0 || code.starts_with("#[") {
             attribute += open(code);
-            if code.contains("derive(") && DESCRIBED.iter().any(|name| code.contains(name)) {
+            let derives = |names: &[&str]| code.contains("derive(") && names.iter().any(|name| code.contains(name));
+            if derives(&HELP) || derives(&DESCRIPTIONS) {
                 described = Some(indent);
+                is_help = derives(&HELP);
             }
         } else if !code.is_empty() && !code.starts_with("//") {
             if comment.is_short() && described.is_none() {
@@ -41,7 +47,8 @@ pub fn faults(path: &str, text: &str) -> Vec<String> {
                     comment.line, comment.text
                 ));
             }
-            if let Some(item) = public_item(code).filter(|_| comment.text.is_empty()) {
+            let needs_none = is_help && described == Some(indent);
+            if let Some(item) = public_item(code).filter(|_| comment.text.is_empty() && !needs_none) {
                 found.push(format!("src/{path}:{number} has no doc comment, and `{item}` is public"));
             }
             comment = Comment::default();
