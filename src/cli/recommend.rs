@@ -46,7 +46,7 @@ pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
     let filter = searcher.filter(name.as_deref(), &conditions).await;
     let recommended = match filter {
         Ok(filter) => {
-            let wish =
+            let request =
                 RecommendRequest { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };
             Recommender::new(&database.store, &definitions).recommend(&request).await.map_err(usage)
         }
