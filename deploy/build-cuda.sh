@@ -36,7 +36,7 @@ nvidia-curand==10.4.0.35 --hash=sha256:1aee33a5da6e1db083fe2b90082def8915f30f324
 readonly CUTLASS_PACKAGE="nvidia-cutlass==3.5.0.0 --hash=sha256:4ec3ab4820dd4ae3ebc2c5ddf23352b0dc90f779435284e7dce822006adc51f6"
 readonly CUTLASS_COMMIT="7d49e6c7e2f8896c47f586706e67e1fb215529dc"
 
-# The kernels that src/engine/gpu/flash.rs uses: encoders attend to whole sequences, decoders to the blocks of their cache, and weights on
+# The kernels that src/engine/gpu/flash_attention.rs uses: encoders attend to whole sequences, decoders to the blocks of their cache, and weights on
 # GPUs are bf16. Each further kernel file would take as long again.
 readonly FLASH_KERNELS='flash_fwd_(hdim(32|64|128)_bf16|splitkv_hdim(64|128)_bf16(_causal)?)_sm80\.cu$'
 
