@@ -60,11 +60,11 @@ pub(crate) struct StepRow<'a> {
 /// Whose logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WantedLogits {
-    /// Nobody's: a middle chunk of a prompt.
+    /// No token's: for a middle chunk of a prompt.
     None,
-    /// The last new token's: what comes next is chosen.
+    /// The last new token's: to choose the next token.
     Last,
-    /// Every new token's: a text is scored.
+    /// Every new token's: to score a text.
     All,
 }
 
@@ -131,14 +131,14 @@ impl Decoder {
     /// it and however its sequence is cut into steps. Runs on the threads of the current rayon pool.
     ///
     /// # Panics
-    /// Where a row has no tokens, too few blocks, or a block or token id out of range.
+    /// If a row has no tokens, too few blocks, or a block or token id out of range.
     pub(crate) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
         Ok(self.logits(&self.states(cache, rows)))
     }
 }
 
 impl StepRow<'_> {
-    /// Panics where the row is not what [`Decoder::forward`] asks for: a decoder of `vocabulary` tokens, a cache of `blocks` blocks.
+    /// Panics if the row breaks a rule of [`Decoder::forward`] for `vocabulary` tokens and a cache of `blocks` blocks.
     pub(crate) fn check(&self, vocabulary: usize, blocks: usize) {
         let end = self.past + self.ids.len();
         assert!(!self.ids.is_empty(), "a row without tokens");
@@ -147,7 +147,7 @@ impl StepRow<'_> {
         assert!(self.ids.iter().all(|id| (*id as usize) < vocabulary), "a token id beyond the vocabulary");
     }
 
-    /// How many of its tokens logits are wanted of.
+    /// How many tokens' logits are wanted.
     pub(crate) fn wanted_tokens(&self) -> usize {
         match self.wanted {
             WantedLogits::None => 0,
@@ -158,12 +158,12 @@ impl StepRow<'_> {
 }
 
 impl Logits {
-    /// Rows of `vocabulary` logits, those of the step's rows `refused` being no numbers.
+    /// Rows of `vocabulary` logits. Those of the step's rows `refused` are NaN.
     pub(crate) fn new(values: Vec<f32>, vocabulary: usize, refused: Vec<usize>) -> Self {
         Self { values, vocabulary, refused }
     }
 
-    /// The step's rows for which the device had too little memory, even alone.
+    /// The step's rows for which the device had too little memory, even when each was computed alone.
     pub(crate) fn refused(&self) -> &[usize] {
         &self.refused
     }

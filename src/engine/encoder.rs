@@ -1,7 +1,7 @@
 //! The forward pass of the BERT family over packed sequences.
 //!
-//! All rows of a slice of the batch go through a linear layer together, whatever sequences they belong to; only attention and pooling look at
-//! where sequences begin. Nothing is padded.
+//! All rows of a part of the batch go through a linear layer together, whatever sequences they belong to. Only attention and pooling
+//! distinguish sequences. Nothing is padded.
 
 mod layer;
 mod weights;
@@ -21,17 +21,17 @@ use super::folder::{EncoderConfig, EncoderFamily, ModelFolder, Pooling};
 use tidemill_base::failure::Poison;
 use tidemill_kernels::{AttentionShape, LayerNorm, Linear, aligned_slice, normalize, tanh};
 
-/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
-/// cache from product to product.
+/// Tokens that one core computes at once. With fewer, the weights would be read from memory too often for each token. With more, the rows
+/// would not stay in the second cache from product to product.
 const PART_TOKENS: usize = 256;
 
-/// What the host needs of an encoder, wherever it computes.
+/// An encoder on any device.
 pub(super) trait Encode: Send + Sync {
-    /// Components of a sequence's row: of its vector, or one a class.
+    /// Values of a sequence's row: components of its vector, or one logit for each class.
     fn dimension(&self) -> usize;
 
-    /// One row a sequence, in the order of the batch: its vector of length 1, or its logits; or why it has none. Runs on the threads of
-    /// the current pool.
+    /// One row for each sequence, in the order of the batch: its vector of length 1 or its logits, or the reason why it has none. Runs on
+    /// the threads of the current pool.
     fn encode(&self, batch: &TokenBatch) -> Result<Vec<Result<Vec<f32>, Poison>>, EngineError>;
 }
 
@@ -100,7 +100,7 @@ impl Encoder {
         Ok(Self { words, positions, first_position: config.first_position(family), norm, layers, hidden, output })
     }
 
-    /// One row a sequence: its vector of length 1, or its logits.
+    /// One row for each sequence: its vector of length 1, or its logits.
     fn run(&self, batch: &PackedSequences<'_>, workspace: &mut EncoderBuffers) -> Vec<Vec<f32>> {
         let (hidden, tokens) = (self.hidden, batch.tokens());
         let EncoderBuffers { rows, space } = workspace;

@@ -120,7 +120,7 @@ impl ModelFolder {
         &self.path
     }
 
-    /// Lets what was read of another folder, such as an adapter's, count towards this one's revision.
+    /// Adds what was read of another folder, such as an adapter's, to this folder's revision.
     pub(super) fn include(&mut self, other: &Self) {
         self.revision.update(other.revision.finalize().as_bytes());
     }
@@ -135,13 +135,13 @@ impl ModelFolder {
         self.path.join(name)
     }
 
-    /// Reads a file, which then counts towards the revision.
+    /// Reads a file and adds it to the revision.
     pub(super) fn read(&mut self, name: &str, fix: &'static str) -> Result<Vec<u8>, EngineError> {
         let path = self.join(name);
         self.read_optional(name)?.ok_or(EngineError::NoFile { path, fix })
     }
 
-    /// Reads a file that may be absent and counts towards the revision where it is not.
+    /// Reads a file that may be absent. If it exists, it is added to the revision.
     pub(super) fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
         self.read_at(&format!("{}{name}", self.inner))
     }
@@ -163,7 +163,7 @@ impl ModelFolder {
         }
     }
 
-    /// Lets something count towards the revision as a file of this name would.
+    /// Adds bytes to the revision as a file of this name would be.
     pub(super) fn count(&mut self, name: &str, bytes: &[u8]) {
         self.revision.update(&(name.len() as u64).to_le_bytes());
         self.revision.update(name.as_bytes());
@@ -171,7 +171,7 @@ impl ModelFolder {
         self.revision.update(bytes);
     }
 
-    /// Opens a file too large to be read whole, which counts towards the revision as if it had been.
+    /// Opens a file that is too large to be read at once, and adds its content to the revision.
     pub(super) fn open_large(&mut self, name: &str, fix: &'static str) -> Result<File, EngineError> {
         let path = self.join(name);
         let unreadable = |source| EngineError::Unreadable { path: path.clone(), source };
@@ -201,7 +201,7 @@ impl ModelFolder {
         self.parse(name, bytes)
     }
 
-    /// The same of a file that does not count towards the revision.
+    /// As [`Self::read_json_at`], without adding the file to the revision.
     pub(super) fn peek_json_at<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, EngineError> {
         self.parse(name, self.peek_at(name)?)
     }
@@ -214,7 +214,7 @@ impl ModelFolder {
         })
     }
 
-    /// `model_type` of `config.json`, if that can be read. Whoever goes on to read the file says what is wrong with it.
+    /// `model_type` of `config.json`, if it can be read. If not, reading the whole file will report the reason.
     pub(super) fn model_type(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Kind {
@@ -224,13 +224,13 @@ impl ModelFolder {
         serde_json::from_slice(&bytes).ok().map(|kind: Kind| kind.model_type)
     }
 
-    /// Reads `config.json` and refuses what the encoders here would compute wrongly.
+    /// Reads `config.json` of an encoder and refuses settings that are not supported.
     pub(super) fn shape(&mut self) -> Result<(EncoderConfig, EncoderFamily), EngineError> {
         const NAME: &str = "config.json";
         let path = self.join(NAME);
         let value: Value =
             self.read_json(NAME)?.ok_or(EngineError::NoFile { path: path.clone(), fix: "config.json names the architecture" })?;
-        // First, since another architecture's file may lack what is asked for below, and its name says more.
+        // The name first: the file of another architecture may lack the keys below, and its name is the better message.
         let Some(model_type) = value.get("model_type").and_then(Value::as_str) else {
             return Err(EngineError::invalid(path, "names no model_type; take the file from the model's publisher"));
         };
@@ -293,7 +293,7 @@ impl EncoderConfig {
         self.id2label.len()
     }
 
-    /// What changes an answer and is not done here.
+    /// A setting that would change the results and is not supported, if there is any.
     fn unsupported(&self) -> Option<String> {
         if self.is_decoder {
             return Some("is_decoder true, so that a token sees only those before it, is not supported; use an encoder".into());
@@ -323,7 +323,7 @@ impl EncoderConfig {
         }
     }
 
-    /// Whether each class has odds of its own.
+    /// Whether each class has a probability of its own.
     pub(super) fn has_several_labels(&self) -> bool {
         self.problem_type.as_deref() == Some("multi_label_classification")
     }

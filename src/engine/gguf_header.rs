@@ -1,7 +1,7 @@
-//! The head of a GGUF file: its metadata, and where its tensors lie.
+//! The header of a GGUF file: its metadata, and where its tensors lie.
 //!
-//! The library bounds what it allocates by the file's size. Two things it takes on trust are looked at here: what it divides by, and
-//! products of sizes that no file could hold.
+//! candle limits its allocations by the file's size. Two values that it does not check are checked here: the alignment, by which it divides,
+//! and sizes of tensors whose product no file could hold.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -10,23 +10,23 @@ use candle_core::quantized::gguf_file::Content;
 
 use super::error::first_line;
 
-/// Arrays in arrays that are followed.
+/// The deepest nesting of arrays that is read.
 const MOST_DEPTH: usize = 64;
 
-/// The metadata key that the library divides by.
+/// The metadata key of the alignment.
 const ALIGNMENT: &[u8] = b"general.alignment";
 
-/// Values that a byte holds at most: the smallest of the formats has two bits and a half for one.
+/// The most values that a byte holds. The smallest format needs two and a half bits for a value, so this is generous.
 const VALUES_OF_A_BYTE: u64 = 8;
 
-/// Reads the head of the file.
+/// Reads the header of the file.
 ///
 /// # Errors
-/// One sentence without its subject, the file.
+/// A sentence whose subject is the file.
 pub(super) fn content(file: &File) -> Result<Content, String> {
     let length = file.metadata().map_err(|e| e.to_string())?.len();
     let mut reader = BufReader::new(file);
-    // What cannot be read is told by the library, in its words.
+    // If the header cannot be read, candle reports it below.
     if has_no_alignment(&mut HeaderReader { reader: &mut reader, wide: true }).unwrap_or(false) {
         return Err("general.alignment is 0, and tensors begin at multiples of it".into());
     }
@@ -73,7 +73,7 @@ fn has_no_alignment<R: Read + Seek>(head: &mut HeaderReader<'_, R>) -> io::Resul
     Ok(false)
 }
 
-/// Bytes of a value of this kind, where all have as many.
+/// Bytes of a value of this kind, if all values of the kind have as many.
 fn size(kind: u64) -> Option<usize> {
     match kind {
         0 | 1 | 7 => Some(1),

@@ -1,19 +1,19 @@
-//! Encoders and decoders in candle's tensors, for GPUs: the forward passes of `encoder` and `decoder` on any device of candle's.
+//! Encoders and decoders on GPUs: the forward passes of `encoder` and `decoder` in candle's tensors.
 //!
 //! ```text
-//! weights, decoder::read ─ accelerator ─▶ TensorEncoder ─┐             ┌─ attention: padded groups, anywhere
-//!                                         TensorDecoder ─┴─ a batch or ┤
-//!                                              │            a step     └─ flash: one kernel, where it was compiled
-//!                                              └─ cache: blocks of keys and values on the device
+//! encoder::EncoderNetwork, decoder::read ─ accelerator ─▶ GpuEncoder ─┐             ┌─ grouped_attention: padded groups, on any device
+//!                                                         GpuDecoder ─┴─ a batch or ┤
+//!                                                              │            a step  └─ flash_attention: one kernel, if it was compiled
+//!                                                              └─ cache: blocks of keys and values on the device
 //! ```
 //!
 //! | | |
 //! |---|---|
 //! | numbers | bf16 on a GPU; sums, norms, softmax and what leaves the device in f32 |
-//! | rows | a row's results do not depend on its neighbours beyond rounding: products of other shapes add up in another order |
-//! | memory | what is too much at once is computed in halves (`memory`); one row that is too much alone is refused alone |
+//! | rows | other rows in the batch change a row's results by rounding only: products of other shapes add up in another order |
+//! | memory | rows that need too much memory together are computed in halves (`memory_retry`); a row that needs too much alone is refused |
 //!
-//! The tests run all of it on candle's CPU device in f32, against what the CPU's own kernels and transformers compute.
+//! The tests run all of it on candle's CPU device in f32, and compare it with the CPU's kernels and with transformers.
 
 mod accelerator;
 mod cache;

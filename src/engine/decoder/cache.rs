@@ -1,10 +1,10 @@
-//! Keys and values of the tokens that were read, in blocks of any sequence in any order.
+//! The cache of keys and values of the tokens that were read, in blocks. A block may belong to any sequence.
 
 use super::buffers::DecoderBuffers;
 pub(crate) use tidemill_kernels::BLOCK_TOKENS;
 use tidemill_kernels::HeadCache;
 
-/// Storage for a number of blocks in every layer. Which sequence a block belongs to is its owner's affair.
+/// Memory for a number of blocks in every layer. The caller keeps track of which sequence a block belongs to.
 pub(crate) struct KvCache {
     /// By layer, then by head of keys and values.
     pub(super) layers: Vec<Vec<HeadCache>>,
@@ -13,7 +13,7 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `blocks` blocks. Memory is only taken as blocks are written.
+    /// A cache of `blocks` blocks. The system assigns memory when a block is written.
     pub(super) fn new(layers: usize, heads: usize, width: usize, blocks: usize) -> Self {
         let layer = || (0..heads).map(|_| HeadCache::new(blocks, width)).collect();
         Self { layers: (0..layers).map(|_| layer()).collect(), workspace: DecoderBuffers::default(), blocks }

@@ -1,4 +1,4 @@
-//! The shape of a decoder, as `config.json` tells it.
+//! The shape of a decoder, read from `config.json`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::EngineError;
 /// The families that share one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DecoderFamily {
-    /// Llama 2 and 3, and what was trained in their shape.
+    /// Llama 2 and 3, and models of the same shape.
     Llama,
     /// Mistral: Llama with a sliding window.
     Mistral,
@@ -20,7 +20,7 @@ pub(crate) enum DecoderFamily {
     Qwen3,
 }
 
-/// What the forward pass needs to know beside the weights.
+/// All that the forward pass needs besides the weights.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderShape {
     /// `model_type` of the family.
@@ -29,7 +29,6 @@ pub(crate) struct DecoderShape {
     pub(crate) vocabulary: usize,
     /// Components of a token's vector.
     pub(crate) hidden: usize,
-    /// Layers.
     pub(crate) layers: usize,
     /// Query heads.
     pub(crate) heads: usize,
@@ -41,13 +40,13 @@ pub(crate) struct DecoderShape {
     pub(crate) inner: usize,
     /// Positions that the model was made for.
     pub(crate) context: usize,
-    /// Keys that a query sees, itself included, in the layers that have a window; none where no layer has one.
+    /// Keys that a query sees, including its own, in the layers that have a window; none if no layer has one.
     pub(crate) sliding_window: Option<usize>,
     /// The window of each layer.
     pub(crate) windows: Vec<Option<usize>>,
     /// Added to the mean square before its root is taken.
     pub(crate) epsilon: f32,
-    /// How positions turn queries and keys.
+    /// How positions rotate queries and keys.
     pub(crate) rotation: RotaryEmbedding,
     /// Whether the output layer is the embedding table.
     pub(crate) tied: bool,
@@ -97,7 +96,7 @@ struct Config {
 #[derive(Deserialize, Clone, Default)]
 struct RopeConfig {
     rope_type: Option<String>,
-    /// What older configurations call `rope_type`; files that were saved anew have both.
+    /// The name of `rope_type` in older configurations. Files that a newer library has saved again have both.
     #[serde(rename = "type")]
     older_type: Option<String>,
     rope_theta: Option<f64>,
@@ -110,7 +109,7 @@ struct RopeConfig {
     sliding_attention: Option<serde_json::Value>,
 }
 
-/// Sizes beyond those of any model, so that one which is only claimed is refused before anything is made as large.
+/// Limits beyond the sizes of any model. A larger size is refused before anything of that size is allocated.
 const MOST_LAYERS: usize = 10_000;
 const MOST_HEADS: usize = 1 << 16;
 const MOST_COMPONENTS: usize = 1 << 24;
@@ -136,7 +135,7 @@ impl DecoderFamily {
     }
 }
 
-/// Whether `model_type` names a decoder that is built here.
+/// Whether `model_type` names a supported decoder.
 pub(crate) fn is_decoder(model_type: &str) -> bool {
     DecoderFamily::named(model_type).is_some()
 }
@@ -152,7 +151,7 @@ impl DecoderShape {
         let unreadable = |e: serde_json::Error| {
             refuse(format!("cannot be read as a decoder's config.json: {e}; take the file from the model's publisher"))
         };
-        // First, since another architecture's file may lack what is asked for below, and its name says more.
+        // The name first: the file of another architecture may lack the keys below, and its name is the better message.
         let Kind { model_type } = serde_json::from_slice(json).map_err(unreadable)?;
         let Some(family) = DecoderFamily::named(&model_type) else {
             let reason = format!(
@@ -164,7 +163,7 @@ impl DecoderShape {
         config.shape(family).and_then(Self::checked).map_err(refuse)
     }
 
-    /// Refuses sizes that no model has; they are called as the file calls them.
+    /// Refuses sizes that no model has. Each comes with its key in the file, for the message.
     pub(super) fn bounded(layers: (&str, usize), heads: &[(&str, usize)], components: &[(&str, usize)]) -> Result<(), String> {
         let within = |most: usize| move |(key, size): &(&str, usize)| (*size > most).then(|| (key.to_string(), *size, most));
         let beyond = within(MOST_LAYERS)(&layers)
@@ -178,7 +177,7 @@ impl DecoderShape {
         }
     }
 
-    /// The shape, where its sizes fit together; otherwise what does not.
+    /// Returns the shape if its sizes fit together, otherwise what does not fit.
     pub(super) fn checked(self) -> Result<Self, String> {
         let Self { heads, kv_heads, head_width, .. } = self;
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -245,7 +244,7 @@ impl Config {
         })
     }
 
-    /// The window of each layer: Mistral's always, Qwen's only where `use_sliding_window` says so and from `max_window_layers` on.
+    /// The window of each layer. Mistral's layers always have one; Qwen's only if `use_sliding_window` is true, from `max_window_layers` on.
     fn windows(&self, family: DecoderFamily) -> Result<Vec<Option<usize>>, String> {
         let layers = self.num_hidden_layers;
         let window = match family {

@@ -11,7 +11,7 @@ use super::{Decoder, Logits, StepRow, WantedLogits};
 use crate::backend::Cpu;
 use tidemill_kernels::{Accumulate, HeadCache, NewTokens, PagedShape, RmsNorm, aligned_slice, attend_paged, gate, rotate};
 
-/// Values that one thread gets through sooner than another wakes up.
+/// Values that one thread processes in less time than another needs to wake up.
 const ALONE: usize = 16 << 10;
 
 /// The tokens of a step.
@@ -43,7 +43,7 @@ impl Decoder {
         states
     }
 
-    /// Checks what the caller promised and lays the rows out one after the other.
+    /// Checks the rows and lays them out one after the other.
     fn plan<'a>(&self, cache: &KvCache, rows: &[StepRow<'a>]) -> StepLayout<'a> {
         let (mut sequences, mut tokens) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
@@ -119,7 +119,7 @@ impl Decoder {
         Logits::new(values, vocabulary, Vec::new())
     }
 
-    /// Those of the vectors after the last layer whose logits are wanted, normalized.
+    /// The normalized vectors of the tokens whose logits are wanted.
     fn wanted(&self, rows: &[StepRow<'_>], hidden: &[f32]) -> Vec<f32> {
         let width = self.shape.hidden;
         let (mut wanted, mut first) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! Reads a decoder from a GGUF file: its shape from the metadata, its tensors as they are quantized.
+//! Reads a decoder from a GGUF file: its shape from the metadata, and its tensors, which stay quantized.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -22,11 +22,11 @@ pub(super) struct GgufTensors {
     content: Arc<Content>,
     file: File,
     path: PathBuf,
-    /// Where query and key rows of a head are interleaved, the components of a head.
+    /// The components of a head, if the file interleaves the query and key rows of each head.
     interleaved: Option<usize>,
 }
 
-/// The parts of a layer: the folder's name and the file's.
+/// The parts of a layer: the name in a Hugging Face folder and the name in the file.
 const PARTS: [(&str, &str); 11] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -121,7 +121,7 @@ impl GgufTensors {
         shape.checked()
     }
 
-    /// Whether the tensors are there that the metadata tell of, before anything is made as large as those say.
+    /// Whether the file holds tensors of the sizes in its metadata. Checked before anything of these sizes is allocated.
     fn fits(&self, architecture: &str, hidden: usize, layers: usize, queries: Option<usize>) -> Result<(), String> {
         let converter = "take a GGUF file made by llama.cpp's converter";
         let rows = |name: &str| self.content.tensor_infos.get(name).map(|info| info.shape.dims());
@@ -148,7 +148,7 @@ impl GgufTensors {
         Ok(())
     }
 
-    /// The shape with the factors of Llama 3's scaling, which the converter stores as a tensor.
+    /// Applies the factors of Llama 3's rope scaling, which the converter stores as a tensor.
     fn stretched(&mut self, shape: DecoderShape) -> Result<DecoderShape, EngineError> {
         if !self.content.tensor_infos.contains_key("rope_freqs.weight") {
             return Ok(shape);
@@ -194,7 +194,7 @@ impl GgufTensors {
         }
     }
 
-    /// The width of the heads whose rows must be put in order, where `name` has any.
+    /// The width of the heads whose rows must be reordered, if `name` has such rows.
     fn mixed(&self, name: &str) -> Option<usize> {
         self.interleaved.filter(|_| name.contains(".q_proj.") || name.contains(".k_proj."))
     }
@@ -231,7 +231,7 @@ impl TensorSource for GgufTensors {
     }
 }
 
-/// The name in the file of a tensor of a folder.
+/// The name in a GGUF file of the tensor that a Hugging Face folder calls `name`.
 fn file_name(name: &str) -> String {
     match name {
         "model.embed_tokens.weight" => return "token_embd.weight".into(),
@@ -246,7 +246,7 @@ fn file_name(name: &str) -> String {
     format!("blk.{index}.{part}.{kind}")
 }
 
-/// Rows of heads whose two halves alternate, put one half after the other; nothing where rows are empty.
+/// Reorders the rows of heads whose two halves alternate, so that one half follows the other. Empty if rows are empty.
 fn in_order<T: Copy>(rows: &[T], row: usize, width: usize) -> Vec<T> {
     if row == 0 {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The block formats of GGUF files, taken apart into integers and a scale and offset for each group of them.
+//! The block formats of GGUF files: blocks are unpacked into integers with a scale and an offset for each group of them.
 
 use candle_core::quantized::GgmlDType;
 
@@ -47,7 +47,7 @@ struct BlockParts<'a> {
     offset_factors: &'a mut [i8],
 }
 
-/// Takes rows of `inputs` values apart; none where the format is not supported.
+/// Unpacks rows of `inputs` values; none if the format is not supported.
 pub(super) fn unpack(dtype: GgmlDType, bytes: &[u8], inputs: usize) -> Option<Quantized> {
     use Offsets::{Factors, None as Never, Plain};
     let small = |bytes, nibbles, offsets, unpack| BlockFormat {
@@ -106,7 +106,7 @@ fn number(bytes: &[u8], place: usize) -> u16 {
 /// The sign of a number of f16.
 const SIGN: u16 = 0x8000;
 
-/// Low halves of bytes, then the high ones, each with the bit of `high` for its place as the fifth.
+/// Unpacks the low halves of all bytes, then the high ones. Each value gets its bit of `high` as the fifth.
 fn halves(low: &[u8], high: u32, centre: i8, values: &mut [i8]) {
     for (i, byte) in low.iter().enumerate() {
         let bit = |i: usize| (high.checked_shr(i as u32).unwrap_or(0) as u8 & 1) << 4;
@@ -116,7 +116,7 @@ fn halves(low: &[u8], high: u32, centre: i8, values: &mut [i8]) {
 }
 
 fn q4_0(bytes: &[u8], block: &mut BlockParts<'_>) {
-    // Values less eight times the scale: the scale is their offset's, too.
+    // The offset is minus eight times the scale.
     (*block.scale, *block.offset, block.offset_factors[0]) = (number(bytes, 0), number(bytes, 0), -8);
     halves(&bytes[2..], 0, 0, block.values);
 }

@@ -1,4 +1,4 @@
-//! Linear layers: one weight or several that read the same input, with their biases.
+//! The linear layers of a decoder on the CPU: one matrix, or several that read the same input, with their biases.
 
 use crate::backend::{Cpu, DecoderBackend};
 use crate::error::EngineError;
@@ -29,8 +29,8 @@ impl Linear {
         self.apply_to(&Activations::new(input, self.parts[0].inputs(), Parallelism::Pool), output, accumulate);
     }
 
-    /// What the gates, the first part, let through of the values, the second one, for every row of `input`: rounded at once, as `next` reads
-    /// it, and never written as f32. None where the weights are such that nothing is rounded.
+    /// The gated values `silu(gates) · values` of every row of `input`, where the first part makes the gates and the second one the values.
+    /// They are rounded at once, as `next` reads them, and never written as f32. None if the weights do not take rounded rows.
     pub(super) fn gate(&self, input: &[f32], next: &Self) -> Option<Activations<'static>> {
         let [gates, values] = &*self.parts else { return None };
         let rounds = [gates, values].into_iter().chain(&next.parts).all(PackedMatrix::takes_bf16_rows);

@@ -42,7 +42,7 @@ struct Config {
 }
 
 impl Config {
-    /// What of the adapter would be left out or computed wrongly.
+    /// A setting of the adapter that is not supported, if it has any.
     fn unsupported(&self) -> Option<String> {
         let filled = |value: &Option<Value>| match value {
             Some(Value::Array(items)) => !items.is_empty(),
@@ -69,7 +69,7 @@ impl Config {
 }
 
 impl LoraAdapter {
-    /// Opens the PEFT folder `path`, whose content then counts towards the revision of `base`.
+    /// Opens the PEFT folder `path`. Its content counts towards the revision of `base`.
     pub(super) fn open(base: &mut ModelFolder, path: &Path) -> Result<Self, EngineError> {
         if !path.is_dir() {
             return Err(EngineError::invalid(
@@ -100,7 +100,7 @@ impl LoraAdapter {
         Ok(Self { file, scale: scale as f32, path: path.join(WEIGHTS) })
     }
 
-    /// The matrix of the model's tensor `name`, changed where the adapter changes it.
+    /// The model's matrix `name` with the adapter's change of it, if there is one.
     pub(super) fn merge(&mut self, name: &str, matrix: Matrix, outputs: usize) -> Result<Matrix, EngineError> {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let [narrow, widen] = ["lora_A", "lora_B"].map(|part| format!("base_model.model.{module}.{part}.weight"));
@@ -126,7 +126,7 @@ impl LoraAdapter {
         Ok(Matrix::F32 { rows, inputs })
     }
 
-    /// Fails where the adapter changes what the model does not have.
+    /// Fails if the adapter changes a tensor that the model does not have.
     pub(super) fn finish(self) -> Result<(), EngineError> {
         match self.file.names().next() {
             None => Ok(()),

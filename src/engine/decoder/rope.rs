@@ -1,4 +1,4 @@
-//! Rotary positions: the angles by which queries and keys are turned.
+//! Rotary position embedding: the angles by which queries and keys are rotated.
 
 /// The frequency of each pair of components.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,21 +8,21 @@ pub(crate) struct RotaryEmbedding {
 
 /// Cosines and sines for the positions of one step.
 pub(crate) struct RotaryAngles {
-    /// A row of `head_width / 2` a token.
+    /// A row of `head_width / 2` values for each token.
     pub(crate) cosines: Vec<f32>,
     /// As the cosines.
     pub(crate) sines: Vec<f32>,
 }
 
 impl RotaryEmbedding {
-    /// The frequencies that fall from 1 to `1 / theta` over a head.
+    /// Frequencies that fall from 1 to `1 / theta` over a head.
     pub(super) fn new(theta: f64, head_width: usize) -> Self {
         let frequency = |pair: usize| (1.0 / theta.powf((2 * pair) as f64 / head_width as f64)) as f32;
         Self { frequencies: (0..head_width / 2).map(frequency).collect() }
     }
 
-    /// Llama 3's way to longer texts: frequencies whose wave is longer than the original context are divided by `factor`, short
-    /// waves stay, and those between are mixed.
+    /// Llama 3's scaling to longer contexts: frequencies whose wave is longer than the original context are divided by `factor`, short
+    /// waves stay, and those between are interpolated.
     pub(super) fn stretched(self, factor: f64, low: f64, high: f64, original: f64) -> Self {
         let stretch = |frequency: &f32| {
             let frequency = f64::from(*frequency);
@@ -39,7 +39,7 @@ impl RotaryEmbedding {
         Self { frequencies: self.frequencies.iter().map(stretch).collect() }
     }
 
-    /// Divides each frequency by its factor, as GGUF files store a stretched rotation.
+    /// Divides each frequency by its factor: so GGUF files store a scaled rotation.
     pub(super) fn divided(self, factors: &[f32]) -> Self {
         Self { frequencies: self.frequencies.iter().zip(factors).map(|(frequency, factor)| frequency / factor).collect() }
     }

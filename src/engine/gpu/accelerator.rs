@@ -1,4 +1,4 @@
-//! A device of candle's, and what is moved onto it.
+//! A device that candle computes on, and uploads to it.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use half::bf16;
@@ -12,13 +12,13 @@ use tidemill_base::config::ComputeDevice;
 #[derive(Clone)]
 pub(crate) struct Accelerator {
     pub(super) device: Device,
-    /// What weights are stored in, and vectors between layers.
+    /// The type of weights, and of vectors between layers.
     pub(super) dtype: DType,
     name: String,
 }
 
 impl Accelerator {
-    /// Opens the device that the configuration names; none where that is the cores of this machine, which have kernels of their own.
+    /// Opens the device that the configuration names; none if that is the CPU, which has kernels of its own.
     pub(crate) fn open(device: ComputeDevice) -> std::result::Result<Option<Self>, EngineError> {
         let number = match device {
             ComputeDevice::Cpu => return Ok(None),
@@ -30,7 +30,7 @@ impl Accelerator {
                 "this binary was built without CUDA; build one with deploy/build-cuda.sh, or set engine.device to \"cpu\"";
             return Err(unusable(reason.into()));
         }
-        // A stream of its own: candle's usual one is another on each thread, and a step may run on any.
+        // A stream of its own: candle's default stream differs from thread to thread, and a step may run on any thread.
         let opened = Device::new_cuda_with_stream(number).map_err(|e| {
             unusable(format!(
                 "the GPU cannot be opened: {}; install an NVIDIA driver of series 580 or later and compare nvidia-smi, or set engine.device to \"cpu\"",
@@ -46,7 +46,7 @@ impl Accelerator {
         Self { device: Device::Cpu, dtype, name: "candle".into() }
     }
 
-    /// The same device in other numbers.
+    /// The same device with another type of numbers.
     #[cfg(all(test, feature = "cuda"))]
     pub(super) fn with_dtype(self, dtype: DType) -> Self {
         Self { dtype, ..self }
@@ -57,7 +57,7 @@ impl Accelerator {
         &self.name
     }
 
-    /// What the device is, wherever it is plugged in.
+    /// The product name of the device.
     pub(crate) fn kind(&self) -> String {
         #[cfg(feature = "cuda")]
         if let Some(kind) = self.device.as_cuda_device().ok().and_then(|device| device.cuda_stream().context().name().ok()) {
@@ -66,7 +66,7 @@ impl Accelerator {
         self.name.clone()
     }
 
-    /// Memory that is free on the device, where it says.
+    /// Free memory of the device, if it reports any.
     pub(crate) fn free_bytes(&self) -> Option<usize> {
         #[cfg(feature = "cuda")]
         if let Ok(device) = self.device.as_cuda_device() {
@@ -75,24 +75,24 @@ impl Accelerator {
         None
     }
 
-    /// Values of f32 as the device's own numbers.
+    /// Uploads f32 in the device's type of numbers.
     pub(super) fn upload(&self, values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
-        // Narrowed before the journey: it is as long as the bytes are many.
+        // Converted before the upload, so that fewer bytes are moved.
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
     }
 
-    /// Numbers that stay f32 on the device.
+    /// Uploads f32 that stays f32.
     pub(super) fn upload_f32(&self, values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
         Tensor::from_vec(values, shape, &self.device)
     }
 
-    /// Places of rows.
+    /// Uploads indexes of rows.
     pub(super) fn upload_indexes(&self, indexes: Vec<u32>) -> Result<Tensor> {
         let count = indexes.len();
         Tensor::from_vec(indexes, count, &self.device)
     }
 
-    /// A matrix as a file stores it, of `outputs` rows.
+    /// Uploads a matrix of `outputs` rows.
     pub(super) fn upload_matrix(&self, matrix: Matrix, outputs: usize) -> Result<Tensor> {
         match matrix {
             Matrix::Bf16 { rows, inputs } => {
@@ -107,12 +107,12 @@ impl Accelerator {
         }
     }
 
-    /// Waits until the device has done everything, and gives memory back that it kept for more of the same.
+    /// Waits until the device is idle, so that the memory of a failed attempt is free again.
     pub(super) fn tidy(&self) -> Result<()> {
         self.device.synchronize()
     }
 
-    /// What failed while the device computed. Nothing on it can be relied on afterwards.
+    /// The error of a failed computation. Nothing on the device can be relied on afterwards.
     pub(super) fn failed(&self, error: &candle_core::Error) -> EngineError {
         EngineError::Device { device: self.name.clone(), reason: format!("the device failed: {}", first_line(error)) }
     }

@@ -1,4 +1,4 @@
-//! Keys and values on a device, in blocks of any sequence in any order.
+//! The cache of keys and values on a device, in blocks. A block may belong to any sequence.
 //!
 //! ```text
 //! a layer's keys    row of a block: token 0 (head 0 … head h) … token 31     the same memory as rows of tokens, for single tokens
@@ -11,37 +11,37 @@ use candle_core::{Result, Tensor};
 use super::accelerator::Accelerator;
 use crate::decoder::{BLOCK_TOKENS, DecoderShape, StepRow};
 
-/// Neighbouring tokens that are worth a copy of their own.
+/// The fewest consecutive tokens that are copied by an operation of their own.
 const RUN: usize = 8;
 
-/// Storage for a number of blocks in every layer.
+/// Memory for a number of blocks in every layer.
 pub(super) struct GpuKvCache {
     layers: Vec<LayerCache>,
-    /// Copies that were asked for and are made before the next step, in this order.
+    /// Requested copies, which are made in this order before the next step.
     copies: VecDeque<(u32, u32)>,
     width: usize,
     blocks: usize,
 }
 
-/// One layer's.
+/// The keys and values of one layer.
 pub(super) struct LayerCache {
-    /// A row a block.
+    /// A row for each block.
     pub(super) keys: Tensor,
     /// As the keys.
     pub(super) values: Tensor,
 }
 
-/// Where the new tokens of a step go.
+/// The slots of a step's new tokens.
 pub(super) struct TokenSlots {
-    /// First token, first slot, and how many there are.
+    /// Runs of consecutive tokens: the first token, the first slot and the number of tokens.
     runs: Vec<(usize, usize, usize)>,
-    /// The rest: which tokens, and a slot for each of their components.
+    /// All other tokens, and a slot for each of their components.
     scattered: Option<(Tensor, Tensor)>,
     width: usize,
 }
 
 impl GpuKvCache {
-    /// Room for `blocks` blocks, all of which is taken at once.
+    /// Allocates `blocks` blocks.
     pub(super) fn new(accelerator: &Accelerator, shape: &DecoderShape, blocks: usize) -> Result<Self> {
         let width = shape.kv_heads * shape.head_width;
         let store = || -> Result<LayerCache> {
@@ -62,12 +62,12 @@ impl GpuKvCache {
         &self.layers[index]
     }
 
-    /// Copies block `from` onto block `to` in every layer, before anything else is read or written.
+    /// Requests a copy of block `from` to block `to` in every layer. It is made before anything else is read or written.
     pub(super) fn copy_block(&mut self, from: u32, to: u32) {
         self.copies.push_back((from, to));
     }
 
-    /// Makes the copies. May be called again where it has failed.
+    /// Makes the requested copies. May be called again after a failure.
     pub(super) fn copy(&mut self, accelerator: &Accelerator) -> Result<()> {
         while !self.copies.is_empty() {
             let count = self.independent();
@@ -82,7 +82,7 @@ impl GpuKvCache {
         Ok(())
     }
 
-    /// Copies from the front that can be made in any order, and made again: none reads or writes what another one writes.
+    /// How many copies from the front can be made in any order and repeated: none reads or writes a block that another one writes.
     fn independent(&self) -> usize {
         let (mut read, mut written) = (HashSet::new(), HashSet::new());
         let alone = |(from, to): &&(u32, u32)| {
@@ -94,7 +94,7 @@ impl GpuKvCache {
         self.copies.iter().take_while(alone).count()
     }
 
-    /// Where the new tokens of `rows` go, which are laid out one after the other.
+    /// The slots of the new tokens of `rows`, which are laid out one after the other.
     pub(super) fn places(&self, accelerator: &Accelerator, rows: &[StepRow<'_>]) -> Result<TokenSlots> {
         let (mut runs, mut tokens, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         let mut first = 0;
@@ -120,18 +120,18 @@ impl GpuKvCache {
 }
 
 impl LayerCache {
-    /// Stores the keys and values of a step's tokens, a row each.
+    /// Stores the keys and values of a step's tokens, a row for each token.
     pub(super) fn write(&self, places: &TokenSlots, keys: &Tensor, values: &Tensor) -> Result<()> {
         places.write(&self.keys, keys)?;
         places.write(&self.values, values)
     }
 
-    /// The keys, a row a token.
+    /// The keys, a row for each token.
     pub(super) fn key_rows(&self, width: usize) -> Result<Tensor> {
         self.keys.reshape(((), width))
     }
 
-    /// The values, a row a token.
+    /// The values, a row for each token.
     pub(super) fn value_rows(&self, width: usize) -> Result<Tensor> {
         self.values.reshape(((), width))
     }
@@ -139,7 +139,7 @@ impl LayerCache {
 
 impl TokenSlots {
     fn write(&self, store: &Tensor, rows: &Tensor) -> Result<()> {
-        // The same memory under another shape: what is written here is in the store.
+        // The same memory in another shape: writing here writes to the cache.
         let slots = store.reshape(((), self.width))?;
         for (token, slot, count) in &self.runs {
             slots.slice_set(&rows.narrow(0, *token, *count)?, 0, *slot)?;
@@ -156,7 +156,7 @@ pub(super) fn slot(blocks: &[u32], position: usize) -> usize {
     blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
 }
 
-/// Each index as often as a row has components, which is how candle scatters.
+/// Repeats each index for every component of a row, as candle's scatter needs it.
 fn spread(accelerator: &Accelerator, indexes: Vec<u32>, width: usize) -> Result<Tensor> {
     let count = indexes.len();
     accelerator.upload_indexes(indexes)?.reshape((count, 1))?.expand((count, width))?.contiguous()

@@ -32,7 +32,7 @@ pub(super) struct GpuDecoderSession {
     cache: GpuKvCache,
 }
 
-/// What all layers of a step share.
+/// The inputs of a step that all layers share.
 struct StepInputs {
     tokens: usize,
     cosines: Tensor,
@@ -60,7 +60,7 @@ impl GpuDecoder {
         HeadCounts { queries: self.shape.heads, keys: self.shape.kv_heads, width: self.shape.head_width }
     }
 
-    /// The vectors of the wanted tokens after the last norm; none where nobody wants any.
+    /// The vectors of the wanted tokens after the last norm; none if no tokens are wanted.
     pub(super) fn states(&self, cache: &mut GpuKvCache, rows: &[StepRow<'_>]) -> Result<Option<Tensor>> {
         cache.copy(&self.accelerator)?;
         let step = self.plan(cache, rows)?;
@@ -116,7 +116,7 @@ impl GpuDecoder {
         Ok(Logits::new(values, vocabulary, refused))
     }
 
-    /// Checks what the caller promised and lays the rows out one after the other.
+    /// Checks the rows and lays them out one after the other.
     fn plan(&self, cache: &GpuKvCache, rows: &[StepRow<'_>]) -> Result<StepInputs> {
         rows.iter().for_each(|row| row.check(self.shape.vocabulary, cache.blocks()));
         let positions = rows.iter().flat_map(|row| row.past..row.past + row.ids.len());
@@ -168,7 +168,7 @@ impl GpuDecoder {
         let new_values = qkv.narrow(1, heads * width + keys, keys)?.contiguous()?;
         store.write(&step.places, &new_keys, &new_values)?;
         let context = match &step.attention {
-            Attention::Paged(paged) => paged.attend(&queries, (&store.keys, &store.values), BLOCK_TOKENS, layer.window)?,
+            Attention::Paged(paged) => paged.attend(&queries, &store.keys, &store.values, BLOCK_TOKENS, layer.window)?,
             Attention::Grouped(plans) => {
                 plans[&layer.window].attend(&queries, &store.key_rows(keys)?, &store.value_rows(keys)?)?
             }
@@ -177,7 +177,7 @@ impl GpuDecoder {
     }
 }
 
-/// Each head normalized, where there is a norm, and turned by its token's position.
+/// Normalizes each head, if there is a norm, and rotates it by its token's position.
 fn turned(rows: &Tensor, heads: usize, norm: Option<&RmsNorm>, step: &StepInputs) -> Result<Tensor> {
     let width = rows.dims()[1];
     let rows = rows.contiguous()?.reshape((1, step.tokens, heads, width / heads))?;
@@ -188,7 +188,7 @@ fn turned(rows: &Tensor, heads: usize, norm: Option<&RmsNorm>, step: &StepInputs
     candle_nn::rotary_emb::rope_thd(&rows, &step.cosines, &step.sines)?.reshape((step.tokens, width))
 }
 
-/// The places of the tokens whose logits are wanted among those of all rows.
+/// The indexes, among the tokens of all rows, of those whose logits are wanted.
 fn wanted(rows: &[StepRow<'_>]) -> Vec<u32> {
     let (mut wanted, mut first) = (Vec::new(), 0);
     for row in rows {

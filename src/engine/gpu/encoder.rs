@@ -136,7 +136,7 @@ impl GpuEncoder {
         let first = self.first_position as u32;
         let ids: Vec<u32> = sequences.iter().flat_map(|sequence| *sequence).copied().collect();
         let positions: Vec<u32> = sequences.iter().flat_map(|sequence| first..first + sequence.len() as u32).collect();
-        // A GPU reads past a table without a word.
+        // A GPU would read past a table without an error.
         let (words, places) = (self.model.words.dims()[0], self.model.positions.dims()[0]);
         assert!(ids.iter().all(|id| (*id as usize) < words), "a token id beyond {words} words");
         assert!(positions.iter().all(|position| (*position as usize) < places), "a sequence longer than {places} positions");
@@ -156,7 +156,7 @@ impl Encode for GpuEncoder {
     }
 }
 
-/// Why a sequence has no row.
+/// The error of a sequence that needs too much memory alone.
 fn refused(tokens: usize) -> Poison {
     let reason = format!(
         "the device has too little memory for a sequence of {tokens} tokens alone; lower engine.kv_cache_mib, or use shorter chunks"
@@ -190,7 +190,7 @@ fn units(mut rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     rows
 }
 
-/// The sum of each sequence's rows. Those of about the same length are padded with a row of zeros and added up together.
+/// The sum of each sequence's rows. Sequences of about the same length are padded with rows of zeros and added up together.
 fn sums(accelerator: &Accelerator, rows: &Tensor, ranges: &[Range<usize>]) -> Result<Vec<Vec<f32>>> {
     let (tokens, hidden) = rows.dims2()?;
     let rows = rows.to_dtype(DType::F32)?.pad_with_zeros(0, 0, 1)?;

@@ -1,11 +1,11 @@
-//! Attention in one kernel, without the scores in memory: for GPUs, where the feature `flash-attn` has compiled it.
+//! Flash attention: one kernel that keeps no scores in memory. For GPUs, if the feature `flash-attn` was compiled.
 //!
 //! | kernel | for | width of a head |
 //! |---|---|---|
 //! | `varlen` | sequences that see all of themselves | up to 64, and 104 to 128 |
 //! | `varlen_paged` | new tokens over the blocks of a cache | up to 128 |
 //!
-//! Those are the kernels that `deploy/build-cuda.sh` compiles; others would cost five minutes each. Widths are multiples of 8.
+//! `deploy/build-cuda.sh` compiles these kernels only; each further one would take five minutes. Widths are multiples of 8.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -29,7 +29,7 @@ fn is_compiled(accelerator: &Accelerator, heads: HeadCounts) -> bool {
         && heads.width.is_multiple_of(8)
 }
 
-/// Where sequences begin, one after the other, and the end of the last.
+/// The beginning of each sequence, and the end of the last.
 #[derive(Default)]
 pub(super) struct Lengths {
     starts: Vec<u32>,
@@ -62,7 +62,7 @@ pub(super) struct Paged {
     longest: usize,
     ends: Tensor,
     farthest: usize,
-    /// A row of blocks a sequence.
+    /// A row of blocks for each sequence.
     tables: Tensor,
     heads: HeadCounts,
 }
@@ -128,7 +128,8 @@ impl Paged {
     pub(super) fn attend(
         &self,
         queries: &Tensor,
-        (keys, values): (&Tensor, &Tensor),
+        keys: &Tensor,
+        values: &Tensor,
         tokens: usize,
         window: Option<usize>,
     ) -> Result<Tensor> {

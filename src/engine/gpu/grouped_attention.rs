@@ -1,7 +1,7 @@
-//! Attention of many sequences at once, in products that any device has: sequences of about the same length are padded and computed together.
+//! Attention of many sequences at once, in products that any device has. Sequences of about the same length are padded and computed together.
 //!
-//! What is padded is chosen so that it can do no harm: a query too many is a query computed twice, and a key too many is a key of the same
-//! sequence, hidden by the mask. Nothing that another sequence has left behind is ever read.
+//! Padding cannot change results: a padding query repeats a query of the sequence, and a padding key repeats a key of the same sequence and is
+//! hidden by the mask. Values that another sequence left in memory are never read.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use candle_core::{DType, Result, Tensor};
 use super::accelerator::Accelerator;
 use super::layers::softmax;
 
-/// Scores that are held at once, 256 MiB of them: queries beyond that are taken in turns.
+/// Scores that are held at once, 256 MiB of them. Queries beyond that are computed in turns.
 const SCORES: usize = 64 << 20;
 
 /// The heads of a layer.
@@ -24,7 +24,7 @@ pub(super) struct HeadCounts {
     pub(super) width: usize,
 }
 
-/// Neighbouring queries of one sequence, and the keys that they may see.
+/// Consecutive queries of one sequence, and the keys that they may see.
 pub(super) struct QuerySpan {
     /// The row of the first query.
     pub(super) first: usize,
@@ -32,14 +32,14 @@ pub(super) struct QuerySpan {
     pub(super) count: usize,
     /// The rows of the sequence's keys, in order.
     pub(super) keys: Vec<u32>,
-    /// The first query's place among the keys, where a query sees only those up to its own; none where each sees all.
+    /// The position of the first query among the keys, if a query sees only keys up to its own; none if each query sees all keys.
     pub(super) past: Option<usize>,
 }
 
-/// How queries meet keys in one batch or step. Made once, used in every layer.
+/// The groups of queries and keys of one batch or step. Made once, used in every layer.
 pub(super) struct GroupedAttention {
     groups: Vec<PaddedGroup>,
-    /// The place of each query's result among the groups'.
+    /// The row of each query's result among those of all groups.
     order: Tensor,
     heads: HeadCounts,
 }
@@ -51,26 +51,26 @@ struct PaddedGroup {
     keys: usize,
     query_rows: Tensor,
     key_rows: Tensor,
-    /// What is added to the scores; none where every query sees every key.
+    /// Added to the scores; none if every query sees every key.
     mask: Option<Tensor>,
 }
 
-/// Some queries of a span, with the keys that any of them sees.
+/// Some queries of a span, with the keys that at least one of them sees.
 struct QueryPart<'a> {
     first: usize,
     count: usize,
     keys: &'a [u32],
-    /// The place of the first query among these keys, and how many keys a query sees, itself included.
+    /// The position of the first query among these keys, and how many keys a query sees, including its own.
     causal: Option<(usize, usize)>,
 }
 
 impl GroupedAttention {
-    /// Lays out attention over `spans`, which together have each query once. A query sees `window` keys, itself included.
+    /// Groups the queries of `spans`, which together hold each query once. A query sees `window` keys, including its own.
     pub(super) fn new(accelerator: &Accelerator, heads: HeadCounts, spans: &[QuerySpan], window: Option<usize>) -> Result<Self> {
         Self::bounded(accelerator, heads, spans, window, SCORES)
     }
 
-    /// The plan with so many scores at once.
+    /// As [`Self::new`], with at most `scores` scores at once.
     pub(super) fn bounded(
         accelerator: &Accelerator,
         heads: HeadCounts,
@@ -109,7 +109,7 @@ impl GroupedAttention {
 }
 
 impl QuerySpan {
-    /// The span in parts of at most so many scores a head, each with those keys alone that one of its queries sees.
+    /// Cuts the span into parts of at most `scores` scores for each head, each with only the keys that one of its queries sees.
     fn parts(&self, window: Option<usize>, scores: usize) -> Vec<QueryPart<'_>> {
         let together = (scores / self.keys.len().max(1)).max(1);
         let part = |start: usize| {
@@ -178,7 +178,7 @@ impl PaddedGroup {
     }
 }
 
-/// The size that `count` is padded to at most: an eighth of the next power of two is the step.
+/// `count` rounded up to a multiple of an eighth of the next power of two.
 pub(super) fn about(count: usize) -> usize {
     count.next_multiple_of((count.next_power_of_two() / 8).max(1))
 }

@@ -1,4 +1,4 @@
-//! Linear layers and norms, whose weights lie on the device.
+//! Linear layers and norms with their weights on the device.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::Module;
@@ -9,7 +9,7 @@ use super::accelerator::Accelerator;
 pub(crate) struct Linear(candle_nn::Linear);
 
 impl Linear {
-    /// A row an output, and a bias an output where there are any.
+    /// A row for each output, and perhaps a bias for each output.
     pub(super) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self(candle_nn::Linear::new(weight, bias))
     }
@@ -42,7 +42,7 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// The rows, or whatever the last dimension holds, normalized.
+    /// Normalizes over the last dimension.
     pub(super) fn apply(&self, rows: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(rows, &self.scale, self.epsilon)
     }
@@ -56,7 +56,7 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// The rows normalized.
+    /// Normalizes over the last dimension.
     pub(super) fn apply(&self, rows: &Tensor) -> Result<Tensor> {
         candle_nn::ops::layer_norm(rows, &self.scale, &self.shift, self.epsilon)
     }

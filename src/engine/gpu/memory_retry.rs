@@ -1,10 +1,10 @@
-//! What to do when the memory of a device runs out.
+//! Retries after a device has run out of memory.
 //!
-//! | after | what is tried |
+//! | after | next attempt |
 //! |---|---|
-//! | the first failure | once more, with everything given back that the attempt had taken |
-//! | the second | each half of the rows alone, and the halves of a half that fails |
-//! | a row that fails alone | nothing: it is refused, and the others go on |
+//! | the first failure | all rows once more, after the memory of the failed attempt is free again |
+//! | the second failure | each half of the rows alone, and the halves of a half that fails |
+//! | a failure of a single row | none: the row is refused, and the others go on |
 //!
 //! Any other failure ends the step, and with it the device.
 
@@ -14,17 +14,17 @@ use candle_core::{Error, Result};
 
 use crate::error::first_line;
 
-/// What came of some of the rows.
+/// The outcome of some of the rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PartialResult<T> {
     /// Which rows.
     pub(super) rows: Range<usize>,
-    /// What was computed of them together; none of a single row for which there is too little memory.
+    /// The result of these rows together; none for a single row that needs too much memory.
     pub(super) outcome: Option<T>,
 }
 
-/// Computes all rows at once, or in pieces where memory asks for it; the pieces are in order and hold every row. `tidy` gives back what a
-/// failed attempt has taken. An attempt may be made again after it has failed at any point.
+/// Computes all rows at once, or in pieces if the memory is too small. The pieces are in order and hold every row. `tidy` frees the memory
+/// of a failed attempt. `compute` must tolerate a repetition after a failure at any point.
 pub(super) fn within_memory<R, T>(
     rows: &[R],
     mut tidy: impl FnMut() -> Result<()>,
@@ -44,7 +44,7 @@ pub(super) fn within_memory<R, T>(
         pieces.push(PartialResult { rows: all, outcome: Some(done) });
         return Ok(pieces);
     }
-    // The next on top: the pieces come out in order.
+    // A stack with the next range on top, so that the pieces are in order.
     let mut open = vec![all];
     while let Some(range) = open.pop() {
         match attempt(range.clone())? {
@@ -58,7 +58,7 @@ pub(super) fn within_memory<R, T>(
     Ok(pieces)
 }
 
-/// Whether the device had too little memory. candle hides the driver's error behind its words.
+/// Whether the device had too little memory. candle only passes on the driver's error as text.
 fn is_out_of_memory(error: &Error) -> bool {
     let text = format!("{error:?}");
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"].iter().any(|code| text.contains(code))

@@ -182,7 +182,7 @@ pub(crate) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], 
     }
 }
 
-/// The logits of f32 as the expectation of others.
-pub(crate) fn to_f32(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
+/// Logits as the expected values of a comparison.
+pub(crate) fn to_f64(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
     logits.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
 }

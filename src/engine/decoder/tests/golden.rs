@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::fixture::{assert_close, load, read, read_at_once, to_f32};
+use super::fixture::{assert_close, load, read, read_at_once, to_f64};
 use crate::decoder::{BLOCK_TOKENS, Decoder, StepRow, WantedLogits};
 
 pub(crate) const PROMPTS: [&str; 3] = ["short", "mixed", "long"];
@@ -71,14 +71,14 @@ fn logits_and_states_agree_with_transformers() {
         let (decoder, golden) = (decoder(model), Golden::of(model));
         for prompt in PROMPTS {
             let ids = golden.integers(&format!("{prompt}.ids"));
-            let expected = to_f32(&golden.rows(&format!("{prompt}.logits")));
+            let expected = to_f64(&golden.rows(&format!("{prompt}.logits")));
             let what = format!("{model}, {prompt}");
             assert_close(&what, &golden.kept(prompt, &read_at_once(&decoder, &ids)), &expected, 1e-4);
             let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
             let row = StepRow { ids: &ids, past: 0, blocks: &blocks, wanted: WantedLogits::All };
             let states = decoder.states(&mut decoder.cache(blocks.len()).unwrap(), &[row]);
             let states: Vec<Vec<f32>> = states.chunks_exact(decoder.shape().hidden).map(<[f32]>::to_vec).collect();
-            let expected = to_f32(&golden.rows(&format!("{prompt}.hidden")));
+            let expected = to_f64(&golden.rows(&format!("{prompt}.hidden")));
             assert_close(&format!("states of {what}"), &golden.kept(prompt, &states), &expected, 1e-4);
         }
     }
@@ -106,7 +106,7 @@ fn quantized_files_give_what_their_weights_give() {
         let (decoder, golden) = (decoder(model), Golden::of(model));
         for prompt in PROMPTS {
             let ids = golden.integers(&format!("{prompt}.ids"));
-            let expected = to_f32(&golden.rows(&format!("{prompt}.logits")));
+            let expected = to_f64(&golden.rows(&format!("{prompt}.logits")));
             let got = golden.kept(prompt, &read_at_once(&decoder, &ids));
             assert_close(&format!("{model}, {prompt}"), &got, &expected, 1e-4);
             assert_eq!(greedy(&decoder, &ids, 64), golden.integers(&format!("{prompt}.greedy")), "{model}, {prompt}");
@@ -133,7 +133,7 @@ fn golden_models_are_read_alike_in_chunks_of_any_size() {
         let (decoder, golden) = (decoder(model), Golden::of(model));
         let ids = golden.integers("long.ids");
         let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
-        let whole = to_f32(&read_at_once(&decoder, &ids));
+        let whole = to_f64(&read_at_once(&decoder, &ids));
         for chunk in [1, 7, 32] {
             let logits = read(&decoder, &mut decoder.cache(blocks.len()).unwrap(), &ids, chunk, &blocks);
             assert_close(&format!("{model} in chunks of {chunk}"), &logits, &whole, 0.0);

@@ -1,6 +1,6 @@
 //! The same tokens give the same logits, whoever is read beside them and however they are cut.
 
-use super::fixture::{FAMILIES, assert_close, ids, random, read, read_at_once, to_f32};
+use super::fixture::{FAMILIES, assert_close, ids, random, read, read_at_once, to_f64};
 use crate::decoder::{BLOCK_TOKENS, Decoder, StepRow, WantedLogits};
 
 /// The very same bits: every sum of a row is taken in an order of its own, whatever stands beside it.
@@ -11,7 +11,7 @@ fn chunks_of_any_size_agree() {
     let ids = ids(75, 5, 90);
     for family in FAMILIES {
         let decoder = random(family).decoder();
-        let whole = to_f32(&read_at_once(&decoder, &ids));
+        let whole = to_f64(&read_at_once(&decoder, &ids));
         for chunk in [1, 7, 32, 74] {
             // Blocks in no order, so that a block's number says nothing about its place.
             let mut cache = decoder.cache(5).unwrap();
@@ -49,7 +49,7 @@ fn rows_read_together_agree_with_rows_read_alone_in_any_order() {
     for family in FAMILIES {
         let decoder = random(family).decoder();
         let alone = |ids: &Vec<u32>| read_at_once(&decoder, ids).pop().unwrap();
-        let alone = to_f32(&sequences.iter().map(alone).collect::<Vec<_>>());
+        let alone = to_f64(&sequences.iter().map(alone).collect::<Vec<_>>());
         assert_close(
             &format!("{family} together"),
             &together(&decoder, &sequences, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
@@ -86,7 +86,7 @@ fn rows_that_share_a_prefix_agree_with_full_reading() {
     let logits = decoder.forward(&mut cache, &rows).unwrap();
     for (i, ending) in endings.iter().enumerate() {
         let full = read_at_once(&decoder, &[prefix.clone(), ending.clone()].concat()).pop().unwrap();
-        assert_close(&format!("ending {i}"), &[logits.row_ref(i).to_vec()], &to_f32(&[full]), NOTHING);
+        assert_close(&format!("ending {i}"), &[logits.row_ref(i).to_vec()], &to_f64(&[full]), NOTHING);
     }
 }
 
@@ -95,7 +95,7 @@ fn what_another_sequence_left_in_a_block_is_never_seen() {
     let decoder = random("qwen2").decoder();
     let ids = ids(40, 9, 90);
     let mut cache = decoder.cache(2).unwrap();
-    let fresh = to_f32(&read(&decoder, &mut cache, &ids, 40, &[0, 1]));
+    let fresh = to_f64(&read(&decoder, &mut cache, &ids, 40, &[0, 1]));
     cache.layers.iter_mut().flatten().for_each(|head| {
         for slot in 0..BLOCK_TOKENS {
             for block in 0..2 {

@@ -6,7 +6,7 @@ use candle_core::DType;
 
 use super::fixture::{assert_golden, assert_near_golden, cpu, golden, greedy, random, read, read_at_once};
 use crate::decode::{Decode, DecoderWeights};
-use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f32};
+use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f64};
 use crate::decoder::tests::golden::{Golden, PROMPTS};
 use crate::decoder::{Logits, StepRow, WantedLogits};
 use crate::gpu::cache::GpuKvCache;
@@ -57,7 +57,7 @@ fn chunks_of_any_size_agree() {
     let ids = ids(75, 5, 90);
     for family in FAMILIES {
         let decoder = random(&of_family(family), &cpu());
-        let whole = to_f32(&read_at_once(&decoder, &ids));
+        let whole = to_f64(&read_at_once(&decoder, &ids));
         for chunk in [1, 7, 32, 74] {
             // Blocks in no order, so that a block's number says nothing about its place.
             let logits = read(&mut *decoder.clone().open(5).unwrap(), &ids, chunk, &[4, 0, 2]);
@@ -88,7 +88,7 @@ fn rows_read_together_agree_with_rows_read_alone() {
         });
         let logits = together.forward(&rest.collect::<Vec<_>>()).unwrap();
         let rows: Vec<Vec<f32>> = (0..sequences.len()).map(|row| logits.row_ref(row).to_vec()).collect();
-        assert_close(family, &rows, &to_f32(&alone), ROUNDING);
+        assert_close(family, &rows, &to_f64(&alone), ROUNDING);
     }
 }
 
@@ -113,7 +113,7 @@ fn rows_that_share_a_prefix_agree_with_full_reading() {
     let logits = resident.forward(&rows).unwrap();
     for (i, ending) in endings.iter().enumerate() {
         let full = read_at_once(&decoder, &[prefix.clone(), ending.clone()].concat()).pop().unwrap();
-        assert_close(&format!("ending {i}"), &[logits.row_ref(i).to_vec()], &to_f32(&[full]), ROUNDING);
+        assert_close(&format!("ending {i}"), &[logits.row_ref(i).to_vec()], &to_f64(&[full]), ROUNDING);
     }
 }
 
@@ -128,7 +128,7 @@ fn with_cache(family: &str, blocks: usize) -> (Arc<GpuDecoder>, GpuKvCache) {
 fn what_another_sequence_left_in_a_block_is_never_seen() {
     let (decoder, mut cache) = with_cache("qwen2", 2);
     let ids = ids(40, 9, 90);
-    let fresh = to_f32(&read_at_once(&decoder, &ids));
+    let fresh = to_f64(&read_at_once(&decoder, &ids));
     for layer in 0..decoder.shape().layers {
         let store = cache.layer(layer);
         for tensor in [&store.keys, &store.values] {
@@ -168,7 +168,7 @@ fn a_step_that_is_too_much_for_the_memory_is_computed_in_pieces() {
     assert_eq!((attempts, logits.rows(), logits.refused()), (4, 4, &[][..]), "twice all of it, then its halves");
     for (i, ids) in sequences.iter().enumerate() {
         let alone = read_at_once(&decoder, ids).pop().unwrap();
-        assert_close(&format!("row {i}"), &[logits.row_ref(i).to_vec()], &to_f32(&[alone]), ROUNDING);
+        assert_close(&format!("row {i}"), &[logits.row_ref(i).to_vec()], &to_f64(&[alone]), ROUNDING);
     }
 }
 
@@ -184,7 +184,7 @@ fn a_row_that_is_too_much_alone_is_refused_and_the_others_are_read() {
     assert_eq!((logits.refused(), logits.rows()), (&[1][..], 32));
     for (row, ids) in [(0, &sequences[0]), (31, &sequences[2])] {
         let alone = read_at_once(&decoder, ids).pop().unwrap();
-        assert_close(&format!("row {row}"), &[logits.row_ref(row).to_vec()], &to_f32(&[alone]), ROUNDING);
+        assert_close(&format!("row {row}"), &[logits.row_ref(row).to_vec()], &to_f64(&[alone]), ROUNDING);
     }
     assert!(logits.row_ref(1).iter().all(|logit| logit.is_nan()), "a refused row has no logits that could be taken for some");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use crate::decode::{Decode, DecoderWeights};
-use crate::decoder::tests::fixture::{Random, assert_close, to_f32};
+use crate::decoder::tests::fixture::{Random, assert_close, to_f64};
 use crate::decoder::tests::golden::{self, Golden, PROMPTS, cosine};
 use crate::decoder::{BLOCK_TOKENS, StepRow, WantedLogits};
 use crate::folder::ModelFolder;
@@ -73,7 +73,7 @@ pub(super) fn assert_golden(model: &str, accelerator: &Accelerator, tolerance: f
     for prompt in PROMPTS {
         let ids = golden.integers(&format!("{prompt}.ids"));
         let what = format!("{model}, {prompt}");
-        let expected = to_f32(&golden.rows(&format!("{prompt}.logits")));
+        let expected = to_f64(&golden.rows(&format!("{prompt}.logits")));
         assert_close(&what, &golden.kept(prompt, &read_at_once(&decoder, &ids)), &expected, tolerance);
         // Quantized files have golden logits alone.
         if model.contains("-q") {
@@ -84,7 +84,7 @@ pub(super) fn assert_golden(model: &str, accelerator: &Accelerator, tolerance: f
         let mut cache = GpuKvCache::new(accelerator, decoder.shape(), blocks.len()).unwrap();
         let states: Vec<Vec<f32>> =
             decoder.states(&mut cache, &[row]).unwrap().unwrap().to_dtype(DType::F32).unwrap().to_vec2().unwrap();
-        let expected = to_f32(&golden.rows(&format!("{prompt}.hidden")));
+        let expected = to_f64(&golden.rows(&format!("{prompt}.hidden")));
         assert_close(&format!("states of {what}"), &golden.kept(prompt, &states), &expected, tolerance);
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use super::encoding::{self, models};
 use super::fixture::{assert_golden, assert_near_golden, golden, greedy, random, read, read_at_once};
 use crate::decode::DecoderWeights;
-use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f32};
+use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f64};
 use crate::decoder::tests::golden::{Golden, PROMPTS, cosine};
 use crate::gpu::Accelerator;
 use crate::gpu::memory_retry::within_memory;
@@ -69,7 +69,7 @@ fn heads_of_every_width_with_a_kernel_stay_close_to_plain_loops() {
         let exact = read_at_once(&random(&model, &gpu(DType::F32)), &ids);
         assert_close(&format!("{family}, {width}"), &exact, &expected, 1e-4);
         let coarse = read_at_once(&random(&model, &gpu(DType::BF16)), &ids);
-        for (row, (got, expected)) in to_f32(&coarse).iter().zip(&expected).enumerate() {
+        for (row, (got, expected)) in to_f64(&coarse).iter().zip(&expected).enumerate() {
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
             let cosine = dot(got, expected) / (dot(got, got) * dot(expected, expected)).sqrt();
             assert!(cosine >= 0.99, "{family}, {width}: cosine {cosine} of row {row}");
