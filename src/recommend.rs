@@ -102,7 +102,7 @@ impl Recommender {
     /// See [`RecommendError`].
     pub async fn recommend(&self, request: &RecommendRequest) -> Result<RecommendResponse, RecommendError> {
         let config = self.config(request.pipeline.as_deref())?;
-        let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
+        let limit = request.limit();
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(RecommendError::Invalid(format!("`limit` is {limit}; give a number from 1 to {MAX_LIMIT}")));
         }
@@ -115,7 +115,7 @@ impl Recommender {
         };
         let profile = UserProfile::of(&interactions, &config.settings);
         let candidates = match &request.document {
-            Some(document) => self.similar(config, document, &profile.seen, limit, &request.filter).await?,
+            Some(document) => self.similar(config, document, &profile.seen, request).await?,
             None => self.for_profile(config, &profile, limit, &request.filter).await?,
         };
         let candidates = match candidates {
@@ -142,10 +142,9 @@ impl Recommender {
         config: &RecommendConfig,
         document: &str,
         seen: &[String],
-        limit: usize,
-        filter: &SearchFilter,
+        request: &RecommendRequest,
     ) -> Result<Option<Vec<Candidate>>, RecommendError> {
-        let task = config.embedding_task()?;
+        let (task, limit) = (config.embedding_task()?, request.limit());
         let seeds = vec![document.to_owned()];
         if self.reader.document_summaries(&config.name, &seeds).await?.is_empty() {
             return Err(RecommendError::Unknown { pipeline: config.name.clone(), id: document.to_owned() });
@@ -156,7 +155,7 @@ impl Recommender {
             seeds,
             compared: Vec::new(),
             excluded: seen.to_vec(),
-            filter: filter.clone(),
+            filter: request.filter.clone(),
             depth: (5 * limit).clamp(50, 200),
         };
         let found = self.reader.neighbours(query).await?;

@@ -24,6 +24,12 @@ pub struct RecommendRequest {
     pub filter: SearchFilter,
 }
 
+impl RecommendRequest {
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(super::DEFAULT_LIMIT)
+    }
+}
+
 /// Recommended documents.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Recommended)]
