@@ -1,10 +1,10 @@
-//! Text that is safe to print on a terminal. Ids and texts come from outside, and terminals act on control characters: one moves the cursor,
-//! another renames the window, a third changes the direction of writing.
+//! Text that is safe to print on a terminal. Ids and texts come from outside, and terminals act on control characters: one moves
+//! the cursor, another renames the window, a third changes the direction of writing.
 
 use std::borrow::Cow;
 
-/// The text with each character that a terminal acts on written as `\u001b`; line breaks and tabs stay. JSON has the same escapes, so a
-/// line of JSON keeps its meaning.
+/// The text with each character that a terminal acts on written as `\u001b`; line breaks and tabs stay. JSON has the same
+/// escapes, so a line of JSON keeps its meaning.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);

@@ -63,8 +63,8 @@ pub struct BenchArgs {
     /// Measure a run from a .parquet file to Parquet files in this folder instead, without a broker and a database
     #[arg(long, value_name = "DIR", requires = "pipeline")]
     output: Option<PathBuf>,
-    /// Measure the decoder instead, on models with random weights: rates, ratios, the read bandwidth of memory, and the share of it that
-    /// decoding one row uses
+    /// Measure the decoder instead, on models with random weights: rates, ratios, the read bandwidth of memory, and the share of
+    /// it that decoding one row uses
     #[arg(long)]
     generator: bool,
     /// With --generator: use a small model for every figure, for a quick look
@@ -82,8 +82,8 @@ pub struct BenchArgs {
     /// With --requests: how many times all of them are run
     #[arg(long, value_name = "NUMBER", requires = "requests", default_value_t = 3)]
     rounds: usize,
-    /// A model folder or GGUF file; with --generator it replaces random weights in the shape of Qwen2.5-0.5B; with --budgets it is the name
-    /// of a configured model
+    /// A model folder or GGUF file; with --generator it replaces random weights in the shape of Qwen2.5-0.5B; with --budgets it
+    /// is the name of a configured model
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline"])]
     model: Option<PathBuf>,
     /// With --generator: also decode behind a prefix of this many tokens that all rows share
@@ -276,7 +276,8 @@ fn stages() -> Value {
     Value::Object(stages)
 }
 
-/// The value below which a share of the observations is, if they are spread evenly within a bucket. Beyond the last bucket, its bound.
+/// The value below which a share of the observations is, if they are spread evenly within a bucket. Beyond the last bucket, its
+/// bound.
 fn quantile(buckets: &[(f64, u64)], count: u64, share: f64) -> Option<f64> {
     if count == 0 {
         return None;

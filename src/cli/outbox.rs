@@ -52,8 +52,8 @@ struct ParkedFilterArgs {
 pub struct ResendArgs {
     #[command(flatten)]
     filter: ParkedFilterArgs,
-    /// Also resend events that a later event of the same topic and key has overtaken; consumers that take the last event for the newest
-    /// then see the older one
+    /// Also resend events that a later event of the same topic and key has overtaken; consumers that take the last event for the
+    /// newest then see the older one
     #[arg(long)]
     out_of_order: bool,
     #[command(flatten)]
@@ -132,7 +132,7 @@ async fn resend(store: &Store, args: ResendArgs) -> Result<()> {
     say!("{} events will be published again by a running worker", resent.events);
     if resent.overtaken > 0 {
         say!(
-            "{} events stay parked, because a later event of the same topic and key was published; drop them, or resend them with --out-of-order",
+            "{} events stay parked: a later event of the same topic and key was published; drop them, or resend with --out-of-order",
             resent.overtaken
         );
     }

@@ -93,9 +93,7 @@ async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Resu
         Some((_, owner)) if owner == tenant => say!("{name} already belongs to tenant {tenant}"),
         Some(_) => {
             let before = store.assign_pipeline(name, tenant).await?.unwrap_or_default();
-            say!(
-                "{name} now belongs to tenant {tenant}, and no longer to {before}; write `tenant: {tenant}` into its file before it runs next"
-            );
+            say!("{name} now belongs to tenant {tenant} instead of {before}; write `tenant: {tenant}` into its file");
         }
         None => {
             let near = suggestion(name, known.iter().map(|(name, _)| name.as_str()));
@@ -105,7 +103,8 @@ async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Resu
     Ok(())
 }
 
-/// The pipelines in the database and those of the folder, by name. A pipeline can be stopped even if files of the folder are invalid.
+/// The pipelines in the database and those of the folder, by name. A pipeline can be stopped even if files of the folder are
+/// invalid.
 async fn pipelines(config: &Config, store: &Store) -> Result<BTreeMap<String, Option<PipelineState>>> {
     let states = store.pipeline_states().await?.into_iter().map(|state| (state.pipeline.clone(), Some(state)));
     let definitions = Definition::load_all(&config.pipelines, &[]).unwrap_or_else(|error| {

@@ -26,8 +26,8 @@ pub struct RecommendArgs {
     /// The most documents, 1 to 100
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
-    /// Only documents that fulfil this condition: `topic=Sports`, `facts.price<50`, `brand missing`; may be given more than once, and then
-    /// all must hold
+    /// Only documents that fulfil this condition: `topic=Sports`, `facts.price<50`, `brand missing`; may be given more than once,
+    /// and then all must hold
     #[arg(long, value_name = "CONDITION")]
     filter: Vec<String>,
     #[command(flatten)]

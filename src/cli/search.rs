@@ -28,8 +28,8 @@ pub struct SearchArgs {
     /// The most hits, 1 to 100
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
-    /// Only documents that fulfil this condition: `topic=Sports`, `facts.price<50`, `brand in Acme,Umbra`, `brand missing`; may be given
-    /// more than once, and then all must hold
+    /// Only documents that fulfil this condition: `topic=Sports`, `facts.price<50`, `brand in Acme,Umbra`, `brand missing`; may
+    /// be given more than once, and then all must hold
     #[arg(long, value_name = "CONDITION")]
     filter: Vec<String>,
     /// Count all matching documents by a classification task or a metadata field; may be given more than once

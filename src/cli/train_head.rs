@@ -54,7 +54,7 @@ pub async fn run(mut config: Config, args: TrainHeadArgs) -> Result<()> {
         let quality = &report.quality;
         say!("{}: version {}, labels {}", report.output.display(), report.version, report.labels.join(", "));
         say!(
-            "trained on {} rows; {:.1} % of the {} held-out rows are right, calibration error {:.3} (before temperature scaling {:.3})",
+            "trained on {} rows; {:.1} % of {} held-out rows are right, calibration error {:.3} (before temperature scaling {:.3})",
             quality.training_examples,
             quality.accuracy * 100.0,
             quality.held_out_examples,

@@ -1,7 +1,7 @@
 //! Child processes that end with this process, however it ends.
 //!
-//! A small shell is between the two: it starts the child and reads a pipe from this process. The pipe closes when the value is dropped,
-//! when this process exits, and when it is killed; the shell then sends the child a signal.
+//! A small shell is between the two: it starts the child and reads a pipe from this process. The pipe closes when the value is
+//! dropped, when this process exits, and when it is killed; the shell then sends the child a signal.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 
 use super::os_user::OsUser;
 
-/// `read` is built into the shell, so no other process holds the pipe. A shell redirects the standard input of background commands, hence
-/// the detour over descriptor 3.
+/// `read` is built into the shell, so no other process holds the pipe. A shell redirects the standard input of background
+/// commands, hence the detour over descriptor 3.
 const SHELL: &str = r#"
 signal=$1; shift
 exec 3<&0 </dev/null

@@ -14,8 +14,8 @@ use crate::terminal::escaped;
 /// The name of the downloaded sentence encoder in pipelines.
 pub const SENTENCE_ENCODER: &str = "minilm";
 
-/// Adds models that are not configured: those in folders under `models/` beside the pipelines, named after the folder, and the sentence
-/// encoder, which is downloaded if it is missing.
+/// Adds models that are not configured: those in folders under `models/` beside the pipelines, named after the folder, and the
+/// sentence encoder, which is downloaded if it is missing.
 ///
 /// # Errors
 /// If the download fails.

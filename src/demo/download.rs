@@ -1,4 +1,5 @@
-//! Downloads of what the demo needs and the repository does not contain: packages pinned by version and hash, stored outside the clone.
+//! Downloads of what the demo needs and the repository does not contain: packages pinned by version and hash, stored outside the
+//! clone.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -83,7 +84,8 @@ with zipfile.ZipFile(archive) as files:
                 os.chmod(path, 0o755)
 ";
 
-/// The installation folder of PostgreSQL 18 with pgvector, in which `account` can run it. Blocks; `tell` is called before a download.
+/// The installation folder of PostgreSQL 18 with pgvector, in which `account` can run it. Blocks; `tell` is called before a
+/// download.
 ///
 /// # Errors
 /// If there is no build for this machine, or the download fails; the message says what to do.

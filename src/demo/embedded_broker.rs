@@ -1,8 +1,8 @@
 //! A Kafka broker in this process, and a producer that never sends more than it keeps.
 //!
-//! librdkafka's mock broker keeps about 5 MiB of a partition and silently drops older records. So the producer waits until the database
-//! has committed what it sent before: a partition never holds more than [`WINDOW_BYTES`] of uncommitted records, or a single larger
-//! record. No record is larger than [`MAX_RECORD_BYTES`], so that one and its predecessor always fit.
+//! librdkafka's mock broker keeps about 5 MiB of a partition and silently drops older records. So the producer waits until the
+//! database has committed what it sent before: a partition never holds more than [`WINDOW_BYTES`] of uncommitted records, or a
+//! single larger record. No record is larger than [`MAX_RECORD_BYTES`], so that one and its predecessor always fit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -208,8 +208,8 @@ impl PacedProducer {
 /// The error for a record that the broker would lose.
 pub fn too_large(what: &str, size: usize) -> ConfigError {
     ConfigError(format!(
-        "{what} of the input has {size} bytes, and the in-process broker of `demo` takes at most {MAX_RECORD_BYTES}; leave it out, or run \
-         the pipeline on a Kafka broker or with `tidemill backfill`"
+        "{what} of the input has {size} bytes, and the in-process broker of `demo` takes at most {MAX_RECORD_BYTES}; leave it out, \
+         or run the pipeline on a Kafka broker or with `tidemill backfill`"
     ))
 }
 

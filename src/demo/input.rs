@@ -97,8 +97,8 @@ impl InputReader {
         Ok(payload.map(|payload| InputRecord { key: key(&payload, &self.id_fields), payload }))
     }
 
-    /// The number and the size of the first line with more than `most` bytes. The size of a Parquet row is not known before it is read, so
-    /// none is reported.
+    /// The number and the size of the first line with more than `most` bytes. The size of a Parquet row is not known before it is
+    /// read, so none is reported.
     ///
     /// # Errors
     /// If the file cannot be read.

@@ -40,7 +40,7 @@ impl OsUser {
             return Ok(Self::own());
         }
         let user = User::from_name(UNPRIVILEGED).ok().flatten().with_context(|| {
-            format!("PostgreSQL does not run as root, and there is no account {UNPRIVILEGED} to run it; run the command as an ordinary user")
+            format!("PostgreSQL does not run as root and there is no account {UNPRIVILEGED}; run the command as an ordinary user")
         })?;
         Ok(Self { other: Some(OtherUser { user: user.uid.as_raw(), group: user.gid.as_raw() }) })
     }

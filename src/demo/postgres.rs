@@ -45,12 +45,12 @@ const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(30);
 const START_ATTEMPTS: usize = 3;
 
 impl PrivatePostgres {
-    /// Starts Postgres, after downloading it and creating its files if necessary. Blocks; `tell` is called with a line about anything that
-    /// takes long.
+    /// Starts Postgres, after downloading it and creating its files if necessary. Blocks; `tell` is called with a line about
+    /// anything that takes long.
     ///
     /// # Errors
-    /// If another process uses the folder, another major version wrote it, or Postgres does not start; the message says why and what to
-    /// do.
+    /// If another process uses the folder, another major version wrote it, or Postgres does not start; the message says why and
+    /// what to do.
     pub fn start(options: &PostgresOptions, tell: &dyn Fn(&str)) -> Result<Self> {
         let data_dir = &options.data_dir;
         fs::create_dir_all(data_dir).with_context(|| format!("cannot create the data folder {}", data_dir.display()))?;
@@ -150,7 +150,8 @@ fn command(installation: &Path, cluster: &Path, port: u16, durable: bool) -> Com
     command
 }
 
-/// Waits for an earlier Postgres in the same folder. It may still run if its parent was killed a moment ago; its supervisor then ends it.
+/// Waits for an earlier Postgres in the same folder. It may still run if its parent was killed a moment ago; its supervisor then
+/// ends it.
 fn wait_for_predecessor(cluster: &Path) -> Result<()> {
     let deadline = Instant::now() + PREDECESSOR_TIMEOUT;
     while let Some(process) = predecessor(cluster) {

@@ -5,7 +5,8 @@
 //! | can be entered by the account that runs Postgres | `<data-dir>/postgres` |
 //! | cannot (a folder that only root can enter) | in the cache, named by the hash of the data folder's path; `<data-dir>/postgres` links to it |
 //!
-//! A cluster in the cache belongs to its link: if the link is gone, the data folder was deleted, and the cluster is deleted as well.
+//! A cluster in the cache belongs to its link: if the link is gone, the data folder was deleted, and the cluster is deleted as
+//! well.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -130,8 +130,8 @@ impl DemoSession {
     }
 }
 
-/// Creates the topics of the pipeline, and gives it a new topic to read: offsets of the in-process broker begin at 0 in every run, but
-/// the database stores positions.
+/// Creates the topics of the pipeline, and gives it a new topic to read: offsets of the in-process broker begin at 0 in every
+/// run, but the database stores positions.
 fn create_topics(broker: &EmbeddedBroker, definition: &mut Definition) -> Result<()> {
     definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
     definition.source.document = definition.source.document.in_json();
@@ -159,7 +159,8 @@ async fn open_input(definition: &Definition, path: &Path) -> Result<InputReader>
     }
 }
 
-/// Sends every record and waits until the pipeline has committed them. Returns their number and the time from the first to the last.
+/// Sends every record and waits until the pipeline has committed them. Returns their number and the time from the first to the
+/// last.
 async fn send_all(
     store: &Store,
     health: &Health,

@@ -11,8 +11,8 @@
 //! | `read_bandwidth_bytes_per_second` | all threads reading memory and doing nothing else |
 //! | `decode_bandwidth_share` | bytes of the weights times steps per second of one row, divided by that bandwidth |
 //!
-//! The share counts the table of embeddings as read in each step, which is right if it is the output layer as well. The share is valid for
-//! release builds only: with assertions, reading is slower than memory.
+//! The share counts the table of embeddings as read in each step, which is right if it is the output layer as well. The share is
+//! valid for release builds only: with assertions, reading is slower than memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -207,7 +207,8 @@ impl GeneratorBench {
         let (_, answers) = self.run(&prompts, Some(&schema)).await?;
         let mut free = prompts.clone();
         for (ask, answer) in free.iter_mut().zip(&answers) {
-            // Tokens that the schema forces take no step of their own, but are read. The free prompt contains them, so that both read them.
+            // Tokens that the schema forces take no step of their own, but are read. The free prompt contains them, so that both
+            // read them.
             ask.text.push_str(FORCED);
             ask.max_tokens = chosen(answer).max(1);
         }

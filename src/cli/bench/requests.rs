@@ -9,8 +9,8 @@
 //! | `{"score": {"messages": […], "answers": […]}}` | the logarithm of the probability of each answer |
 //! | `{"generate": {"messages": […], "max_tokens": 64, "schema": {…}}}` | what the model writes with greedy decoding; `schema` is optional |
 //!
-//! The lines go to the model host in calls of [`CALL_REQUESTS`], several at a time, like the micro-batches of a pipeline. All prompts of a
-//! round are one group, so that their common prefix is read once, and each round reads it again.
+//! The lines go to the model host in calls of [`CALL_REQUESTS`], several at a time, like the micro-batches of a pipeline. All
+//! prompts of a round are one group, so that their common prefix is read once, and each round reads it again.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Measures whether the token budget that a start chooses is as good as the best fixed one. The same texts go through the model host with
-//! each budget in turn.
+//! Measures whether the token budget that a start chooses is as good as the best fixed one. The same texts go through the model
+//! host with each budget in turn.
 //!
 //! | figure | what it is |
 //! |---|---|
@@ -94,7 +94,8 @@ impl BudgetBench {
         Ok(tokio::task::spawn_blocking(start).await??)
     }
 
-    /// Tokens per second with the first budget, divided by those with the second. Each is measured twice in a round, in the order 0, 1, 1, 0.
+    /// Tokens per second with the first budget, divided by those with the second. Each is measured twice in a round, in the order
+    /// 0, 1, 1, 0.
     async fn compare(&self, budgets: [usize; 2], texts: usize, rounds: usize) -> Result<f64> {
         let engines = [self.start(Some(budgets[0])).await?, self.start(Some(budgets[1])).await?];
         let mut ratios = Vec::new();
