@@ -55,7 +55,7 @@ use crate::sink::{Dataset, Relay, WebhookSender};
 use crate::source::{KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
-/// A Tidemill process.
+/// A Tidemill process: its ledger, its model host and the pipelines that it runs.
 pub struct App {
     /// The name of this process in the ledger.
     owner: String,
@@ -173,12 +173,12 @@ impl App {
         Ok(opened)
     }
 
-    /// The ledger.
+    /// The ledger of this process.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The model host.
+    /// The model host of this process.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }

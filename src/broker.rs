@@ -88,7 +88,7 @@ impl BrokerRefusal {
         }
     }
 
-    /// Stores a reason.
+    /// Notes why the brokers refuse the client.
     pub fn set(&self, reason: String) {
         let mut known = self.lock();
         if known.is_none() {

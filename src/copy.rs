@@ -115,9 +115,7 @@ pub struct DecisionRequest {
     pub document_id: String,
     /// The version that the person has seen.
     pub version: i32,
-    /// The person.
     pub by: String,
-    /// A remark.
     pub note: Option<String>,
 }
 

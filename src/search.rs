@@ -70,7 +70,6 @@ pub enum Mode {
 /// What to search for.
 #[derive(Debug, Clone, Default)]
 pub struct SearchRequest {
-    /// The query text.
     pub query: String,
     /// The pipeline; may be omitted if there is only one.
     pub pipeline: Option<String>,

@@ -104,7 +104,6 @@ pub struct Services {
     pub copy: CopyService,
     /// For `/v1/leads` and `/v1/accounts`.
     pub leads: LeadService,
-    /// Authenticates callers.
     pub auth: Authenticator,
 }
 

@@ -65,7 +65,6 @@ pub struct InFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InFlightLimit {
     pub records: usize,
-    /// Bytes of payloads.
     pub bytes: usize,
 }
 

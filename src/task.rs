@@ -118,7 +118,6 @@ pub enum TaskStep {
 pub struct PassageQuery {
     /// The pipeline whose documents are searched.
     pub pipeline: String,
-    /// The search text.
     pub query: String,
     /// The embedding task whose vectors are compared, and its model. `None` searches by words only.
     pub embedding: Option<(String, String)>,
@@ -136,7 +135,6 @@ fn only(predictions: Vec<Prediction>) -> Result<Prediction, Failure> {
     Ok(prediction)
 }
 
-/// Unwraps a completion.
 fn completion(prediction: Prediction) -> Result<Completion, Failure> {
     match prediction {
         Prediction::Completion(completion) => Ok(completion),
@@ -162,7 +160,7 @@ macro_rules! kinds {
         }
 
         impl TaskSpec {
-            /// All kinds.
+            /// The names of all kinds.
             pub const KINDS: &[&str] = &[$(stringify!($kind)),*];
 
             /// The kind, as pipeline files name it.
@@ -211,11 +209,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Assigns labels.
     classify: Classify(ClassifySpec),
     /// Embeds text as vectors.
     embed: Embed(EmbedSpec),
-    /// Summarizes a text.
     summarize: Summarize(SummarizeSpec),
     /// Renders a text template.
     render: Render(RenderSpec),

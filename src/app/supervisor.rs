@@ -21,7 +21,6 @@ use crate::store::Store;
 /// How often the ledger is asked whether an operator recorded a gap.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Runs one pipeline.
 pub(super) struct PipelineSupervisor {
     pub(super) runtime: Arc<PipelineRuntime>,
     pub(super) source: KafkaSourceConfig,

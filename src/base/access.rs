@@ -64,7 +64,7 @@ const PREFIX: &str = "tm_";
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
 
-/// A new token.
+/// A new token, with its secret and the hash that is stored.
 pub struct NewSecret {
     /// The public part, which names the token in the ledger and in lists.
     pub id: String,

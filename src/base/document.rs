@@ -88,7 +88,6 @@ pub struct DocumentSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A JSON object.
     #[default]
     Json,
     /// The text itself, in UTF-8.

@@ -156,13 +156,10 @@ named! {
 named! {
     /// The components that a pipeline depends on. Each has its own line on `/readyz`.
     Component {
-        /// Postgres.
         Database = "database",
-        /// Kafka.
         Broker = "broker",
         /// The registry of Avro schemas.
         Registry = "registry",
-        /// The model host.
         Model = "model",
         /// The local disk or object storage of datasets.
         Storage = "storage",

@@ -145,7 +145,7 @@ pub struct LabelScore {
     pub probability: f32,
 }
 
-/// A summary.
+/// A summary of a document.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
     /// The summary. An extractive one is the chosen sentences in their original order, joined by a space.

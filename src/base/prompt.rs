@@ -10,7 +10,6 @@ use serde_json::Value;
 pub struct PromptVersion {
     /// The prompt's name, which all its versions share.
     pub name: Arc<str>,
-    /// The system message.
     pub system: Option<String>,
     /// The template of the user's message.
     pub body: String,

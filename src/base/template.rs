@@ -35,7 +35,7 @@ pub enum PrintMode {
     Scalars,
 }
 
-/// A compiled template.
+/// A compiled template, ready to be rendered.
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
@@ -45,7 +45,7 @@ pub struct Template {
     limit: usize,
 }
 
-/// A compiled condition.
+/// A compiled condition, ready to be evaluated.
 #[derive(Debug)]
 pub struct Condition {
     source: String,

@@ -103,7 +103,7 @@ struct Throughput {
     seconds: f64,
 }
 
-/// Measures and reports.
+/// Runs the measurements and prints their figures.
 pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     // A new folder, because results in the database of an earlier run would be reused.
     let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));

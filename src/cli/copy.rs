@@ -114,7 +114,7 @@ struct SitemapArgs {
     folder: PathBuf,
 }
 
-/// Runs the command.
+/// Runs `tidemill copy`.
 pub async fn run(mut config: Config, args: CopyArgs) -> Result<()> {
     let (definitions, name) = args.pipeline.load(&config)?;
     let database = Database::open(&mut config).await?;

@@ -24,7 +24,7 @@ pub enum DeadLettersCommand {
     Purge(purge::PurgeArgs),
 }
 
-/// Runs the command.
+/// Runs `tidemill dead-letters`.
 pub async fn run(mut config: Config, command: DeadLettersCommand) -> Result<()> {
     let database = Database::open(&mut config).await?;
     let done = match command {

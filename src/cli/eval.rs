@@ -40,6 +40,7 @@ pub struct RecommendationsArgs {
 }
 
 impl EvalCommand {
+    /// The flags for the data folder, which every evaluation has.
     pub fn data_dir(&self) -> &DataDirArgs {
         let Self::Recommendations(args) = self;
         &args.data_dir

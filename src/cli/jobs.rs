@@ -62,7 +62,7 @@ struct JobIdArgs {
     output: OutputArgs,
 }
 
-/// Runs the command.
+/// Runs `tidemill jobs`.
 pub async fn run(mut config: Config, args: JobsArgs) -> Result<()> {
     let database = Database::open_or_create(&mut config).await?;
     // Nothing is submitted here, so no names of pipelines or datasets are needed.

@@ -88,7 +88,7 @@ impl LeadFilterArgs {
     }
 }
 
-/// Runs the command.
+/// Runs `tidemill leads`.
 pub async fn run(mut config: Config, args: LeadsArgs) -> Result<()> {
     let definitions = definitions(&config, None)?;
     let database = Database::open(&mut config).await?;

@@ -22,7 +22,7 @@ pub enum ModelsCommand {
     Verify(verify::VerifyArgs),
 }
 
-/// Runs the command.
+/// Runs `tidemill models`.
 pub async fn run(config: Config, command: ModelsCommand) -> Result<()> {
     match command {
         ModelsCommand::List(args) => list::run(config, args).await,

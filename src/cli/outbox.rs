@@ -68,7 +68,7 @@ pub struct DropArgs {
     output: OutputArgs,
 }
 
-/// Runs the command.
+/// Runs `tidemill outbox`.
 pub async fn run(mut config: Config, command: OutboxCommand) -> Result<()> {
     let database = Database::open(&mut config).await?;
     let done = match command {

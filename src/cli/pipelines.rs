@@ -51,7 +51,7 @@ pub struct AssignArgs {
     tenant: String,
 }
 
-/// Runs the command.
+/// Runs `tidemill pipelines`.
 pub async fn run(mut config: Config, command: PipelinesCommand) -> Result<()> {
     let database = Database::open(&mut config).await?;
     let done = carry_out(&config, &database.store, command).await;

@@ -72,7 +72,7 @@ impl std::str::FromStr for SkipTarget {
     }
 }
 
-/// Runs the command.
+/// Runs `tidemill positions`.
 pub async fn run(config: Config, command: PositionsCommand) -> Result<()> {
     match command {
         PositionsCommand::List(args) => list(&config, args).await,

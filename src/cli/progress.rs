@@ -23,7 +23,6 @@ pub struct RowProgress<'a> {
     pub rows: i64,
     /// In rows per second.
     pub rate: Option<f64>,
-    /// In seconds.
     pub left: Option<f64>,
 }
 
@@ -31,6 +30,7 @@ pub struct RowProgress<'a> {
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Progress {
+    /// A bar on stderr, or lines where stderr is no terminal.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let bar = match ProgressStyle::with_template("{bar:40} {msg}") {
@@ -40,6 +40,7 @@ impl Progress {
         Self { bar, is_terminal: std::io::stderr().is_terminal(), printed: None }
     }
 
+    /// Shows how far the rows are.
     pub fn show(&mut self, now: &RowProgress<'_>) {
         let words = now.words();
         if self.is_terminal {
@@ -61,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Removes the bar.
+    /// Removes the bar from the terminal.
     pub fn clear(self) {
         self.bar.finish_and_clear();
     }

@@ -31,7 +31,7 @@ impl RunArgs {
     }
 }
 
-/// Runs the service.
+/// Runs the service until it is stopped.
 pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     let definitions = Definition::load_all(&config.pipelines, &args.pipelines)?;
     // A few connections of its own, so that callers are identified however busy those of the pipelines are.

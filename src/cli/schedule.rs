@@ -41,7 +41,7 @@ pub enum ScheduleCommand {
     },
 }
 
-/// Runs the command.
+/// Runs `tidemill schedule`.
 pub async fn run(config: Config, command: ScheduleCommand) -> Result<()> {
     let schedules = Schedule::all(&config, &definitions(&config, None)?)?;
     match command {

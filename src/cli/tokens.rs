@@ -48,7 +48,7 @@ pub struct RevokeArgs {
     id: String,
 }
 
-/// Runs the command.
+/// Runs `tidemill tokens`.
 pub async fn run(mut config: Config, command: TokensCommand) -> Result<()> {
     let database = Database::open(&mut config).await?;
     let done = match command {

@@ -51,7 +51,7 @@ impl ExportFormat {
         }
     }
 
-    /// The media type.
+    /// The media type of the exported file.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv; charset=utf-8",

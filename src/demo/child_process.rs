@@ -39,7 +39,7 @@ pub struct ChildOptions<'a> {
     pub log: File,
 }
 
-/// A running child.
+/// A running child process, killed when this is dropped.
 pub struct ChildProcess {
     shell: Child,
     pipe: Option<ChildStdin>,
@@ -109,7 +109,7 @@ impl ChildProcess {
         self.kill();
     }
 
-    /// Kills the child.
+    /// Kills the child process at once.
     pub fn kill(&mut self) {
         let group = nix::unistd::Pid::from_raw(self.shell.id().cast_signed());
         if nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).is_err() {

@@ -26,7 +26,7 @@ struct OtherUser {
 const UNPRIVILEGED: &str = "nobody";
 
 impl OsUser {
-    /// Our own account.
+    /// The account of this process.
     pub fn own() -> Self {
         Self { other: None }
     }

@@ -17,7 +17,6 @@ use super::postgres_cluster::{ClusterSetup, PostgresCluster, SUPERUSER};
 /// How to start the private Postgres.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// The data folder.
     pub data_dir: PathBuf,
     /// By default any free port.
     pub port: Option<u16>,

@@ -27,7 +27,6 @@ pub(super) const SUPERUSER: &str = "tidemill";
 /// The files of one private Postgres.
 #[derive(Debug)]
 pub(super) struct PostgresCluster {
-    /// Postgres' data directory.
     pub folder: PathBuf,
     pub password: String,
 }

@@ -29,7 +29,6 @@ pub struct DemoReport {
     /// Rows of the pipeline's Parquet files, of all runs.
     pub parquet_rows: i64,
     pub parquet_dir: Option<PathBuf>,
-    /// Without the password.
     pub database_url: String,
     pub database_password_file: PathBuf,
     /// From the first record sent to the last one committed.
@@ -45,7 +44,6 @@ pub struct DemoReport {
 
 /// The figures of a run.
 pub struct RunFigures {
-    /// Records sent.
     pub sent: u64,
     /// From the first record sent to the last one committed.
     pub elapsed: Duration,
@@ -62,7 +60,6 @@ pub struct ReportExamples {
 /// Where a run's results are.
 pub struct ReportLocations {
     pub parquet_dir: Option<PathBuf>,
-    /// Without the password.
     pub database_url: String,
     pub database_password_file: PathBuf,
     /// The address of the HTTP API.

@@ -217,7 +217,7 @@ impl TimeCounters {
 }
 
 impl IdleTime {
-    /// The total.
+    /// The sum over all causes.
     pub fn sum(&self) -> Duration {
         self.no_work + self.tokenizing + self.forming + self.answering
     }

@@ -47,7 +47,6 @@ pub(crate) struct Decoder {
 
 /// New tokens of one sequence in a forward pass.
 pub(crate) struct StepRow<'a> {
-    /// The new tokens.
     pub(crate) ids: &'a [u32],
     /// Tokens before them, whose keys and values are in the cache.
     pub(crate) past: usize,
@@ -168,7 +167,6 @@ impl Logits {
         &self.refused
     }
 
-    /// Rows there are.
     pub(crate) fn rows(&self) -> usize {
         self.values.len() / self.vocabulary
     }

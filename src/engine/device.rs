@@ -40,7 +40,6 @@ pub(super) struct DeviceState {
 pub struct EngineStats {
     /// Tokens that went through models.
     pub tokens: u64,
-    /// Padding among them.
     pub padding: u64,
     /// Token batches of encoders.
     pub batches: u64,
@@ -54,7 +53,6 @@ pub struct EngineStats {
     pub prefix_tokens_saved: u64,
     /// Sequences that were preempted and read again.
     pub preemptions: u64,
-    /// Time spent computing.
     pub busy: Duration,
     pub idle: IdleTime,
 }

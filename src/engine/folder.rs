@@ -74,9 +74,7 @@ pub(super) enum EncoderFamily {
 /// How token vectors become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pooling {
-    /// Their mean.
     Mean,
-    /// The first token's.
     First,
 }
 

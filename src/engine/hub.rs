@@ -44,6 +44,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// The maximum number of redirects of one request.
 const REDIRECTS: usize = 5;
 
+/// A model hub that speaks the API of Hugging Face.
 pub struct Hub {
     endpoint: Url,
     client: Client,

@@ -59,7 +59,6 @@ pub(crate) struct ChatTokenizer {
 pub(crate) struct TokenLimits {
     /// The number of logits of a step, which may exceed the number of tokens.
     pub(crate) vocabulary: usize,
-    /// The longest sequence.
     pub(crate) context: usize,
 }
 

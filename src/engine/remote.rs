@@ -62,7 +62,6 @@ pub(crate) struct RemoteModel {
     key: Option<ApiKey>,
     timeout: Duration,
     patience: RetryPolicy,
-    /// Limits concurrent calls.
     slots: Semaphore,
     gate: BackoffGate,
     dialect: Mutex<Dialect>,

@@ -77,6 +77,7 @@ impl Role {
     }
 }
 
+/// A prompt to complete, with its limits and the sampling.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Generate {
     pub prompt: Prompt,
@@ -103,7 +104,6 @@ pub struct Sampling {
 }
 
 impl Default for Sampling {
-    /// Greedy decoding.
     fn default() -> Self {
         Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
     }
@@ -162,7 +162,7 @@ pub struct Answer {
     pub device_micros: u64,
 }
 
-/// The model's result.
+/// The result of a request, by kind of work.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prediction {
     /// For [`Work::Encode`]: one entry per text, in order.

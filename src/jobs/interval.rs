@@ -39,7 +39,6 @@ pub(super) struct Bootstrap {
 pub(super) enum FigureRange {
     /// Anything from 0 on.
     Amount,
-    /// 0 to 1.
     Share,
 }
 

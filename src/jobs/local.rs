@@ -65,9 +65,7 @@ pub struct LocalBackfillReport {
     pub rows_of_this_run: i64,
     /// The duration of this run.
     pub elapsed_seconds: f64,
-    /// Of this run.
     pub documents_per_second: f64,
-    /// Of all runs.
     pub device_seconds: f64,
 }
 

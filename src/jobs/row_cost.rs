@@ -19,7 +19,6 @@ pub(super) struct RowCost {
     pub document: f64,
     /// Tokens read, tokens written, microseconds of device time.
     pub cost: [f64; 3],
-    /// Seconds of evaluation.
     pub wall: f64,
     /// The share of its tasks whose outputs are reused.
     pub reused: f64,

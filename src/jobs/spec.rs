@@ -89,7 +89,6 @@ pub struct Rows {
     pub until: Option<Timestamp>,
     /// Only this many rows, chosen at random.
     pub sample: Option<usize>,
-    /// Seeds the choice.
     pub seed: u64,
 }
 
@@ -116,7 +115,6 @@ const OWN: [(&str, &[&str]); 5] = [
     ("delete", &["documents"]),
 ];
 
-/// The longest id.
 const ID_CHARACTERS: usize = 120;
 
 /// The most documents that one job may delete.

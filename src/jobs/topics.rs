@@ -58,7 +58,6 @@ const REASON_CHARACTERS: usize = 2_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobTopic {
-    /// Holds requested jobs.
     Jobs,
     /// Holds units to process.
     Units,

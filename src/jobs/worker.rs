@@ -21,7 +21,7 @@ use crate::pipeline::{BATCHES_AT_A_TIME, Backoff, PartitionUpdate, release_parti
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitFault, UnitOutcome, UnitRow};
 
-/// Processes units.
+/// Processes units of jobs, one after the other.
 pub struct UnitWorker {
     pub store: Store,
     pub job_pipelines: BTreeMap<Arc<str>, Arc<JobPipeline>>,

@@ -92,7 +92,6 @@ fn single(half: u16) -> f32 {
 pub(super) struct IntegerBlock<'a> {
     /// The values, step by step those of each row.
     inputs: &'a [QuantizedStep],
-    /// As the inputs.
     scales: &'a [StepScale],
     /// Rows of a step in memory, some of which may be unused.
     lanes: usize,

@@ -44,7 +44,6 @@ enum PackedWeights {
 /// What a product does with the values that its target already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accumulate {
-    /// It replaces them.
     Overwrite,
     /// It adds to them.
     Add,

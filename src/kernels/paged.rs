@@ -32,7 +32,6 @@ const LOWEST: f32 = -1e30;
 /// The shape of the attention.
 #[derive(Debug, Clone, Copy)]
 pub struct PagedShape {
-    /// Query heads.
     pub heads: usize,
     /// Heads of keys and values.
     pub kv_heads: usize,
@@ -56,7 +55,6 @@ pub struct NewTokens<'a> {
     pub first: usize,
     /// How many there are.
     pub count: usize,
-    /// Tokens before them.
     pub past: usize,
     /// The blocks of all its tokens.
     pub blocks: &'a [u32],

@@ -33,7 +33,6 @@ pub(super) enum Panel<'a> {
     Bf16(&'a [Bf16Line]),
 }
 
-/// Rows of inputs.
 #[derive(Clone, Copy)]
 pub(super) struct PanelInput<'a> {
     pub(super) values: &'a [f32],

@@ -12,7 +12,6 @@ pub enum Level {
     Avx512,
     /// 512 bits of bf16.
     Bf16,
-    /// Tiles of bf16.
     Amx,
 }
 

@@ -59,7 +59,6 @@ impl Tiles {
         self.lines.resize(self.steps * self.step + TILE_ROWS, Bf16Line::default());
     }
 
-    /// Rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
     }

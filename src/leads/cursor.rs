@@ -10,7 +10,6 @@ use crate::store::{LeadFilter, LeadOrder, LeadPageEnd};
 /// The maximum length of a cursor: a document's id of maximum length, in JSON and base64.
 const MAX_LENGTH: usize = 16_384;
 
-/// Identifies a query.
 pub(super) fn digest(pipeline: &str, order: LeadOrder, filter: &LeadFilter) -> String {
     let LeadFilter { min_score, account, stage } = filter;
     let query = json!([pipeline, format!("{order:?}"), min_score.map(f64::to_bits), account, stage]);

@@ -20,7 +20,6 @@ pub struct DefinitionProblem {
 /// All problems of a pipeline file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefinitionError {
-    /// At least one.
     pub problems: Vec<DefinitionProblem>,
 }
 

@@ -40,7 +40,7 @@ impl Evaluator {
         Self { registry, ..self }
     }
 
-    /// The task graph.
+    /// The task graph of the pipeline.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }

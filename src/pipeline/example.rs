@@ -15,7 +15,7 @@ use crate::failure::FailureClass;
 use crate::outcome::{Check, Output};
 use crate::record::{Partition, Record, RecordLocation};
 
-/// One example.
+/// One example of a pipeline file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Example {
@@ -55,7 +55,6 @@ pub enum TaskExpectation {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputExpectation {
-    /// The first label.
     pub label: Option<String>,
     pub min_confidence: Option<f32>,
     pub text: Option<String>,

@@ -96,7 +96,7 @@ pub struct Sinks {
 #[serde(deny_unknown_fields)]
 pub struct PostgresSink {}
 
-/// Parquet files.
+/// Parquet files as a sink.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParquetSink {

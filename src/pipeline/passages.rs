@@ -15,7 +15,7 @@ use crate::task::{PassageQuery, RetrieveSpec, TaskSpec};
 /// Searches that one batch runs at a time.
 const AT_ONCE: usize = 4;
 
-/// Finds passages.
+/// Finds passages of stored documents for a query.
 pub trait PassageSearch: Send + Sync {
     /// One answer for each of `queries`, in order. An error means that nothing came of it and the whole call is to be tried again.
     fn find<'a>(&'a self, queries: &'a [PassageQuery]) -> BoxFuture<'a, Result<Vec<Result<FoundPassages, Poison>>, Transient>>;

@@ -24,7 +24,7 @@ const MAX_INTERACTIONS: i64 = 200_000;
 /// The maximum number of documents in a list.
 const MAX_K: usize = 100;
 
-/// How to evaluate.
+/// The settings of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EvaluationSettings {
     /// How many documents are recommended to each person.
@@ -40,7 +40,6 @@ pub struct EvaluationSettings {
 /// What is held out of each person's documents.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Holdout {
-    /// The last document.
     Last,
     /// This share of the documents, the last ones.
     Share(f64),

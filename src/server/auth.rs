@@ -53,7 +53,7 @@ pub enum RequiredAccess {
     Metrics,
 }
 
-/// An authenticated caller.
+/// An authenticated caller, and what it may do.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// For logs and messages.
@@ -66,7 +66,6 @@ pub struct Caller {
 /// What a caller is permitted to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Permissions {
-    /// To read metrics.
     Metrics,
     /// What the scopes permit.
     Scopes(Vec<Scope>),

@@ -54,7 +54,7 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
-    /// Every code.
+    /// Every code, for the description.
     pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthorized,
@@ -131,7 +131,7 @@ impl ProblemDetails {
     }
 }
 
-/// An error response.
+/// An error, as it is sent to callers.
 #[derive(Debug)]
 pub struct ApiError {
     pub code: ProblemCode,
@@ -147,7 +147,7 @@ impl ApiError {
         Self { code, message: message.into(), retry_after: None }
     }
 
-    /// An invalid request.
+    /// An invalid request: the answer is a 400.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ProblemCode::InvalidRequest, message)
     }

@@ -74,7 +74,7 @@ pub async fn submit(
     Ok((status, Json(details)))
 }
 
-/// The latest jobs
+/// The jobs, the latest first
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", security(("token" = ["read"])),
     params(ListParameters), responses((status = 200, description = "The jobs", body = JobList)))]
 pub async fn list(

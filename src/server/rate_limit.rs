@@ -16,7 +16,6 @@ const MAX_CALLERS: usize = 10_000;
 /// What an allowance belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RateKey {
-    /// A token.
     Token(Arc<str>),
     /// An address that sends a token which is not looked up yet.
     Unknown(IpAddr),

@@ -44,13 +44,13 @@ impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
         self
     }
 
-    /// Every route.
+    /// Every route of the table.
     #[cfg(test)]
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
-    /// The router.
+    /// Makes a router of the table.
     pub fn into_router(self) -> Router<S> {
         self.router
     }

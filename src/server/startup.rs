@@ -9,7 +9,7 @@ use super::health::Readiness;
 use super::routes::RouteTable;
 use super::{health, metrics};
 
-/// The router.
+/// The router that answers while the service starts.
 pub fn router(auth: &Authenticator) -> Router {
     let routes = RouteTable::new(auth)
         .get("/metrics", RequiredAccess::Metrics, metrics::render)

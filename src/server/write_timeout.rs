@@ -17,7 +17,7 @@ pub struct WriteTimeoutStream<S> {
 }
 
 impl<S> WriteTimeoutStream<S> {
-    /// Wraps a stream.
+    /// Wraps a stream whose writes may take `timeout` at most.
     pub fn new(stream: S, timeout: Duration) -> Self {
         Self { stream, timeout, timer: None }
     }

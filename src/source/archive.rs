@@ -54,7 +54,6 @@ pub struct Archive {
 pub struct ArchiveFile {
     /// The key, relative to the dataset.
     pub key: String,
-    /// Size in bytes.
     pub bytes: u64,
     /// Identifies the content. It changes with the content.
     pub version: String,
@@ -77,7 +76,6 @@ pub enum ArchiveError {
     /// A permanent problem of the file.
     #[error(transparent)]
     Fault(#[from] UnitFault),
-    /// A temporary problem.
     #[error(transparent)]
     Unavailable(#[from] Transient),
 }

@@ -71,7 +71,7 @@ pub enum StartAt {
     Latest,
 }
 
-/// A running consumer.
+/// A running consumer of one topic.
 pub struct KafkaSource {
     shared: Arc<Shared>,
     commands: blocking::Sender<Command>,

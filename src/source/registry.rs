@@ -58,7 +58,6 @@ const UNKNOWN_TTL: Duration = Duration::from_secs(10);
 /// How long a failure is reported without being repeated. Partitions that need an answer retry sooner, so after this time none
 /// needs it any more.
 const FAILURE_EXPIRES_AFTER: Duration = Duration::from_secs(90);
-/// Most concurrent calls.
 const CALLS: usize = 8;
 /// Largest response in bytes. Schemas have a few kilobytes.
 const MAX_BYTES: usize = 4 << 20;

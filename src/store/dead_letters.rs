@@ -71,7 +71,6 @@ pub struct DeadLetterSummary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     pub summary: DeadLetterSummary,
-    /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
     /// The batch that it was committed with.
     pub batch_id: Uuid,

@@ -17,7 +17,6 @@ pub struct InteractionEvent {
     pub kind: String,
     /// A rating or an amount, where the event has one.
     pub value: Option<f64>,
-    /// Unix milliseconds.
     pub at_ms: i64,
 }
 

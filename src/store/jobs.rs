@@ -129,7 +129,7 @@ pub enum SubmitOutcome {
     Conflict,
 }
 
-/// A stored job.
+/// A job as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {
     pub id: String,

@@ -14,7 +14,6 @@ use tidemill_base::failure::{Tolerance, Transient};
 pub struct PipelineStop {
     /// The class of which there were too many dead letters; none where a person stopped the pipeline.
     pub class: Option<String>,
-    /// One sentence.
     pub reason: String,
 }
 

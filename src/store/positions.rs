@@ -34,7 +34,6 @@ pub struct PositionSkip<'a> {
     pub to: i64,
     /// Why; stored with the skip.
     pub reason: &'a str,
-    /// The operator.
     pub by: &'a str,
 }
 

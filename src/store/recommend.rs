@@ -26,7 +26,6 @@ const CHUNKS_PER_DOCUMENT: usize = 4;
 #[derive(Debug, Clone)]
 pub struct NeighbourQuery {
     pub pipeline: String,
-    /// The embedding task.
     pub task: String,
     /// Documents whose neighbours are wanted.
     pub seeds: Vec<String>,

@@ -47,7 +47,7 @@ pub use facets::{Facet, FacetCounts, FacetValue};
 pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter, ValueKind};
 pub use fusion::Fusion;
 
-/// A search.
+/// What to search for, and in which pipeline.
 #[derive(Debug, Clone)]
 pub struct SearchQuery {
     /// The pipeline whose documents are searched.
@@ -83,7 +83,6 @@ pub struct SearchPage {
 #[derive(Debug, Clone)]
 pub struct QueryVector {
     pub set: EmbeddingSet,
-    /// The embedding task.
     pub task: String,
     pub vector: Vec<f32>,
     /// The text that was embedded, to find documents with vectors of another embedding set.

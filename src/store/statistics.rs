@@ -10,7 +10,6 @@ use tidemill_base::failure::Transient;
 /// What a pipeline made of the records of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PipelineStatistics {
-    /// Committed records.
     pub records: i64,
     /// Documents that are not deleted and whose latest version came from the topic.
     pub documents: i64,
@@ -35,7 +34,6 @@ pub struct SampleDocument {
     pub beginning: String,
     /// The label of the first classification task, in the order of names.
     pub label: Option<String>,
-    /// The label's probability.
     pub confidence: Option<f32>,
     /// The first summary or rendered text.
     pub text: Option<String>,

@@ -105,7 +105,6 @@ pub struct DocumentRow {
 #[derive(Debug, Clone)]
 pub struct DocumentContent {
     pub text: Arc<str>,
-    /// A JSON object.
     pub metadata: String,
     /// Every field of the source, as a JSON object; none where the database cannot store them.
     pub source: Option<String>,
@@ -118,7 +117,6 @@ pub struct ResultRow {
     pub task: String,
     /// The kind of task.
     pub kind: &'static str,
-    /// The document's version.
     pub version: i64,
     /// The most probable label of a classification.
     pub label: Option<String>,

@@ -43,7 +43,6 @@ pub struct AnswerGenerator {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimedSentence {
-    /// The sentence.
     pub text: String,
     /// Numbers, from 1, of the passages that the model cites.
     pub passages: Vec<usize>,

@@ -53,9 +53,7 @@ pub struct Checks {
 /// Some fields of an object, by name, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckedFields {
-    /// All fields.
     All,
-    /// Only these fields.
     Named(Vec<String>),
 }
 

@@ -46,7 +46,6 @@ pub(super) struct PromptFile {
     pub body: String,
 }
 
-/// Generation parameters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Parameters {
@@ -166,7 +165,6 @@ impl PromptFile {
         Ok(self)
     }
 
-    /// The compiled template.
     pub(super) fn template(&self) -> Result<Template, String> {
         Template::new(&self.body, PrintMode::Scalars, MAX_MESSAGE).map_err(|error| error.to_string())
     }

@@ -12,7 +12,7 @@ use super::calibration::{
 };
 use super::linear_head::LinearHead;
 
-/// One labelled vector.
+/// A vector with its labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingExample {
     /// Its hash decides whether the example is held out.
@@ -22,7 +22,7 @@ pub struct TrainingExample {
     pub labels: Vec<String>,
 }
 
-/// What to train.
+/// The labels to train, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingSpec {
     /// The labels in task order. If empty, the labels of the examples in alphabetical order.
@@ -50,7 +50,6 @@ pub struct TrainingReport {
     pub loss_before: f64,
     /// The mean negative log likelihood at the fitted temperature.
     pub loss_after: f64,
-    /// The fitted temperature.
     pub temperature: f32,
 }
 

@@ -34,9 +34,7 @@ pub struct ModelConfig {
 /// The location of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelLocation<'a> {
-    /// On local disk.
     Local(&'a Path),
-    /// Behind a server.
     Server(ModelServer<'a>),
 }
 

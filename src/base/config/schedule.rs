@@ -40,7 +40,6 @@ pub struct ScheduleConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverlapPolicy {
-    /// Submit no job.
     #[default]
     Skip,
     /// Submit the job; it waits until the earlier one has ended.

@@ -12,11 +12,10 @@ use super::ConfigError;
 use super::address::AddressSetting;
 use super::secret::SecretSource;
 
-/// A receiver.
+/// A receiver of webhooks, as the configuration names it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookConfig {
-    /// The receiver's address.
     pub url: Option<String>,
     /// The environment variable with the secret: `whsec_` and 24 to 64 random bytes in base64.
     pub secret_env: Option<String>,
@@ -44,7 +43,6 @@ pub struct WebhookTarget {
     pub attempts: u32,
     /// The wait after the first attempt.
     pub first_wait: Duration,
-    /// The longest wait.
     pub longest_wait: Duration,
 }
 

@@ -38,7 +38,7 @@ const MAGIC: u8 = 0;
 /// How many bytes come before the value: the magic byte and the id.
 const FRAME: usize = 5;
 
-/// A compiled schema.
+/// A compiled schema, ready to read values.
 #[derive(Debug)]
 pub struct Schema {
     id: u32,

@@ -50,7 +50,6 @@ impl RetryPolicy {
 /// What an HTTP status means for the caller; see the table at the top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusClass {
-    /// Success.
     Answer,
     /// A temporary failure of the server: repeat the request.
     Again,

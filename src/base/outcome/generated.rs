@@ -52,7 +52,6 @@ pub struct Evidence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatchKind {
-    /// The same characters.
     Exact,
     /// The same after compatibility normalization, case folding and collapsing of white space; for a number, another notation.
     Normalized,

@@ -34,7 +34,7 @@ impl Formula {
         &self.variables
     }
 
-    /// Evaluates the expression.
+    /// Evaluates the expression to a number.
     pub fn number(&self, context: &Value) -> Result<f64, Poison> {
         let value = self.expression.eval(context.clone()).map_err(|error| self.explain(&error, context))?;
         let refuse = |what: &str| {

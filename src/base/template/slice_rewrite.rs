@@ -20,7 +20,6 @@ pub(super) fn as_subscripts(source: &str, code: bool) -> Option<String> {
     sliced.then_some(rewritten)
 }
 
-/// An open bracket.
 enum Open {
     /// A subscript. `start` is its first byte in the rewritten text, `sliced` whether it has a colon.
     Subscript { start: usize, sliced: bool },

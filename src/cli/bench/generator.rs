@@ -56,7 +56,6 @@ pub(super) struct GeneratorOptions<'a> {
     pub(super) prefix: Option<usize>,
 }
 
-/// Measures everything.
 pub(super) async fn measure(config: &EngineConfig, models: GeneratorOptions<'_>) -> Result<Value> {
     let bandwidth = tokio::task::spawn_blocking(read_bandwidth).await?;
     let bench = GeneratorBench::with_shape(config, SMALL, models.temporary).await?;

@@ -79,7 +79,6 @@ struct BudgetBench {
     model: ModelConfig,
 }
 
-/// Per second.
 struct EncodingRate {
     texts: f64,
     tokens: f64,

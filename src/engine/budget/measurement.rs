@@ -32,7 +32,6 @@ pub(super) struct BudgetRate {
     pub(super) tokens_per_second: f64,
 }
 
-/// One measured batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TimedBatch {
     pub(super) tokens: usize,
@@ -40,7 +39,6 @@ pub(super) struct TimedBatch {
 }
 
 impl TimedBatch {
-    /// Tokens per second.
     fn rate(self) -> f64 {
         self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
     }

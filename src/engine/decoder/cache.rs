@@ -19,7 +19,6 @@ impl KvCache {
         Self { layers: (0..layers).map(|_| layer()).collect(), workspace: DecoderBuffers::default(), blocks }
     }
 
-    /// Blocks there are.
     pub(crate) fn blocks(&self) -> usize {
         self.blocks
     }

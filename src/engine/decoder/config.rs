@@ -30,7 +30,6 @@ pub(crate) struct DecoderShape {
     /// Components of a token's vector.
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
-    /// Query heads.
     pub(crate) heads: usize,
     /// Key and value heads; each serves `heads / kv_heads` query heads.
     pub(crate) kv_heads: usize,

@@ -10,7 +10,6 @@ pub(crate) struct RotaryEmbedding {
 pub(crate) struct RotaryAngles {
     /// A row of `head_width / 2` values for each token.
     pub(crate) cosines: Vec<f32>,
-    /// As the cosines.
     pub(crate) sines: Vec<f32>,
 }
 

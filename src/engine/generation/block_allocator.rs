@@ -29,7 +29,6 @@ impl BlockAllocator {
         Some(block)
     }
 
-    /// Adds a holder.
     pub(super) fn share(&mut self, block: u32) {
         let holders = &mut self.holders[block as usize];
         assert!(*holders > 0, "block {block} is shared while it is free");

@@ -30,7 +30,6 @@ pub(crate) struct SchedulerLimits {
 /// What has been done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SchedulerCounts {
-    /// Forward passes.
     pub(crate) steps: u64,
     /// Tokens that went through the model.
     pub(crate) tokens: u64,

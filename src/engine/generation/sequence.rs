@@ -35,7 +35,6 @@ pub(crate) struct GenerationJob {
 
 /// What to do with a prompt.
 pub(crate) enum GenerationTask {
-    /// Complete it.
     Complete(CompletionState),
     /// Score answers to it.
     Score(ScoringState),
@@ -247,7 +246,6 @@ impl Sequence {
         branches.iter().map(|branch| scoring.answers[branch.answer].len() - 1).sum()
     }
 
-    /// Sends the answer.
     pub(super) fn close(self, outcome: Result<Finish, Poison>) {
         let generated = (self.tokens.len() - self.job.prompt.len()) as u32;
         let tokens = self.read.unwrap_or(0) as u32;

@@ -27,7 +27,6 @@ pub(super) struct GpuKvCache {
 pub(super) struct LayerCache {
     /// A row for each block.
     pub(super) keys: Tensor,
-    /// As the keys.
     pub(super) values: Tensor,
 }
 
@@ -52,7 +51,6 @@ impl GpuKvCache {
         Ok(Self { layers, copies: VecDeque::new(), width, blocks })
     }
 
-    /// Blocks there are.
     pub(super) fn blocks(&self) -> usize {
         self.blocks
     }

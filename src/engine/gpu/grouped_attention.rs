@@ -16,7 +16,6 @@ const SCORES: usize = 64 << 20;
 /// The heads of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadCounts {
-    /// Query heads.
     pub(super) queries: usize,
     /// Heads of keys and values; each serves as many query heads as there are to one.
     pub(super) keys: usize,
@@ -28,7 +27,6 @@ pub(super) struct HeadCounts {
 pub(super) struct QuerySpan {
     /// The row of the first query.
     pub(super) first: usize,
-    /// Queries.
     pub(super) count: usize,
     /// The rows of the sequence's keys, in order.
     pub(super) keys: Vec<u32>,

@@ -48,7 +48,6 @@ impl RmsNorm {
     }
 }
 
-/// Layer normalisation.
 pub(crate) struct LayerNorm {
     pub(super) scale: Tensor,
     pub(super) shift: Tensor,

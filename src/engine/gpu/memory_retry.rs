@@ -17,7 +17,6 @@ use crate::error::first_line;
 /// The outcome of some of the rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PartialResult<T> {
-    /// Which rows.
     pub(super) rows: Range<usize>,
     /// The result of these rows together; none for a single row that needs too much memory.
     pub(super) outcome: Option<T>,

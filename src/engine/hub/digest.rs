@@ -11,7 +11,6 @@ use rustls::crypto::hash::{Hash, HashAlgorithm};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileDigest {
     pub(super) size: u64,
-    /// In hexadecimal.
     pub(super) blake3: String,
     /// In hexadecimal; computed only on request.
     pub(super) sha256: Option<String>,

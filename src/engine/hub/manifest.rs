@@ -35,7 +35,6 @@ pub struct ManifestFile {
     /// The path inside the folder, with `/` as separator.
     pub name: String,
     pub size: u64,
-    /// In hexadecimal.
     pub blake3: String,
 }
 

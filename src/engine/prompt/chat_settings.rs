@@ -8,7 +8,6 @@ use super::definition::TokenizerDefinition;
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
 
-/// The chat settings.
 #[derive(Debug)]
 pub(super) struct ChatSettings {
     pub(super) template: String,

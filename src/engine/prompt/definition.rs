@@ -9,7 +9,6 @@ use tokenizers::Tokenizer;
 use super::added_tokens::{AddedToken, AddedTokens};
 use super::token_bytes::{ByteEncoding, TokenBytes};
 
-/// A tokenizer's definition.
 pub(super) struct TokenizerDefinition {
     /// The tokenizer without its added tokens, so that no text can become one.
     pub(super) plain: Arc<Tokenizer>,

@@ -20,7 +20,6 @@ pub(crate) struct AnswerCache(Mutex<CacheEntries>);
 #[derive(Debug, Default)]
 struct CacheEntries {
     by_request: HashMap<blake3::Hash, CachedOutcome>,
-    /// The oldest first.
     order: VecDeque<blake3::Hash>,
 }
 

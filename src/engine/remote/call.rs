@@ -27,7 +27,6 @@ pub(super) enum CallOutcome {
     Retry(RetryableFailure),
     /// No answer until an operator fixes a setting or the server.
     SettingsFault(String),
-    /// No answer ever.
     Poison(Poison),
     /// The server refuses the request because of the document, a parameter or the settings.
     Refused {

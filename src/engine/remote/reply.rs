@@ -22,7 +22,6 @@ use tidemill_base::failure::{FailureClass, Poison};
 /// Where servers put a model's reasoning.
 const THOUGHTS: [&str; 2] = ["reasoning_content", "reasoning"];
 
-/// A server's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reply {
     /// The complete text, including reasoning and fences.

@@ -162,7 +162,6 @@ impl QuantizedPanels {
         Self { lines, layout, inputs }
     }
 
-    /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.lines)
     }

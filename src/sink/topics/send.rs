@@ -36,7 +36,6 @@ pub(super) enum SendError {
 /// How the payload of an event is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PayloadMode {
-    /// With its payload.
     Whole,
     /// Without its payload, with headers that say where the payload is.
     Bare,

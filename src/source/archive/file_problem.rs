@@ -9,7 +9,6 @@ pub(super) enum FileProblem {
     Schema(String),
     /// The file is valid but not supported.
     Unsupported(String),
-    /// The decoder failed.
     Decoder(ParquetError),
 }
 

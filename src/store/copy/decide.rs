@@ -58,7 +58,6 @@ pub enum CopyDecisionError {
     /// A person wrote a later version, which is in review or approved.
     #[error("version {version} is later, by {by}")]
     Overtaken {
-        /// The later version.
         version: i32,
         /// The person who wrote it.
         by: String,
@@ -70,7 +69,6 @@ pub enum CopyDecisionError {
     #[error("document `{document_id}` has the same `{field}`")]
     Taken {
         field: String,
-        /// The other document.
         document_id: String,
         /// Whether the other document's value is published, which cannot be overruled.
         is_published: bool,

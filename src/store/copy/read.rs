@@ -37,7 +37,6 @@ pub struct PublishedCopy {
     pub document_id: String,
     pub version: i32,
     pub origin: CopyOrigin,
-    /// The page's address.
     pub url: String,
     pub content: Map<String, Value>,
     /// When it was approved, in Unix milliseconds.

@@ -9,7 +9,6 @@ use tidemill_base::failure::Transient;
 /// A dead letter of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobDeadLetterRow {
-    /// The unit's number.
     pub unit: i32,
     /// The row of the unit's source.
     pub row: i64,

@@ -10,7 +10,7 @@ use crate::submission::Submission;
 use crate::{CommitError, Store, WithDeadline, commit, unavailable};
 use tidemill_base::failure::Transient;
 
-/// A planned unit.
+/// A planned unit that is not stored yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewUnit {
     /// A hash of the job, the source with its version, and the range of rows.
@@ -24,12 +24,11 @@ pub struct NewUnit {
     pub rows: i64,
 }
 
-/// A stored unit.
+/// A unit as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnitRow {
     pub id: String,
     pub job_id: String,
-    /// The job's pipeline.
     pub pipeline: String,
     /// The number of the unit within the job. The ledger uses it as the partition.
     pub ordinal: i32,

@@ -9,7 +9,6 @@ use tidemill_base::failure::Transient;
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredLead {
     pub document_id: String,
-    /// The document's version.
     pub version: i64,
     pub score: f64,
     /// The highest score that the pipeline gave then.

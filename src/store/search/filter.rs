@@ -20,7 +20,7 @@ pub struct SearchFilter {
     pub conditions: Vec<FilterCondition>,
 }
 
-/// One condition.
+/// One condition of a filter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FilterCondition {
     pub place: FilterPlace,
@@ -40,7 +40,6 @@ pub enum FilterPlace {
     Output(String, Vec<String>),
     /// A value in the document's metadata, by its path. The first step is the metadata field of the pipeline file.
     Metadata(Vec<String>),
-    /// The document's id.
     Id,
     /// When the document was last written.
     UpdatedAt,
@@ -68,7 +67,6 @@ pub enum FilterTest {
 pub enum ValueKind {
     Number,
     Text,
-    /// A boolean.
     Truth,
     /// A string that is a date or a time.
     Time,

@@ -19,7 +19,6 @@ pub struct LeadSubmission {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeadRow {
     pub document_id: String,
-    /// The document's version.
     pub version: i64,
     /// The beginning of the hash of the document's text.
     pub content: Vec<u8>,

@@ -49,13 +49,11 @@ pub(super) struct Fact {
 pub(super) enum FactKind {
     /// A number with its unit.
     Number {
-        /// As written, folded.
         digits: String,
         /// Its value, if it can be parsed.
         value: Option<f64>,
         unit: Option<String>,
     },
-    /// A name, folded.
     Name(String),
 }
 

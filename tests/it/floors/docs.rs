@@ -52,7 +52,7 @@ pub fn faults(path: &str, text: &str) -> Vec<String> {
                 found.push(format!("src/{path}:{number} has no doc comment, and `{item}` is public"));
             }
             comment = Comment::default();
-            if described.is_some_and(|outer| indent == outer && code.starts_with('}') || code.ends_with(';') && indent == outer) {
+            if described.is_some_and(|outer| indent == outer && (code.starts_with('}') || code.ends_with(';'))) {
                 described = None;
             }
         }

@@ -12,7 +12,6 @@ pub(super) struct ReadPlan {
     pub(super) named: Vec<AvroType>,
 }
 
-/// An Avro type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum AvroType {
     Null,
@@ -42,7 +41,6 @@ pub(super) struct Field {
     pub(super) kind: AvroType,
 }
 
-/// A logical type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogicalType {
     Decimal {
