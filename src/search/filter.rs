@@ -366,9 +366,9 @@ mod tests {
 
     #[test]
     fn a_name_that_nothing_has_suggests_the_nearest() {
-        for (line, mend) in [("brnd=x", "`brand`"), ("facts.prise<3", "`facts.price`"), ("topik=x", "`topic`")] {
+        for (line, suggestion) in [("brnd=x", "`brand`"), ("facts.prise<3", "`facts.price`"), ("topik=x", "`topic`")] {
             let error = resolved(line).unwrap_err();
-            assert!(error.ends_with(&format!("did you mean {mend}?")), "{error}");
+            assert!(error.ends_with(&format!("did you mean {suggestion}?")), "{error}");
         }
         assert!(resolved("vector=x").unwrap_err().starts_with("pipeline `p` has nothing named `vector` to filter by"));
     }

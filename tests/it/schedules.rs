@@ -172,7 +172,7 @@ async fn one_that_is_refused_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
     let text = "  broken: { cron: '* * * * *', job: { kind: backfill, dataset: archive, prefix: '{date}/' } }
   sound: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
-    let mut coordinator = coordinator(&database.store, "foreman", 4, text).await;
+    let mut coordinator = coordinator(&database.store, "coordinator", 4, text).await;
     coordinator.run_once_at(minute(0)).await.unwrap();
     Arc::get_mut(&mut coordinator.topics).unwrap().worker.datasets.clear();
     coordinator.run_once_at(minute(1)).await.unwrap();
@@ -194,7 +194,8 @@ async fn one_that_is_refused_stands_in_the_way_of_no_other() {
 
 async fn a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
-    let coordinator = coordinator(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
+    let coordinator =
+        coordinator(&database.store, "coordinator", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
     for (id, tasks) in [("first", r#"["\u0000"]"#), ("second", r#"["first"]"#)] {
         let spec = format!(r#"{{"version":1,"id":"{id}","kind":"rerun","pipeline":"echo","tasks":{tasks}}}"#);
         postgres::execute(

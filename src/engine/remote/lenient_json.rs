@@ -9,14 +9,14 @@ pub(super) fn parse(body: &[u8]) -> Option<(Value, bool)> {
         return Some((value, false));
     }
     let text = std::str::from_utf8(body).ok()?;
-    let mut mended = String::with_capacity(text.len());
+    let mut repaired = String::with_capacity(text.len());
     let (mut in_string, mut at) = (false, 0);
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
         let number = ["-Infinity", "Infinity", "NaN"].into_iter().find(|number| !in_string && rest.starts_with(number));
         let taken = match (c, number) {
             (_, Some(number)) => {
-                mended.push_str("null");
+                repaired.push_str("null");
                 at += number.len();
                 continue;
             }
@@ -25,10 +25,10 @@ pub(super) fn parse(body: &[u8]) -> Option<(Value, bool)> {
             _ => c.len_utf8(),
         };
         in_string ^= c == '"';
-        mended.push_str(&rest[..taken]);
+        repaired.push_str(&rest[..taken]);
         at += taken;
     }
-    Some((serde_json::from_str(&mended).ok()?, true))
+    Some((serde_json::from_str(&repaired).ok()?, true))
 }
 
 #[cfg(test)]

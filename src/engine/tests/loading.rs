@@ -1,4 +1,4 @@
-//! Broken model folders: one sentence with the file and the mend.
+//! Broken model folders: one sentence with the file and the fix.
 
 use std::fs;
 

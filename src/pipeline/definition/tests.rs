@@ -312,7 +312,7 @@ fn what_would_make_every_document_the_same_or_feed_on_itself_is_refused() {
         Definition::parse(Path::new("a.yaml"), &text).unwrap_err().to_string()
     };
     let same = refused("{ topic: t, text: name }", "{}");
-    assert!(same.contains("`text` is `name`, which names no field") && same.contains("write one as `{{ name }}`"), "{same}");
+    assert!(same.contains("`text` is `name`, which names no field") && same.contains("write a field as `{{ name }}`"), "{same}");
     for sink in ["topic", "dead_letters"] {
         let circle = refused("{ topic: t }", &format!("{{ {sink}: {{ name: t }} }}"));
         assert!(circle.contains(&format!("`sinks.{sink}` is the topic `t`, which the pipeline also reads")), "{circle}");

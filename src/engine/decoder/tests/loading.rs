@@ -1,4 +1,4 @@
-//! Decoders that cannot be loaded: one sentence with the file, what is wrong and the mend.
+//! Decoders that cannot be loaded: one sentence with the file, what is wrong and the fix.
 
 use std::collections::HashMap;
 use std::path::Path;
