@@ -266,4 +266,19 @@ mod tests {
         );
         assert_eq!(seen, (0..119).collect::<Vec<_>>());
     }
+    #[test]
+    #[should_panic(expected = "rows reach past the inputs")]
+    fn product_past_the_end_of_a_slice_is_refused() {
+        let (x, weights) = (vec![1.0; 10], vec![1.0; 2 * PANEL]);
+        let input = PanelInput { values: &x, step: 9, rows: 2, depth: 2 };
+        multiply_panel(input, Panel::F32 { values: &weights, step: PANEL }, |_, _| {});
+    }
+
+    #[test]
+    #[should_panic(expected = "2 inputs reach past the panel's weights")]
+    fn weights_of_fewer_inputs_are_refused() {
+        let (x, weights) = (vec![1.0; 4], vec![1.0; 2 * PANEL - 1]);
+        let input = PanelInput { values: &x, step: 2, rows: 2, depth: 2 };
+        multiply_panel(input, Panel::F32 { values: &weights, step: PANEL }, |_, _| {});
+    }
 }
