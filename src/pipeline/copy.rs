@@ -6,7 +6,7 @@
 //!   url: "https://shop.example/p/{{ copy.slug }}"     # reads `document`, and `copy`, the object that the task makes
 //!   unique: [title]                                   # fields that no two pages may share; addresses are always unique
 //!   publish: review                                   # or `automatic`: copy that passes every check is published at once
-//!   sitemap: "https://shop.example/sitemap-{{ page }}.xml"   # the addresses of sitemaps, for more than 50,000 pages
+//!   sitemap: "https://shop.example/sitemap-{{ page }}.xml"   # the addresses of sitemaps, for more than 20,000 pages
 //! ```
 //!
 //! By default a person must approve all copy, because search engines keep what a shop once published.

@@ -177,7 +177,7 @@ async fn every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new() {
         "{first}"
     );
     assert_eq!((&first["ok"], &first["dead"], &first["reused"]), (&json!(1_800), &json!(0), &json!(0)), "{first}");
-    assert!(stderr.contains("topic results gets nothing"), "it does not say that no events are written: {stderr}");
+    assert!(stderr.contains("topic results gets no events"), "it does not say that no events are written: {stderr}");
     setup.assert_echoed(900).await;
 
     let (code, again, stderr) = setup.backfill("echo").await;

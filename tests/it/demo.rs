@@ -107,7 +107,7 @@ async fn an_input_that_can_be_none_is_refused_before_anything_starts() {
         ("notes.json", b"{}", "is neither .jsonl nor .parquet"),
         ("notes.parquet", b"", "cannot be read"),
         ("wide.jsonl", &utf16, "is UTF-16"),
-        ("large.jsonl", large.as_bytes(), "takes 2500000 at most"),
+        ("large.jsonl", large.as_bytes(), "takes at most 2500000"),
     ];
     for (name, bytes, sentence) in inputs {
         std::fs::write(folder.path().join(name), bytes).unwrap();

@@ -144,7 +144,7 @@ async fn a_job_is_submitted_followed_and_found_over_http_and_from_the_command_li
     assert_eq!((&followed["state"], &followed["progress"]["rows"]), (&json!("succeeded"), &json!(50)), "{followed}");
     let again = server.command(&flags).await;
     assert_eq!((stdout(&again).as_str(), again.status.success()), ("second", true), "{}", stderr(&again));
-    assert!(stderr(&again).contains("job second is known already"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("job second exists already"), "{}", stderr(&again));
     std::fs::write(server.stream.path("job.json"), other.to_string()).unwrap();
     let conflict = server.command(&["submit", "job.json"]).await;
     assert_eq!(conflict.status.code(), Some(1), "{}", stderr(&conflict));

@@ -342,7 +342,7 @@ async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     setup.ask(job).await;
     let job = setup.ended("hopeless", &worker).await;
     let reason = job.reason.as_deref().unwrap_or_default();
-    assert!(job.state == JobState::Failed && reason.contains("task `worth` makes (score) cannot be compared"), "{job:?}");
+    assert!(job.state == JobState::Failed && reason.contains("task `worth` (kind `score`) cannot be compared"), "{job:?}");
     assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "some rows were processed");
     let mut job = backfill("measure");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));

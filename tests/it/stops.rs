@@ -130,7 +130,7 @@ async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
     assert!(stopped < 2_000, "it was stopped after it had finished");
     assert_still(&stream, "while the pipeline was stopped by hand").await;
     let stop = stream.store.pipeline_stop(PIPELINE).await.unwrap().unwrap();
-    assert!(stop.class.is_none() && stop.reason.starts_with("the index is rebuilt; go on with"), "{stop:?}");
+    assert!(stop.class.is_none() && stop.reason.starts_with("the index is rebuilt; resume it with"), "{stop:?}");
     let noted = postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await;
     assert_eq!(noted, 0, "the workers left suspect ranges behind");
     stream.command(&["pipelines", "resume", PIPELINE]);

@@ -75,7 +75,7 @@ pub async fn run(config: Config, args: VerifyArgs) -> Result<()> {
     report(&checks, args.output.json);
     let broken: Vec<&str> = checks.iter().filter(|f| !f.problems.is_empty()).map(|f| f.name.as_str()).collect();
     if !broken.is_empty() {
-        bail!("changed or unreadable: {}; pull them again", broken.join(", "));
+        bail!("not usable as they are: {}; the lines above say why", broken.join(", "));
     }
     Ok(())
 }
