@@ -8,7 +8,7 @@
 //! | `../coordinator/schedules.rs` | the coordinator stores the decisions, all of a round in one transaction |
 //!
 //! A schedule of a pipeline file has the id `<pipeline>.<name>`, one of the configuration `<name>`. The job of a time has the id
-//! `<schedule>@20261121T030000Z`, so that the same time is the same job, whoever submits it.
+//! `<schedule>@20261121T030000Z`, so that two processes that submit the same time submit the same job.
 //!
 //! The `prefix` of the job may contain its time, as shown in the schedule's zone:
 //!

@@ -1,4 +1,4 @@
-//! The same tokens give the same logits, whoever is read beside them and however they are cut.
+//! The same tokens give the same logits, whatever is read beside them and however they are cut.
 
 use super::fixture::{FAMILIES, assert_close, ids, random, read, read_at_once, to_f64};
 use crate::decoder::{BLOCK_TOKENS, Decoder, StepRow, WantedLogits};

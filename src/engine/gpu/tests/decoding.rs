@@ -1,4 +1,4 @@
-//! Decoders: as transformers, as plain loops, and the same however tokens are cut and whoever is read beside them.
+//! Decoders: as transformers, as plain loops, and the same however tokens are cut and whatever is read beside them.
 
 use std::sync::Arc;
 
