@@ -33,6 +33,7 @@ mod summarize;
 mod task_prompt;
 mod template_context;
 pub mod training;
+mod units;
 mod words;
 mod write;
 

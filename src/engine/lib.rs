@@ -43,6 +43,7 @@ mod remote;
 mod request;
 mod schema;
 mod sentence_transformers;
+mod span_grammar;
 mod start;
 mod tensor_file;
 mod text_tokenizer;
@@ -70,6 +71,7 @@ pub use request::{
     TextKind, Work,
 };
 pub use schema::Schema;
+pub use span_grammar::{LeafType, LeafValues, PASSAGE_END, SpanGrammar, SpanGrammarError};
 pub use tensor_file::{TensorFile, TensorFileError};
 
 use activity::{ActivityTracker, PreparationGuard};

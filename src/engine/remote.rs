@@ -152,7 +152,7 @@ impl RemoteModel {
             max_tokens: generate.max_tokens,
             sampling: generate.sampling,
             stop: &generate.stop,
-            schema: generate.schema.as_deref().map(|schema| schema.value()),
+            schema: generate.schema.as_deref().map(|schema| schema.standard()),
             alternatives: false,
         };
         let read = |reply: &Reply| {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::completion::Completion;
 use super::schema::Schema;
+use super::span_grammar::SpanGrammar;
 use tidemill_base::outcome::Span;
 
 /// The work of one document for one model.
@@ -88,6 +89,9 @@ pub struct Generate {
     pub stop: Vec<String>,
     /// The JSON Schema that the completion must satisfy; none allows any text.
     pub schema: Option<Arc<Schema>>,
+    /// The grammar of the completion if it must also quote a document. Only models that run here can be held to it; servers get the
+    /// schema alone.
+    pub spans: Option<Arc<SpanGrammar>>,
 }
 
 /// How each token is chosen. The same request always gives the same completion, whatever else is in the batch.

@@ -1,7 +1,7 @@
 //! JSON Schemas of completions. Every answer is validated here, from whichever model it comes.
 
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::completion::{Completion, Finish};
 use tidemill_base::failure::{Failure, FailureClass};
@@ -9,9 +9,42 @@ use tidemill_base::failure::{Failure, FailureClass};
 /// The maximum number of violations to report for one value.
 const MOST_FAULTS: usize = 20;
 
+/// The keyword for the unit of a field, which JSON Schema does not have.
+const UNIT: &str = "unit";
+
+/// Keywords whose value is one schema, a list of schemas, or a map of schemas.
+pub(crate) const ONE: [&str; 3] = ["items", "additionalProperties", "additionalItems"];
+pub(crate) const LIST: [&str; 5] = ["anyOf", "oneOf", "allOf", "prefixItems", "items"];
+pub(crate) const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+
+/// The schemas directly inside `schema`.
+pub(crate) fn parts_mut(schema: &mut Map<String, Value>) -> Vec<&mut Value> {
+    let mut parts = Vec::new();
+    for (key, value) in schema.iter_mut() {
+        let key = key.as_str();
+        if LIST.contains(&key) && value.is_array() {
+            parts.extend(value.as_array_mut().into_iter().flatten());
+        } else if NAMED.contains(&key) {
+            parts.extend(value.as_object_mut().into_iter().flat_map(Map::values_mut));
+        } else if ONE.contains(&key) {
+            parts.push(value);
+        }
+    }
+    parts
+}
+
+/// Removes the units of all fields.
+fn remove_units(schema: &mut Value) {
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove(UNIT);
+        parts_mut(schema).into_iter().for_each(remove_units);
+    }
+}
+
 /// A valid JSON Schema, compiled into a validator.
 pub struct Schema {
     value: Value,
+    standard: Value,
     text: String,
     validator: jsonschema::Validator,
 }
@@ -27,12 +60,19 @@ impl Schema {
         }
         let validator =
             jsonschema::validator_for(&value).map_err(|e| format!("the schema is not valid: {e}, at `{}`", e.instance_path()))?;
-        Ok(Self { text: value.to_string(), value, validator })
+        let mut standard = value.clone();
+        remove_units(&mut standard);
+        Ok(Self { text: value.to_string(), value, standard, validator })
     }
 
     /// The schema as it was given.
     pub fn value(&self) -> &Value {
         &self.value
+    }
+
+    /// The schema without the keyword `unit`, which servers and the grammar library do not know.
+    pub(crate) fn standard(&self) -> &Value {
+        &self.standard
     }
 
     /// The schema as compact JSON, its keys in the order of the file.

@@ -7,6 +7,7 @@ mod folders;
 mod generating;
 mod levels;
 mod loading;
+mod quoting;
 mod reference;
 pub(super) mod server;
 mod serving;

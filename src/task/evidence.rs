@@ -9,9 +9,11 @@
 //! Of several occurrences, the first separate word is taken, otherwise the first at the start of a word, otherwise the first. An
 //! occurrence inside a number does not count, and neither does one of fewer than four ASCII characters inside a word.
 
+pub(super) mod date;
 mod fuzzy;
 pub(super) mod number;
 mod number_words;
+pub(super) mod quantity;
 
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
@@ -144,29 +146,35 @@ fn continues_number(mut onwards: impl Iterator<Item = char>) -> bool {
 
 /// Whether the schema lists `value` for `path`. Such a value is a choice and not a quotation.
 pub(super) fn is_choice(schema: &Value, path: &str, value: &Value) -> bool {
-    let steps: Vec<String> = path.split('/').skip(1).map(unescaped_key).collect();
-    lists(schema, schema, &steps, value, 0)
+    schemas_at(schema, path).into_iter().any(|schema| {
+        let listed = schema.get("enum").and_then(Value::as_array).is_some_and(|values| values.contains(value));
+        listed || schema.get("const") == Some(value)
+    })
 }
 
 /// Most nested subschemas; more mean a cycle of references.
 const MOST_NESTING: usize = 64;
 
-fn lists(root: &Value, schema: &Value, steps: &[String], value: &Value, depth: usize) -> bool {
+/// Every part of the schema that speaks of the value at the JSON Pointer `path`.
+pub(super) fn schemas_at<'a>(schema: &'a Value, path: &str) -> Vec<&'a Value> {
+    let steps: Vec<String> = path.split('/').skip(1).map(unescaped_key).collect();
+    let mut found = Vec::new();
+    collect_schemas(schema, schema, &steps, 0, &mut found);
+    found
+}
+
+fn collect_schemas<'a>(root: &'a Value, schema: &'a Value, steps: &[String], depth: usize, found: &mut Vec<&'a Value>) {
     if depth > MOST_NESTING {
-        return false;
+        return;
     }
-    let follow = |schema: &Value, steps: &[String]| lists(root, schema, steps, value, depth + 1);
     let referred = schema.get("$ref").and_then(Value::as_str).and_then(|name| root.pointer(name.strip_prefix('#')?));
-    if referred.is_some_and(|referred| follow(referred, steps)) {
-        return true;
-    }
     let parts = ["anyOf", "oneOf", "allOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-    if parts.into_iter().any(|part| follow(part, steps)) {
-        return true;
+    for part in referred.into_iter().chain(parts) {
+        collect_schemas(root, part, steps, depth + 1, found);
     }
     let Some((step, rest)) = steps.split_first() else {
-        let listed = schema.get("enum").and_then(Value::as_array).is_some_and(|values| values.contains(value));
-        return listed || schema.get("const") == Some(value);
+        found.push(schema);
+        return;
     };
     let inner = match schema.get("properties").and_then(|properties| properties.get(step)) {
         Some(property) => Some(property),
@@ -175,7 +183,9 @@ fn lists(root: &Value, schema: &Value, steps: &[String], value: &Value, depth: u
             fixed.or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"))
         }
     };
-    inner.is_some_and(|inner| follow(inner, rest))
+    if let Some(inner) = inner {
+        collect_schemas(root, inner, rest, depth + 1, found);
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,15 @@
 //! `extract`: extracts typed fields. Each value comes with the confidence of the model and its evidence in the document.
+//!
+//! | `strict` | a string or number of the answer |
+//! |---|---|
+//! | `true` | is a span, number, date or quantity of the document; nothing else can be written |
+//! | `false` | is the model's own; its evidence is looked for afterwards |
+
+mod abstention;
+mod chunks;
+mod leaf;
+mod quotable;
+mod strict;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
+use self::abstention::MinConfidence;
+use self::strict::{StrictEvidence, StrictRules};
 use super::evidence::{EvidenceFinder, is_choice};
 use super::for_each::{ItemPrompt, ItemPromptSpec};
 use super::json_spans::{unescaped_key, value_spans};
@@ -18,11 +31,14 @@ use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Confidence, ExtractedValue, Extraction, Output};
+use crate::outcome::{Confidence, Evidence, ExtractedValue, Extraction, Output};
 use crate::prompt::PromptVersion;
 
 /// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 1;
+
+/// The version of strict tasks. Version 2 checked answers after they were written.
+const STRICT_ALGORITHM: u32 = 3;
 
 const SYSTEM: &str = "You take facts out of documents and answer with one JSON object and nothing else. \
 Every value is taken from the document, in the document's own words and language. \
@@ -34,14 +50,11 @@ const BODY: &str = "Answer with an object that is valid under this JSON Schema:
 The document:
 {{ document.text }}";
 
-/// The version of strict tasks. Version 1 did not check numbers.
-const STRICT_ALGORITHM: u32 = 2;
-
 /// Most characters of a value quoted in an error.
 const QUOTED: usize = 60;
 
 /// Parameters of `extract`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractSpec {
     /// Name of the generator in the configuration.
@@ -52,9 +65,12 @@ pub struct ExtractSpec {
     /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
-    /// Whether a string or number without evidence in the document makes the result a dead letter.
-    #[serde(default)]
+    /// Whether strings, numbers and dates can only be those of the document.
+    #[serde(default = "yes")]
     pub strict: bool,
+    /// The confidence below which a value becomes null: for all fields, or for each by its name.
+    #[serde(default)]
+    pub min_confidence: Option<MinConfidence>,
     /// Most tokens of an answer; overrides the limit in the prompt file.
     #[serde(default)]
     pub max_tokens: Option<usize>,
@@ -63,12 +79,18 @@ pub struct ExtractSpec {
     pub for_each: Option<String>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 #[derive(Debug)]
 struct Extract {
     signature: Vec<u8>,
     prompt: ItemPrompt,
     schema: Arc<Schema>,
-    strict: bool,
+    /// The rules of a strict task.
+    strict: Option<StrictRules>,
+    min_confidence: Option<MinConfidence>,
 }
 
 impl ExtractSpec {
@@ -77,7 +99,17 @@ impl ExtractSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
+        let schema = match self.read(base_dir) {
+            Ok((_, schema)) => self.schema_problems(&schema),
+            Err(problem) => vec![problem],
+        };
+        schema.into_iter().chain(self.item_prompt().problems()).collect()
+    }
+
+    fn schema_problems(&self, schema: &Schema) -> Vec<String> {
+        let strict = self.strict.then(|| StrictRules::new(schema).err()).flatten();
+        let confidence = self.min_confidence.as_ref().and_then(|least| least.problem(schema.value()));
+        strict.into_iter().chain(confidence).collect()
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
@@ -93,8 +125,13 @@ impl ExtractSpec {
 
     fn assemble(&self, prompt: ItemPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
         let algorithm = if self.strict { STRICT_ALGORITHM } else { ALGORITHM };
-        let signature = serde_json::to_vec(&("extract", algorithm, prompt.version().version(), self.strict, &self.for_each))?;
-        Ok(Extract { signature, prompt, schema, strict: self.strict })
+        let version = prompt.version().version();
+        let signature = match &self.min_confidence {
+            None => serde_json::to_vec(&("extract", algorithm, version, self.strict, &self.for_each))?,
+            Some(least) => serde_json::to_vec(&("extract", algorithm, version, self.strict, &self.for_each, least))?,
+        };
+        let strict = self.strict.then(|| StrictRules::new(&schema)).transpose().map_err(anyhow::Error::msg)?;
+        Ok(Extract { signature, prompt, schema, strict, min_confidence: self.min_confidence.clone() })
     }
 
     fn item_prompt(&self) -> ItemPromptSpec<'_> {
@@ -127,8 +164,9 @@ impl Task for Extract {
         Some(self.prompt.version())
     }
 
-    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.prompt.prepare(upstream)
+    fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
+        let spans = self.strict.as_ref().map(|rules| rules.grammar(&self.schema, &document.text)).transpose()?;
+        self.prompt.prepare_quoting(upstream, spans.as_ref())
     }
 
     fn interpret(
@@ -137,33 +175,61 @@ impl Task for Extract {
         _upstream: &TemplateContext,
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
-        let searcher = EvidenceFinder::new(&document.text);
-        self.prompt.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
+        let evidence = match self.strict {
+            Some(_) => EvidenceSource::Strict(StrictEvidence::new(&document.text)),
+            None => EvidenceSource::Search(EvidenceFinder::new(&document.text)),
+        };
+        self.prompt.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&evidence, prediction)?)))
+    }
+}
+
+/// How evidence is found.
+enum EvidenceSource<'a> {
+    Strict(StrictEvidence<'a>),
+    Search(EvidenceFinder<'a>),
+}
+
+impl EvidenceSource<'_> {
+    fn string(&self, schema: &Value, path: &str, text: &str) -> Option<Evidence> {
+        match self {
+            Self::Strict(evidence) => evidence.string(schema, path, text),
+            Self::Search(finder) => finder.string(text),
+        }
+    }
+
+    fn number(&self, schema: &Value, path: &str, number: &Number) -> Option<Evidence> {
+        match self {
+            Self::Strict(evidence) => evidence.number(schema, path, number),
+            Self::Search(finder) => finder.number(number),
+        }
     }
 }
 
 impl Extract {
-    fn extraction(&self, searcher: &EvidenceFinder<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
+    fn extraction(&self, evidence: &EvidenceSource<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
         let completion = completion(prediction)?;
         let fields = object(self.schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
-        let values = self.values(searcher, &fields, &completion);
-        if self.strict
-            && let Some((path, value)) = ungrounded(&fields, &values)
-        {
-            let says = match value {
-                Value::String(text) => {
-                    let quoted: String = text.chars().take(QUOTED).collect();
-                    format!("\"{quoted}{}\"", if quoted.len() < text.len() { "…" } else { "" })
-                }
-                other => other.to_string(),
-            };
-            let reason = format!("field `{path}` of the answer is {says}, which the document does not contain");
-            return Err(Failure::poison(FailureClass::Ungrounded, reason));
+        let leaves = self.values(evidence, &fields, &completion);
+        let mut extraction = Extraction { fields, leaves };
+        if self.strict.is_some() {
+            let ungrounded = |value: &ExtractedValue, _: &Value| value.grounded == Some(false);
+            let left = abstention::abstain(&mut extraction, &self.schema, ungrounded);
+            if let Some((path, value)) = left.and_then(|path| Some((path.clone(), pointer(&extraction.fields, &path)?))) {
+                return Err(refused(&path, value));
+            }
         }
-        Ok(Extraction { fields, leaves: values })
+        if let Some(least) = &self.min_confidence {
+            let doubtful = |leaf: &ExtractedValue, value: &Value| {
+                !value.is_null() && leaf.confidence.is_some_and(|confidence| confidence.minimum < least.of(&leaf.path))
+            };
+            // Where the schema allows neither null nor absence, the value stays, and its confidence tells.
+            abstention::abstain(&mut extraction, &self.schema, doubtful);
+        }
+        Ok(extraction)
     }
 
-    fn values(&self, searcher: &EvidenceFinder<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
+    fn values(&self, evidence: &EvidenceSource<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
+        let schema = self.schema.value();
         let found = value_spans(&completion.text);
         // If a key occurs twice, the last value counts and everything below the earlier one is dropped.
         let last: HashMap<&str, usize> = found.iter().enumerate().map(|(index, (path, _))| (path.as_str(), index)).collect();
@@ -173,10 +239,10 @@ impl Extract {
                 continue;
             }
             let Some(value) = pointer(fields, path).filter(|value| !value.is_object() && !value.is_array()) else { continue };
-            let choice = is_choice(self.schema.value(), path, value);
+            let choice = is_choice(schema, path, value);
             let (expected, evidence) = match value {
-                Value::String(text) if !choice && !text.trim().is_empty() => (true, searcher.string(text)),
-                Value::Number(number) if !choice => (true, searcher.number(number)),
+                Value::String(text) if !choice && !text.trim().is_empty() => (true, evidence.string(schema, path, text)),
+                Value::Number(number) if !choice => (true, evidence.number(schema, path, number)),
                 _ => (false, None),
             };
             all.push(ExtractedValue {
@@ -188,6 +254,21 @@ impl Extract {
         }
         all
     }
+}
+
+/// The failure of a strict answer with a value that the document does not state.
+fn refused(path: &str, value: &Value) -> Failure {
+    let says = match value {
+        Value::String(text) => {
+            let quoted: String = text.chars().take(QUOTED).collect();
+            format!("\"{quoted}{}\"", if quoted.len() < text.len() { "…" } else { "" })
+        }
+        other => other.to_string(),
+    };
+    let reason = format!(
+        "field `{path}` of the answer is {says}, which the document does not contain, and the schema allows no `null` there"
+    );
+    Failure::poison(FailureClass::Ungrounded, reason)
 }
 
 /// The confidence of the model, computed from the tokens that overlap `place`.
@@ -208,11 +289,6 @@ fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confide
 fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let (name, rest) = path[1..].split_once('/').map_or((&path[1..], ""), |(name, _)| (name, &path[name.len() + 1..]));
     fields.get(&unescaped_key(name))?.pointer(rest)
-}
-
-fn ungrounded<'a>(fields: &'a Map<String, Value>, values: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
-    let value = values.iter().find(|value| value.grounded == Some(false))?;
-    Some((value.path.as_str(), pointer(fields, &value.path)?))
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Prompts for the document or for each item of a list (`for_each`): one request per item, and one output for all items.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use minijinja::Value;
 
 use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, names_read};
 use super::{TaskStep, TemplateContext, only};
-use crate::engine::{Engine, ModelInfo, Prediction, Request};
+use crate::engine::{Engine, ModelInfo, Prediction, Request, SpanGrammar};
 use crate::failure::{Failure, Poison};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
@@ -79,7 +80,17 @@ impl ItemPrompt {
     }
 
     pub(super) fn prepare(&self, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.for_each.prepare(upstream, |scope| Ok(self.prompt.request(self.prompt.render(upstream, scope)?)))
+        self.prepare_quoting(upstream, None)
+    }
+
+    /// Like [`prepare`](Self::prepare), for answers that quote a document under the grammar `spans`.
+    pub(super) fn prepare_quoting(
+        &self,
+        upstream: &TemplateContext,
+        spans: Option<&Arc<SpanGrammar>>,
+    ) -> Result<TaskStep, Failure> {
+        self.for_each
+            .prepare(upstream, |scope| Ok(self.prompt.request_quoting(self.prompt.render(upstream, scope)?, spans.cloned())))
     }
 
     /// The output, in which `one` converts each prediction.

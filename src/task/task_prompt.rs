@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::prompt_file::{Parameters, PromptFile};
 use super::{TemplateContext, model};
-use crate::engine::{Engine, Generate, Message, ModelInfo, ModelKind, Prompt, Request, Role, Sampling, Schema, Work};
+use crate::engine::{
+    Engine, Generate, Message, ModelInfo, ModelKind, Prompt, Request, Role, Sampling, Schema, SpanGrammar, Work,
+};
 use crate::failure::Poison;
 use crate::prompt::PromptVersion;
 use crate::template::Template;
@@ -119,12 +121,18 @@ impl TaskPrompt {
     }
 
     pub(super) fn request(&self, prompt: Prompt) -> Request {
+        self.request_quoting(prompt, None)
+    }
+
+    /// A request for an answer that quotes a document under the grammar `spans`.
+    pub(super) fn request_quoting(&self, prompt: Prompt, spans: Option<Arc<SpanGrammar>>) -> Request {
         let generate = Generate {
             prompt,
             max_tokens: self.max_tokens,
             sampling: self.sampling,
             stop: self.stop.clone(),
             schema: self.schema.clone(),
+            spans,
         };
         Request { model: self.model.clone(), work: Work::Generate(generate) }
     }

@@ -89,7 +89,8 @@ fn prompt(text: &str) -> Prompt {
 
 fn generate(text: &str, schema: Option<Value>) -> Request {
     let schema = schema.map(|schema| Arc::new(Schema::new(schema).unwrap()));
-    let generate = Generate { prompt: prompt(text), max_tokens: 20, sampling: Sampling::default(), stop: Vec::new(), schema };
+    let generate =
+        Generate { prompt: prompt(text), max_tokens: 20, sampling: Sampling::default(), stop: Vec::new(), schema, spans: None };
     Request { model: "clerk".into(), work: Work::Generate(generate) }
 }
 
@@ -272,7 +273,7 @@ async fn tasks_of_a_pipeline_do_not_see_that_a_server_answers() {
 name: test
 source: { topic: docs }
 tasks:
-  facts: { extract: { model: clerk, max_tokens: 40, schema: { type: object, required: [product, price, brand],
+  facts: { extract: { model: clerk, strict: false, max_tokens: 40, schema: { type: object, required: [product, price, brand],
     properties: { product: { type: string }, price: { type: number }, brand: { type: string } } } } }
   copy: { write: { model: clerk, prompt: copy.md, max_tokens: 40 } }
 ";

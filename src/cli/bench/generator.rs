@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `shared_prefix_ratio` | time for prompts with the same beginning as one group, divided by the time for the same prompts in separate groups |
 //! | `constrained_overhead` | time for 32 rows under a schema, divided by the time for as many chosen tokens without one, minus 1 |
+//! | `quoting_overhead` | time per token of 32 rows that quote a document each, grammars included, divided by that under the schema alone, minus 1 |
 //! | `batch_speedup_32` | tokens written per second with 32 rows, divided by those with one |
 //! | `prefill_tokens_per_second` | long prompts with an answer of one token |
 //! | `decode_tokens_per_second` | 32 rows that write |
@@ -19,12 +20,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::memory::{read_bandwidth, weights_bytes};
 use super::random_model::{HALF_BILLION, ModelShape, SMALL};
 use crate::config::{EngineConfig, ModelConfig};
-use crate::engine::{Answer, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Schema, Work};
+use crate::engine::{
+    Answer, Engine, Generate, LeafType, LeafValues, Message, Prediction, Prompt, Request, Role, Sampling, Schema, SpanGrammar,
+    Work,
+};
 use crate::metrics::peak_resident_bytes;
 
 /// The model under test.
@@ -39,6 +43,8 @@ const ROWS: usize = 32;
 const WRITTEN_TOKENS: usize = 32;
 /// Letters that each row writes under a schema.
 const SCHEMA_LETTERS: usize = 128;
+/// Tokens of a document that is quoted.
+const QUOTED_TOKENS: usize = 200;
 /// Documents that share a prefix.
 const DOCUMENTS: usize = 256;
 /// Tokens of the shared prefix.
@@ -79,6 +85,7 @@ pub(super) async fn measure(config: &EngineConfig, models: GeneratorOptions<'_>)
     Ok(json!({
         "shared_prefix_ratio": shared,
         "constrained_overhead": bench.constrained().await?,
+        "quoting_overhead": bench.quoting().await?,
         "batch_speedup_32": free / alone,
         "prefill_tokens_per_second": prefill,
         "decode_tokens_per_second": free,
@@ -111,15 +118,30 @@ impl GeneratorBench {
 
     /// Runs the prompts at once. Returns the seconds and the answers.
     async fn run(&self, prompts: &[BenchPrompt], schema: Option<&Arc<Schema>>) -> Result<(f64, Vec<Answer>)> {
-        let requests = prompts.iter().map(|ask| {
+        self.run_quoting(prompts, schema, &[]).await
+    }
+
+    /// Like [`run`](Self::run). If there are `documents`, each answer quotes one of them.
+    async fn run_quoting(
+        &self,
+        prompts: &[BenchPrompt],
+        schema: Option<&Arc<Schema>>,
+        documents: &[String],
+    ) -> Result<(f64, Vec<Answer>)> {
+        let started = Instant::now();
+        let spans = |index: usize| match (schema, documents.get(index)) {
+            (Some(schema), Some(document)) => quoting(schema, document).map(Some),
+            _ => Ok(None),
+        };
+        let request = |(index, ask): (usize, &BenchPrompt)| {
             let message = Message { role: Role::User, content: ask.text.as_str().into() };
             let prompt = Prompt { messages: vec![message], group: ask.group.as_str().into() };
             let (max_tokens, sampling) = (ask.max_tokens, Sampling::default());
-            let work = Work::Generate(Generate { prompt, max_tokens, sampling, stop: Vec::new(), schema: schema.cloned() });
-            Request { model: MODEL.into(), work }
-        });
-        let requests = requests.collect();
-        let started = Instant::now();
+            let (schema, spans) = (schema.cloned(), spans(index)?);
+            let work = Work::Generate(Generate { prompt, max_tokens, sampling, stop: Vec::new(), schema, spans });
+            Ok(Request { model: MODEL.into(), work })
+        };
+        let requests = prompts.iter().enumerate().map(request).collect::<Result<_>>()?;
         let answers = self.engine.run(requests).await?;
         let seconds = started.elapsed().as_secs_f64();
         Ok((seconds, answers.into_iter().collect::<Result<_, _>>()?))
@@ -201,6 +223,26 @@ impl GeneratorBench {
         Ok(median(rates))
     }
 
+    async fn quoting(&self) -> Result<f64> {
+        let (schema, prompts) = (letters()?, self.short(ROWS, SCHEMA_LETTERS + 32, "").await?);
+        let mut documents = Vec::new();
+        for index in 0..ROWS {
+            documents.push(self.text(QUOTED_TOKENS, index).await?);
+        }
+        let seconds_per_token = async |documents: &[String]| {
+            let (seconds, written) = self.run_quoting(&prompts, Some(&schema), documents).await?;
+            anyhow::Ok(seconds / generated(&written))
+        };
+        let (mut before, mut overheads) = (seconds_per_token(&[]).await?, Vec::new());
+        for _ in 0..OVERHEAD_ROUNDS {
+            let quoting = seconds_per_token(&documents).await?;
+            let after = seconds_per_token(&[]).await?;
+            overheads.push(quoting / ((before + after) / 2.0) - 1.0);
+            before = after;
+        }
+        Ok(median(overheads))
+    }
+
     async fn constrained(&self) -> Result<f64> {
         let (schema, prompts) = (letters()?, self.short(ROWS, SCHEMA_LETTERS + 32, "").await?);
         let (_, answers) = self.run(&prompts, Some(&schema)).await?;
@@ -227,6 +269,14 @@ impl GeneratorBench {
         }
         Ok(median(overheads))
     }
+}
+
+/// The grammar of answers that quote `document` word by word.
+fn quoting(schema: &Schema, document: &str) -> Result<Arc<SpanGrammar>> {
+    let chunks: Vec<&str> = document.split_inclusive(' ').flat_map(|word| [word.trim_end(), " "]).collect();
+    let letters = SCHEMA_LETTERS as u64;
+    let spans = |_: &Map<String, Value>, _: LeafType| LeafValues::Spans { least: letters / 2, most: Some(letters) };
+    Ok(Arc::new(SpanGrammar::new(schema.value(), &chunks, &spans)?))
 }
 
 #[derive(Clone)]

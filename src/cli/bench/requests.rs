@@ -160,7 +160,14 @@ impl RequestLine {
                     }),
                 };
                 let (prompt, max_tokens) = (prompt(line.messages), line.max_tokens);
-                Work::Generate(Generate { prompt, max_tokens, sampling: Sampling::default(), stop: Vec::new(), schema })
+                Work::Generate(Generate {
+                    prompt,
+                    max_tokens,
+                    sampling: Sampling::default(),
+                    stop: Vec::new(),
+                    schema,
+                    spans: None,
+                })
             }
         })
     }

@@ -39,7 +39,12 @@ impl Guide for SchemaConstraint {
 impl TokenizedRequest {
     pub(crate) fn generate(model: &GeneratorModel, context: usize, ask: &Generate) -> Result<Self, Failure> {
         let prompt = encode(model, context, &ask.prompt, ask.max_tokens)?;
-        let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammar_cache().constraint(schema)).transpose()?;
+        let grammars = model.tokenizer.grammar_cache();
+        let constraint = match (&ask.spans, &ask.schema) {
+            (Some(spans), _) => Some(grammars.quoting(spans)?),
+            (None, Some(schema)) => Some(grammars.constraint(schema)?),
+            (None, None) => None,
+        };
         let guide = constraint.map(|constraint| Box::new(constraint) as Box<dyn Guide>);
         let text = model.tokenizer.incremental_text();
         let task = GenerationTask::Complete(CompletionState::new(ask.max_tokens, ask.sampling, &ask.stop, guide, text));

@@ -17,6 +17,7 @@ use super::grammar::grammar_schema;
 use super::number_digits::DigitCounter;
 use crate::error::panic_text;
 use crate::schema::Schema;
+use crate::span_grammar::SpanGrammar;
 use tidemill_base::failure::{FailureClass, Poison};
 
 /// A set of tokens, one bit each.
@@ -90,8 +91,24 @@ impl GrammarCache {
     /// The initial state of an answer under `schema`.
     pub(crate) fn constraint(&self, schema: &Schema) -> Result<SchemaConstraint, Poison> {
         let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
+        Ok(self.begin(grammar))
+    }
+
+    /// The initial state of an answer that quotes a document. Its grammar is not cached, because another document has another one.
+    ///
+    /// # Errors
+    /// A poison failure if the grammar exceeds a limit of the grammar library.
+    pub(crate) fn quoting(&self, grammar: &SpanGrammar) -> Result<SchemaConstraint, Poison> {
+        let refused =
+            |e: &str| format!("the document cannot be quoted from: {}; shorten it, or write `strict: false`", in_short(e));
+        let start = self.start(TopLevelGrammar::from_lark(grammar.lark().to_owned()), &refused);
+        let start = start.map_err(|reason| Poison { class: FailureClass::TooLong, reason })?;
+        Ok(self.begin(Arc::new(Grammar { start, used: 0.into(), is_exhausted: false.into() })))
+    }
+
+    fn begin(&self, grammar: Arc<Grammar>) -> SchemaConstraint {
         let (matcher, digit_tokens) = (grammar.start.clone(), self.digit_tokens.clone());
-        Ok(SchemaConstraint { matcher, grammar, digits: DigitCounter::default(), digit_tokens, end_ids: self.end_ids.clone() })
+        SchemaConstraint { matcher, grammar, digits: DigitCounter::default(), digit_tokens, end_ids: self.end_ids.clone() }
     }
 
     /// Whether answers can be constrained to `schema`.
@@ -146,7 +163,11 @@ impl GrammarCache {
                 in_short(e)
             )
         };
-        let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()).map_err(|e| refused(&e))?);
+        self.start(TopLevelGrammar::from_json_schema(grammar_schema(schema.standard()).map_err(|e| refused(&e))?), &refused)
+    }
+
+    /// The state before the first token. `refused` writes the error about the grammar.
+    fn start(&self, grammar: TopLevelGrammar, refused: &dyn Fn(&str) -> String) -> Result<Matcher, String> {
         let compile = || {
             let start = Matcher::new(self.factory.create_parser(grammar));
             // A grammar that allows no answer, or exceeds the limits, fails at the first token.

@@ -15,6 +15,8 @@
 
 use serde_json::{Map, Number, Value, json};
 
+use crate::schema::{LIST, NAMED, ONE, parts_mut};
+
 /// The largest integer that every JSON reader keeps exactly.
 const LARGEST_INTEGER: i64 = (1 << 53) - 1;
 
@@ -62,11 +64,6 @@ fn any_value() -> Value {
         {"type": "string"}, {"type": "array", "items": any()}, {"type": "object", "additionalProperties": any()},
     ]})
 }
-
-/// Keywords whose value is one schema, a list of schemas, or a map of schemas.
-const ONE: [&str; 3] = ["items", "additionalProperties", "additionalItems"];
-const LIST: [&str; 5] = ["anyOf", "oneOf", "allOf", "prefixItems", "items"];
-const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
 
 fn parts(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     let one = ONE.iter().filter_map(|key| schema.get(*key));
@@ -116,18 +113,7 @@ fn narrow(schema: &mut Value, closes: bool) -> Result<(), String> {
     if closes && is(schema, "array") {
         schema.entry("items").or_insert(true.into());
     }
-    for key in ONE {
-        schema.get_mut(key).into_iter().try_for_each(|part| narrow(part, closes))?;
-    }
-    for key in LIST {
-        let parts = schema.get_mut(key).and_then(Value::as_array_mut).into_iter();
-        parts.flatten().try_for_each(|part| narrow(part, closes))?;
-    }
-    for key in NAMED {
-        let parts = schema.get_mut(key).and_then(Value::as_object_mut).into_iter();
-        parts.flat_map(Map::values_mut).try_for_each(|part| narrow(part, closes))?;
-    }
-    Ok(())
+    parts_mut(schema).into_iter().try_for_each(|part| narrow(part, closes))
 }
 
 /// Refuses listed values with numbers that the grammar library would write differently.

@@ -48,7 +48,7 @@ fn prompt() -> Prompt {
 }
 
 fn generate() -> Generate {
-    Generate { prompt: prompt(), max_tokens: 50, sampling: Sampling::default(), stop: Vec::new(), schema: None }
+    Generate { prompt: prompt(), max_tokens: 50, sampling: Sampling::default(), stop: Vec::new(), schema: None, spans: None }
 }
 
 fn with_schema() -> Generate {

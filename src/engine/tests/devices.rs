@@ -51,7 +51,7 @@ async fn two_devices_write_what_one_does_and_both_work() {
         let content = format!("number {index}: {}", "corn ".repeat(index % 5)).into();
         let prompt =
             Prompt { messages: vec![Message { role: Role::User, content }], group: format!("group {}", index % 4).into() };
-        let ask = Generate { prompt, max_tokens: 12, sampling: Sampling::default(), stop: Vec::new(), schema: None };
+        let ask = Generate { prompt, max_tokens: 12, sampling: Sampling::default(), stop: Vec::new(), schema: None, spans: None };
         Request { model: NAME.into(), work: Work::Generate(ask) }
     };
     let written = async |engine: &Engine| {

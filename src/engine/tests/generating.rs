@@ -37,7 +37,14 @@ fn prompt(group: &str, text: &str) -> Prompt {
 }
 
 fn generate(text: &str, max_tokens: usize) -> Generate {
-    Generate { prompt: prompt("task", text), max_tokens, sampling: Sampling::default(), stop: Vec::new(), schema: None }
+    Generate {
+        prompt: prompt("task", text),
+        max_tokens,
+        sampling: Sampling::default(),
+        stop: Vec::new(),
+        schema: None,
+        spans: None,
+    }
 }
 
 fn request(ask: Generate) -> Request {

@@ -89,6 +89,26 @@ fn in_digits(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
     found
 }
 
+/// Every value that the number at `place` of the folded text can have: `1.299` is 1299 or 1.299.
+pub(in crate::task) fn values(text: &str, place: &Range<usize>) -> Vec<f64> {
+    let run = next_run(text, place.start).filter(|run| run.place == *place);
+    match run.map(|run| readings(text, &run.groups, &run.marks)) {
+        Some(values) if !values.is_empty() => values,
+        // A number in words, or with a multiplier such as million.
+        _ => all(&text[place.clone()]).into_iter().filter_map(|(_, value)| value).collect(),
+    }
+}
+
+/// Whether the number after `before` is negative: a sign that no word and no number precedes.
+pub(in crate::task) fn is_negative(before: &str) -> bool {
+    if before.ends_with("minus ") {
+        return true;
+    }
+    before
+        .strip_suffix('-')
+        .is_some_and(|rest| !rest.chars().next_back().is_some_and(|letter| letter.is_alphanumeric() || letter == '-'))
+}
+
 /// The value if all of `text` is one number in digits.
 pub(in crate::task) fn written(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);

@@ -1,3 +1,5 @@
+mod decoding;
+
 use serde_json::json;
 
 use super::*;
@@ -30,7 +32,15 @@ fn task(spec: &ExtractSpec) -> Extract {
 }
 
 fn spec() -> ExtractSpec {
-    ExtractSpec { model: "writer".into(), schema: Some(schema()), ..ExtractSpec::default() }
+    ExtractSpec {
+        model: "writer".into(),
+        schema: Some(schema()),
+        prompt: None,
+        strict: false,
+        min_confidence: None,
+        max_tokens: None,
+        for_each: None,
+    }
 }
 
 const TEXT: &str = "Oak bowl\n\nA bowl of solid oak for 1,299.00 Euro. 물에 강합니다.";
@@ -90,21 +100,81 @@ fn what_the_document_does_not_say_is_not_grounded() {
 }
 
 #[test]
-fn a_strict_task_refuses_an_ungrounded_string_or_number_and_names_its_field() {
+fn a_strict_task_leaves_out_what_the_document_does_not_say() {
     let strict = task(&ExtractSpec { strict: true, ..spec() });
-    let refused = |answer: &str| poison(extracted(&strict, &[(answer, None)]).unwrap_err());
-    let fault = refused(r#"{"product":"Oak bowl","features":["solid oak","dishwasher safe"]}"#);
-    assert_eq!(fault.class, FailureClass::Ungrounded);
-    assert!(fault.reason.contains("field `/features/1` of the answer is \"dishwasher safe\""), "{}", fault.reason);
-    let fault = refused(r#"{"product":"Oak bowl","price":29.99}"#);
+    let left = |answer: &str| {
+        let found = extracted(&strict, &[(answer, None)]).unwrap();
+        let paths: Vec<String> = found.leaves.iter().map(|leaf| leaf.path.clone()).collect();
+        (Value::Object(found.fields), paths)
+    };
+    let answer = r#"{"product":"Oak bowl","price":29.99,"features":["dishwasher safe","solid oak","solid elm"]}"#;
+    let (fields, paths) = left(answer);
+    assert_eq!(fields, json!({"product": "Oak bowl", "price": null, "features": ["solid oak"]}));
+    assert_eq!(paths, ["/product", "/price", "/features/0"]);
+    let (fields, _) = left(r#"{"product":"oak bowl","price":1299,"size":"S","features":[]}"#);
+    assert_eq!(fields["size"], "S", "a choice needs no evidence");
+    assert_eq!(left(r#"{"product":"oak bawl"}"#).0, json!({"product": null}), "a near miss is none");
+}
+
+#[test]
+fn a_strict_task_refuses_what_the_document_does_not_say_if_the_schema_requires_it() {
+    let properties = json!({"product": {"type": "string"}, "price": {"type": "number"}});
+    let schema = json!({"type": "object", "properties": properties, "required": ["product", "price"]});
+    let strict = task(&ExtractSpec { schema: Some(SchemaSource::Inline(schema)), strict: true, ..spec() });
+    let fault = poison(extracted(&strict, &[(r#"{"product":"Elm bowl","price":1299}"#, None)]).unwrap_err());
     assert_eq!(fault.class, FailureClass::Ungrounded);
     assert!(
-        fault.reason.contains("field `/price` of the answer is 29.99, which the document does not contain"),
-        "{}",
-        fault.reason
+        fault.reason.contains("field `/product` of the answer is \"Elm bowl\", which the document does not contain"),
+        "{fault}"
     );
-    let grounded = r#"{"product":"oak bowl","price":1299,"size":"S","features":[]}"#;
-    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "a choice needs no evidence");
+    let document = document("Oak bowl");
+    let fault = poison(strict.prepare(&document, &TemplateContext::of(&document, None)).unwrap_err());
+    assert_eq!(fault.class, FailureClass::Ungrounded);
+    assert!(fault.reason.contains("the document has no value for `/price`"), "{fault}");
+}
+
+#[test]
+fn a_value_below_the_least_confidence_is_left_out() {
+    let half = Some(0.5f32.ln());
+    let pieces = [
+        (r#"{"product":"#, None),
+        (r#""Oak bowl""#, half),
+        (r#","price":"#, None),
+        ("1299", Some(0.0)),
+        (r#","features":["#, None),
+        (r#""solid oak""#, half),
+        (r#","oak""#, Some(-0.1)),
+        ("]}", None),
+    ];
+    let fields = |least: Value| {
+        let min_confidence = Some(serde_json::from_value(least).unwrap());
+        Value::Object(extracted(&task(&ExtractSpec { min_confidence, ..spec() }), &pieces).unwrap().fields)
+    };
+    assert_eq!(fields(json!(0.4)), json!({"product": "Oak bowl", "price": 1299, "features": ["solid oak", "oak"]}));
+    assert_eq!(fields(json!(0.6)), json!({"product": null, "price": 1299, "features": ["oak"]}));
+    assert_eq!(fields(json!({"product": 0.6})), json!({"product": null, "price": 1299, "features": ["solid oak", "oak"]}));
+}
+
+#[test]
+fn numbers_convert_into_the_unit_of_their_field() {
+    let unit = |unit: &str, of: &str| json!({"type": [of, "null"], "unit": unit});
+    let properties = json!({
+        "capacity": unit("ml", "number"), "size": unit("cm", "string"), "due": {"type": ["string", "null"], "format": "date"},
+        "pieces": {"type": ["integer", "null"]},
+    });
+    let schema = json!({"type": "object", "properties": properties});
+    let strict = task(&ExtractSpec { schema: Some(SchemaSource::Inline(schema)), strict: true, ..spec() });
+    let text = "Holds 1.5 litres, 40 x 25 cm. Due 5 January 2026.";
+    let answer = r#"{"capacity":1500,"size":"40 x 25 cm","due":"2026-01-05","pieces":3}"#;
+    let found = strict.interpret(&document(text), &TemplateContext::default(), vec![completed(&[(answer, None)])]).unwrap();
+    let TaskStep::Ready(Output::Extraction(found)) = found else { panic!("no extraction") };
+    assert_eq!(
+        Value::Object(found.fields),
+        json!({"capacity": 1500, "size": "40 x 25 cm", "due": "2026-01-05", "pieces": null}).clone()
+    );
+    let quotes: Vec<Option<&str>> =
+        found.leaves.iter().map(|leaf| leaf.evidence.map(|evidence| &text[evidence.span.start..evidence.span.end])).collect();
+    assert_eq!(quotes, [Some("1.5 litres"), Some("40 x 25 cm"), Some("5 January 2026"), None]);
 }
 
 #[test]
@@ -169,6 +239,15 @@ fn what_is_wrong_with_the_parameters_is_said_before_any_document() {
     let problems = |spec: ExtractSpec| spec.problems(Path::new("")).join("; ");
     assert_eq!(problems(spec()), "");
     assert!(problems(ExtractSpec { schema: None, ..spec() }).contains("has no `schema`"));
+    let strict = |property: Value| {
+        let schema = SchemaSource::Inline(json!({"type": "object", "properties": {"a": property}}));
+        problems(ExtractSpec { schema: Some(schema), strict: true, ..spec() })
+    };
+    assert!(strict(json!({"oneOf": [{"type": "string"}]})).contains("the keyword `oneOf` is not supported, at `/a`"));
+    assert!(strict(json!({"type": "number", "unit": "litrs"})).contains("`litrs`, which is not known; did you mean `litres`?"));
+    let least = |least: Value| problems(ExtractSpec { min_confidence: Some(serde_json::from_value(least).unwrap()), ..spec() });
+    assert!(least(json!(2)).contains("write a number from 0 to 1"));
+    assert!(least(json!({"prize": 0.5})).contains("did you mean `price`?"));
     assert!(problems(ExtractSpec { max_tokens: Some(0), ..spec() }).contains("0 tokens"));
     assert!(
         problems(ExtractSpec { prompt: Some("nowhere.md".into()), ..spec() })

@@ -48,6 +48,7 @@ fn use_once(runtime: &Runtime, engine: &Engine, schema: Option<Arc<Schema>>) {
             sampling: Sampling::default(),
             stop: Vec::new(),
             schema,
+            spans: None,
         }),
     };
     drop(runtime.block_on(engine.run(vec![Request { model: NAME.into(), work }])));

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
-use super::fixture::{assert_golden, assert_near_golden, cpu, golden, greedy, random, read, read_at_once};
+use super::fixture::{assert_golden, assert_golden_continuations, assert_near_golden, cpu, random, read, read_at_once};
 use crate::decode::{Decode, DecoderWeights};
 use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f64};
-use crate::decoder::tests::golden::{Golden, PROMPTS};
 use crate::decoder::{Logits, StepRow, WantedLogits};
 use crate::gpu::cache::GpuKvCache;
 use crate::gpu::memory_retry::out_of_memory;
@@ -26,11 +25,7 @@ fn logits_and_states_agree_with_transformers() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for model in ["llama", "mistral", "qwen2", "qwen3", "qwen2-lora", "llama-q8_0", "qwen2-q8_0", "llama-q4_k_m"] {
-        let (decoder, golden) = (golden(model, &cpu()), Golden::of(model));
-        for prompt in PROMPTS {
-            let ids = golden.integers(&format!("{prompt}.ids"));
-            assert_eq!(greedy(&decoder, &ids, 64), golden.integers(&format!("{prompt}.greedy")), "{model}, {prompt}");
-        }
+        assert_golden_continuations(model, &cpu());
     }
 }
 

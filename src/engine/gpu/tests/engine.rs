@@ -33,8 +33,14 @@ async fn answers(accelerator: Option<Accelerator>) -> Vec<Result<Answer, Failure
         let texts = vec![text.as_str().into()];
         let work = Work::Encode { texts, chunking: Chunking::Split { tokens: 16, overlap: 4 }, kind: TextKind::Plain };
         requests.push(Request { model: "encoder".into(), work });
-        let ask =
-            Generate { prompt: prompt(&text), max_tokens: 24, sampling: Sampling::default(), stop: Vec::new(), schema: None };
+        let ask = Generate {
+            prompt: prompt(&text),
+            max_tokens: 24,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            schema: None,
+            spans: None,
+        };
         requests.push(Request { model: "writer".into(), work: Work::Generate(ask) });
         let answers = ["garden", "kitchen", "a"].map(Arc::from).into();
         requests.push(Request { model: "writer".into(), work: Work::Score(Score { prompt: prompt(&text), answers }) });

@@ -19,7 +19,7 @@ pub(super) fn cpu() -> Accelerator {
 }
 
 /// One of the models that transformers has computed with.
-pub(super) fn golden(model: &str, accelerator: &Accelerator) -> Arc<GpuDecoder> {
+fn golden(model: &str, accelerator: &Accelerator) -> Arc<GpuDecoder> {
     let (path, adapter) = golden::place(model);
     load(&path, adapter.as_deref(), accelerator)
 }
@@ -51,7 +51,7 @@ pub(super) fn read_at_once(decoder: &Arc<GpuDecoder>, ids: &[u32]) -> Vec<Vec<f3
 }
 
 /// The `count` likeliest tokens after `ids`, each after those before it.
-pub(super) fn greedy(decoder: &Arc<GpuDecoder>, ids: &[u32], count: usize) -> Vec<u32> {
+fn greedy(decoder: &Arc<GpuDecoder>, ids: &[u32], count: usize) -> Vec<u32> {
     let blocks: Vec<u32> = (0..(ids.len() + count).div_ceil(BLOCK_TOKENS) as u32).rev().collect();
     let mut decoder = decoder.clone().open(blocks.len()).unwrap();
     let (mut past, mut fresh, mut chosen) = (0, ids.to_vec(), Vec::new());
@@ -86,6 +86,16 @@ pub(super) fn assert_golden(model: &str, accelerator: &Accelerator, tolerance: f
             decoder.states(&mut cache, &[row]).unwrap().unwrap().to_dtype(DType::F32).unwrap().to_vec2().unwrap();
         let expected = to_f64(&golden.rows(&format!("{prompt}.hidden")));
         assert_close(&format!("states of {what}"), &golden.kept(prompt, &states), &expected, tolerance);
+    }
+}
+
+/// Fails where the likeliest tokens after a golden prompt are others than those of transformers.
+#[track_caller]
+pub(super) fn assert_golden_continuations(model: &str, accelerator: &Accelerator) {
+    let (decoder, golden) = (golden(model, accelerator), Golden::of(model));
+    for prompt in PROMPTS {
+        let ids = golden.integers(&format!("{prompt}.ids"));
+        assert_eq!(greedy(&decoder, &ids, 64), golden.integers(&format!("{prompt}.greedy")), "{model}, {prompt}");
     }
 }
 

@@ -4,10 +4,10 @@
 use candle_core::{DType, Tensor};
 
 use super::encoding::{self, models};
-use super::fixture::{assert_golden, assert_near_golden, golden, greedy, random, read, read_at_once};
+use super::fixture::{assert_golden, assert_golden_continuations, assert_near_golden, random, read, read_at_once};
 use crate::decode::DecoderWeights;
 use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, to_f64};
-use crate::decoder::tests::golden::{Golden, PROMPTS, cosine};
+use crate::decoder::tests::golden::cosine;
 use crate::gpu::Accelerator;
 use crate::gpu::memory_retry::within_memory;
 use tidemill_base::config::ComputeDevice;
@@ -28,11 +28,7 @@ fn logits_and_states_in_f32_agree_with_transformers() {
 #[test]
 fn greedy_continuations_in_f32_are_those_of_transformers() {
     for model in ["llama", "mistral", "qwen2", "qwen3"] {
-        let (decoder, golden) = (golden(model, &gpu(DType::F32)), Golden::of(model));
-        for prompt in PROMPTS {
-            let ids = golden.integers(&format!("{prompt}.ids"));
-            assert_eq!(greedy(&decoder, &ids, 64), golden.integers(&format!("{prompt}.greedy")), "{model}, {prompt}");
-        }
+        assert_golden_continuations(model, &gpu(DType::F32));
     }
 }
 

@@ -1,0 +1,139 @@
+//! Cuts a text into the chunks of which strict extraction takes spans.
+//!
+//! | chunk | example |
+//! |---|---|
+//! | a word with its inner hyphens, apostrophes and digits | `noise-cancelling`, `Mother's`, `X200` |
+//! | a number with its unit, numbers that share a unit, a date | `1.4 litres`, `40 x 25 cm`, `3만 5천원`, `5 January 2026` |
+//! | a letter of a script without spaces, or of Hangul, whose words carry particles | `서`, `울` |
+//! | a space, whatever white space it was | |
+//! | a punctuation mark | |
+//!
+//! An empty line, and a control character, end a passage. No span crosses the end of a passage.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::engine::PASSAGE_END;
+use crate::outcome::Span;
+use crate::task::words::is_hangul;
+
+/// The chunks of `text`. The spans `whole`, which are in order and do not overlap, stay whole.
+pub(super) fn cut<'a>(text: &'a str, whole: &[Span]) -> Vec<&'a str> {
+    let mut chunks = Vec::new();
+    let mut at = 0;
+    for span in whole {
+        // A number inside a word, as in 5th, stays in the word.
+        let joins = |neighbour: Option<char>| neighbour.is_some_and(|letter| letter.is_alphanumeric() && !is_single(letter));
+        if span.start < at || joins(text[span.end..].chars().next()) || joins(text[..span.start].chars().next_back()) {
+            continue;
+        }
+        cut_words(&text[at..span.start], &mut chunks);
+        chunks.push(&text[span.start..span.end]);
+        at = span.end;
+    }
+    cut_words(&text[at..], &mut chunks);
+    chunks
+}
+
+fn cut_words<'a>(text: &'a str, chunks: &mut Vec<&'a str>) {
+    let mut words = text.split_word_bound_indices().peekable();
+    while let Some((start, first)) = words.next() {
+        if first.chars().all(char::is_whitespace) {
+            let mut end = start + first.len();
+            while let Some((at, space)) = words.next_if(|(_, word)| word.chars().all(char::is_whitespace)) {
+                end = at + space.len();
+            }
+            let ends_passage = text[start..end].matches('\n').count() > 1;
+            chunks.push(if ends_passage { PASSAGE_END } else { " " });
+        } else if first.chars().any(char::is_control) {
+            chunks.push(PASSAGE_END);
+        } else if first.chars().any(is_single) {
+            cut_letters(first, chunks);
+        } else {
+            // Hyphens and slashes inside a word do not divide it.
+            let mut end = start + first.len();
+            let is_word = |word: &str| word.chars().next().is_some_and(char::is_alphanumeric) && !word.chars().any(is_single);
+            while is_word(first)
+                && matches!(text[end..].chars().next(), Some('-' | '‑' | '‐' | '&' | '+' | '_'))
+                && let Some(next) = text[end..].split_word_bounds().nth(1).filter(|next| is_word(next))
+            {
+                let mark = text[end..].split_word_bounds().next().map_or(0, str::len);
+                end += mark + next.len();
+                words.nth(1);
+            }
+            chunks.push(&text[start..end]);
+        }
+    }
+}
+
+/// Cuts a word of a script without spaces, or of Hangul, into its letters. Letters and digits of other scripts stay together.
+fn cut_letters<'a>(word: &'a str, chunks: &mut Vec<&'a str>) {
+    let mut other = 0;
+    for (at, letter) in word.grapheme_indices(true) {
+        if letter.chars().any(is_single) {
+            if other < at {
+                chunks.push(&word[other..at]);
+            }
+            chunks.push(letter);
+            other = at + letter.len();
+        }
+    }
+    if other < word.len() {
+        chunks.push(&word[other..]);
+    }
+}
+
+/// Whether a letter is a chunk of its own: Hangul, Han, kana, and the scripts of Thailand, Laos, Myanmar and Cambodia.
+fn is_single(letter: char) -> bool {
+    is_hangul(letter)
+        || matches!(letter, '\u{0E00}'..='\u{0EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cut_plain(text: &str) -> Vec<&str> {
+        cut(text, &[])
+    }
+
+    #[test]
+    fn words_keep_what_is_inside_them() {
+        assert_eq!(
+            cut_plain("Noise-cancelling X200, by O'Neil & Sons."),
+            ["Noise-cancelling", " ", "X200", ",", " ", "by", " ", "O'Neil", " ", "&", " ", "Sons", "."]
+        );
+        assert_eq!(cut_plain("USB-C\tand Wi-Fi"), ["USB-C", " ", "and", " ", "Wi-Fi"]);
+        assert_eq!(cut_plain("A&B - C"), ["A&B", " ", "-", " ", "C"]);
+    }
+
+    #[test]
+    fn letters_of_scripts_without_spaces_are_chunks() {
+        assert_eq!(cut_plain("서울에서 KTX로"), ["서", "울", "에", "서", " ", "KTX", "로"]);
+        assert_eq!(cut_plain("東京タワー"), ["東", "京", "タ", "ワ", "ー"]);
+    }
+
+    #[test]
+    fn an_empty_line_ends_a_passage() {
+        assert_eq!(cut_plain("Oak board\n \nMade of\noak"), ["Oak", " ", "board", PASSAGE_END, "Made", " ", "of", " ", "oak"]);
+        assert_eq!(cut_plain("a\u{7}b"), ["a", PASSAGE_END, "b"]);
+    }
+
+    #[test]
+    fn given_spans_stay_whole() {
+        let text = "about 40 x 25 cm, 5th";
+        assert_eq!(
+            cut(text, &[Span { start: 6, end: 16 }, Span { start: 18, end: 19 }]),
+            ["about", " ", "40 x 25 cm", ",", " ", "5th"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_letter_is_lost(text in "(\\PC|[-. \\n']|가|cm |12){0,80}") {
+            let kept = |text: &str| text.chars().filter(|letter| !letter.is_whitespace() && !letter.is_control()).collect::<String>();
+            prop_assert_eq!(kept(&cut_plain(&text).concat()), kept(&text));
+        }
+    }
+}
