@@ -86,8 +86,8 @@ pub enum LeafType {
 /// What a string or number of an answer may be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LeafValues {
-    /// Spans of the text with at least `least` and at most `most` characters.
-    Spans { least: u64, most: Option<u64> },
+    /// Spans of the text with at most this number of characters.
+    Spans { most: Option<u64> },
     /// One of these values; none if the list is empty.
     Listed(Vec<Value>),
 }
@@ -122,6 +122,7 @@ impl SpanGrammar {
     ) -> Result<Self, SpanGrammarError> {
         let mut writer = GrammarWriter {
             root: schema,
+            chunks,
             leaf,
             lark: String::new(),
             symbols: 0,
@@ -129,12 +130,7 @@ impl SpanGrammar {
             spans: HashMap::new(),
         };
         let Some(start) = writer.value(schema, "", 0)? else { return Err(SpanGrammarError::NoValue("/".into())) };
-        let mut lark = format!("start: {start}\n");
-        // The regular expression forbids spaces at both ends, and the ends of passages.
-        let chunks: Vec<String> = chunks.iter().map(|chunk| escaped(chunk)).collect();
-        let _ = writeln!(lark, "QUOTE: %regex {}", serde_json::json!({ "substring_chunks": chunks }));
-        lark.push_str("SPAN: (\"\\\"\" QUOTE \"\\\"\") & /\"[^ \\x01]([^\\x01]*[^ \\x01])?\"/\n");
-        lark.push_str(&writer.lark);
+        let lark = format!("start: {start}\n{}", writer.lark);
         Ok(Self { lark })
     }
 
@@ -144,13 +140,58 @@ impl SpanGrammar {
     }
 }
 
-/// The inside of the JSON string of `text`; [`PASSAGE_END`] stays as it is.
+/// The inside of the JSON string of `text`.
 fn escaped(text: &str) -> String {
-    if text == PASSAGE_END {
-        return text.to_owned();
-    }
     let quoted = Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// Runs of chunks that together contain every span of at most `most` characters, and no longer one. None begins or ends with a space, so that
+/// a span that has reached a space can always go on.
+fn windows<'a>(chunks: &'a [&'a str], most: Option<u64>) -> Vec<&'a [&'a str]> {
+    let is_space = |chunk: &&str| **chunk == *" ";
+    let trimmed = |mut window: &'a [&'a str]| {
+        while let [rest @ .., last] = window
+            && is_space(last)
+        {
+            window = rest;
+        }
+        while let [first, rest @ ..] = window
+            && is_space(first)
+        {
+            window = rest;
+        }
+        window
+    };
+    let mut windows = Vec::new();
+    for passage in chunks.split(|chunk| *chunk == PASSAGE_END).map(trimmed).filter(|passage| !passage.is_empty()) {
+        let Some(most) = most else {
+            windows.push(passage);
+            continue;
+        };
+        let (mut end, mut length) = (0, 0_u64);
+        for start in 0..passage.len() {
+            let before = end;
+            while let Some(chunk) = passage.get(end)
+                && length + chunk.chars().count() as u64 <= most
+            {
+                length += chunk.chars().count() as u64;
+                end += 1;
+            }
+            // A window that ends where an earlier one ended is a part of it.
+            if end > before {
+                windows.push(trimmed(&passage[start..end]));
+            }
+            if end > start {
+                length -= passage[start].chars().count() as u64;
+            } else {
+                // The chunk alone is too long.
+                end = start + 1;
+            }
+        }
+    }
+    windows.retain(|window| !window.is_empty());
+    windows
 }
 
 /// A string literal of Lark for the JSON text `json`.
@@ -160,13 +201,14 @@ fn literal(json: &str) -> String {
 
 struct GrammarWriter<'a> {
     root: &'a Value,
+    chunks: &'a [&'a str],
     leaf: &'a dyn Fn(&Map<String, Value>, LeafType) -> LeafValues,
     lark: String,
     symbols: usize,
     /// The rules of the definitions that references name. `None` has no allowed value.
     references: HashMap<String, Option<String>>,
-    /// The terminals of spans, by their bounds.
-    spans: HashMap<(u64, Option<u64>), String>,
+    /// The terminals of spans, by their greatest length. `None` is a length that no span has.
+    spans: HashMap<Option<u64>, Symbol>,
 }
 
 /// A symbol of the grammar, or nothing where no value is allowed.
@@ -304,22 +346,28 @@ impl GrammarWriter<'_> {
                 let values: Vec<String> = values.iter().map(|value| literal(&value.to_string())).collect();
                 (!values.is_empty()).then(|| values.join(" | "))
             }
-            LeafValues::Spans { least, most } => Some(self.span(least, most)),
+            LeafValues::Spans { most } => self.span(most),
         }
     }
 
-    fn span(&mut self, least: u64, most: Option<u64>) -> String {
-        if least <= 1 && most.is_none() {
-            return "SPAN".into();
-        }
-        if let Some(known) = self.spans.get(&(least, most)) {
+    /// The terminal of strings that are spans of at most `most` characters.
+    fn span(&mut self, most: Option<u64>) -> Symbol {
+        if let Some(known) = self.spans.get(&most) {
             return known.clone();
         }
-        let most_text = most.map(|most| most.to_string()).unwrap_or_default();
-        let body = format!("SPAN & /\"(\\\\.|[^\"\\\\\\x00-\\x1f]){{{},{most_text}}}\"/", least.max(1));
-        let name = self.terminal(&body);
-        self.spans.insert((least, most), name.clone());
-        name
+        let windows = windows(self.chunks, most);
+        let window = |window: &&[&str]| {
+            let chunks: Vec<String> = window.iter().map(|chunk| escaped(chunk)).collect();
+            format!("%regex {}", serde_json::json!({ "substring_chunks": chunks }))
+        };
+        let bodies: Vec<String> = windows.iter().map(window).collect();
+        let symbol = (!bodies.is_empty()).then(|| {
+            let quotes = self.terminal(&bodies.join(" | "));
+            // Neither empty nor with a space at an end.
+            self.terminal(&format!("(\"\\\"\" {quotes} \"\\\"\") & /\"[^ \"](.*[^ ])?\"/"))
+        });
+        self.spans.insert(most, symbol.clone());
+        symbol
     }
 
     fn object(&mut self, schema: &Map<String, Value>, path: &str, level: usize) -> Result<Symbol, SpanGrammarError> {
@@ -366,7 +414,7 @@ impl GrammarWriter<'_> {
     /// An object with any keys of the text.
     fn map(&mut self, values: &Value, path: &str, level: usize) -> Result<Symbol, SpanGrammarError> {
         let symbol = if *values == Value::Bool(false) { None } else { self.value(values, path, level + 1)? };
-        let pair = symbol.map(|symbol| format!("SPAN {} {symbol}", literal(":")));
+        let pair = symbol.and_then(|symbol| Some(format!("{} {} {symbol}", self.span(None)?, literal(":"))));
         let body = match pair {
             Some(pair) => format!("{} ({pair} ({} {pair})*)? {}", literal("{"), literal(","), literal("}")),
             None => literal("{}"),

@@ -16,7 +16,7 @@ const CHUNKS: [&str; 13] = ["An", " ", "oak", " ", "\"bread\"", " ", "board", PA
 
 fn leaf(schema: &Map<String, Value>, of: LeafType) -> LeafValues {
     match of {
-        LeafType::String => LeafValues::Spans { least: 1, most: schema.get("maxLength").and_then(Value::as_u64) },
+        LeafType::String => LeafValues::Spans { most: schema.get("maxLength").and_then(Value::as_u64) },
         LeafType::Number => LeafValues::Listed(vec![json!(40), json!(2.5)]),
         LeafType::Integer => LeafValues::Listed(vec![json!(40)]),
     }

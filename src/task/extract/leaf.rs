@@ -15,13 +15,13 @@ const UNIT: &str = "unit";
 /// Which spans of a document a string may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StringRule {
-    /// Any span with this number of characters.
-    Spans { least: u64, most: Option<u64> },
+    /// Any span with at most this number of characters.
+    Spans { most: Option<u64> },
     /// A date, written as ISO 8601 does.
     Dates,
     /// A quantity in the document's own notation.
     Quantities,
-    /// A span that the schema's pattern and format accept.
+    /// A span that the schema's pattern, format and least length accept.
     Matches,
 }
 
@@ -76,7 +76,8 @@ impl LeafRule {
             () if !units.is_empty() => StringRule::Quantities,
             () if schema.get("format").is_some_and(|format| format == "date") => StringRule::Dates,
             () if schema.contains_key("pattern") || schema.contains_key("format") => StringRule::Matches,
-            () => StringRule::Spans { least: number("minLength").unwrap_or(1), most: number("maxLength") },
+            () if number("minLength").is_some_and(|least| least > 1) => StringRule::Matches,
+            () => StringRule::Spans { most: number("maxLength") },
         };
         Ok(Self { strings, units, validator })
     }

@@ -62,7 +62,7 @@ impl<'a> QuotableDocument<'a> {
         };
         match of {
             LeafType::String => match rule.strings() {
-                StringRule::Spans { least, most } => LeafValues::Spans { least, most },
+                StringRule::Spans { most } => LeafValues::Spans { most },
                 StringRule::Dates => listed(self.dates.iter().map(|(_, date)| date.to_string().into()).collect()),
                 StringRule::Quantities => {
                     let measured = self.quantities.iter().filter(|quantity| rule.measures(quantity.unit));
