@@ -69,6 +69,12 @@ const LEAVES: [&str; 10] = [
 /// Ends a passage inside the list of chunks. No answer contains it, because JSON strings contain no control characters.
 pub const PASSAGE_END: &str = "\u{1}";
 
+/// The chunk between words.
+const SPACE: &str = " ";
+
+/// The most chunks of a span of limited length: more would nest too deep.
+const MOST_CHUNKS: usize = 200;
+
 /// The most levels of a schema, counting references.
 const MOST_LEVELS: usize = 64;
 
@@ -146,52 +152,51 @@ fn escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Runs of chunks that together contain every span of at most `most` characters, and no longer one. None begins or ends with a space, so that
-/// a span that has reached a space can always go on.
-fn windows<'a>(chunks: &'a [&'a str], most: Option<u64>) -> Vec<&'a [&'a str]> {
-    let is_space = |chunk: &&str| **chunk == *" ";
-    let trimmed = |mut window: &'a [&'a str]| {
-        while let [rest @ .., last] = window
-            && is_space(last)
-        {
-            window = rest;
+/// The passages of the text. None begins or ends with a space, so that a span that has reached a space can always go on.
+fn passages<'a>(chunks: &'a [&'a str]) -> Vec<&'a [&'a str]> {
+    let trimmed = |mut passage: &'a [&'a str]| {
+        while let [rest @ .., SPACE] = passage {
+            passage = rest;
         }
-        while let [first, rest @ ..] = window
-            && is_space(first)
-        {
-            window = rest;
+        while let [SPACE, rest @ ..] = passage {
+            passage = rest;
         }
-        window
+        passage
     };
-    let mut windows = Vec::new();
-    for passage in chunks.split(|chunk| *chunk == PASSAGE_END).map(trimmed).filter(|passage| !passage.is_empty()) {
-        let Some(most) = most else {
-            windows.push(passage);
-            continue;
-        };
-        let (mut end, mut length) = (0, 0_u64);
-        for start in 0..passage.len() {
-            let before = end;
-            while let Some(chunk) = passage.get(end)
-                && length + chunk.chars().count() as u64 <= most
-            {
-                length += chunk.chars().count() as u64;
-                end += 1;
-            }
-            // A window that ends where an earlier one ended is a part of it.
-            if end > before {
-                windows.push(trimmed(&passage[start..end]));
-            }
-            if end > start {
-                length -= passage[start].chars().count() as u64;
-            } else {
-                // The chunk alone is too long.
-                end = start + 1;
-            }
+    chunks.split(|chunk| *chunk == PASSAGE_END).map(trimmed).filter(|passage| !passage.is_empty()).collect()
+}
+
+fn length(chunks: &[&str]) -> u64 {
+    chunks.iter().map(|chunk| chunk.chars().count() as u64).sum()
+}
+
+/// A regular expression for every span that starts where `chunks` start and has at most `most` characters. Each further chunk is optional, with the
+/// space before it, so that a span can end after any chunk. `None` if the first chunk is too long.
+fn spans_from(chunks: &[&str], most: u64) -> Option<String> {
+    let (mut expression, mut length, mut steps, mut space) = (String::new(), 0, 0, "");
+    for chunk in chunks {
+        length += chunk.chars().count() as u64;
+        if length > most || steps == MOST_CHUNKS {
+            break;
         }
+        if *chunk == SPACE {
+            space = SPACE;
+            continue;
+        }
+        if steps > 0 {
+            expression.push('(');
+        }
+        expression.push_str(&pattern(&format!("{space}{}", escaped(chunk))));
+        space = "";
+        steps += 1;
     }
-    windows.retain(|window| !window.is_empty());
-    windows
+    expression.push_str(&")?".repeat(usize::max(steps, 1) - 1));
+    (steps > 0).then_some(expression)
+}
+
+/// A regular expression of Lark for this text.
+fn pattern(text: &str) -> String {
+    regex::escape(text).replace('/', "\\/")
 }
 
 /// A string literal of Lark for the JSON text `json`.
@@ -352,22 +357,38 @@ impl GrammarWriter<'_> {
 
     /// The terminal of strings that are spans of at most `most` characters.
     fn span(&mut self, most: Option<u64>) -> Symbol {
+        let passages = passages(self.chunks);
+        // Without a passage that is longer, the length needs no attention.
+        let most = most.filter(|most| passages.iter().any(|passage| length(passage) > *most));
         if let Some(known) = self.spans.get(&most) {
             return known.clone();
         }
-        let windows = windows(self.chunks, most);
-        let window = |window: &&[&str]| {
-            let chunks: Vec<String> = window.iter().map(|chunk| escaped(chunk)).collect();
-            format!("%regex {}", serde_json::json!({ "substring_chunks": chunks }))
+        let symbol = match most {
+            None => self.any_span(&passages),
+            Some(most) => {
+                let starts = passages.iter().flat_map(|passage| (0..passage.len()).map(move |start| &passage[start..]));
+                let spans: Vec<String> =
+                    starts.filter(|rest| rest[0] != SPACE).filter_map(|rest| spans_from(rest, most)).collect();
+                (!spans.is_empty()).then(|| self.terminal(&format!("/\"({})\"/", spans.join("|"))))
+            }
         };
-        let bodies: Vec<String> = windows.iter().map(window).collect();
-        let symbol = (!bodies.is_empty()).then(|| {
-            let quotes = self.terminal(&bodies.join(" | "));
-            // Neither empty nor with a space at an end.
-            self.terminal(&format!("(\"\\\"\" {quotes} \"\\\"\") & /\"[^ \"](.*[^ ])?\"/"))
-        });
         self.spans.insert(most, symbol.clone());
         symbol
+    }
+
+    /// The terminal of strings that are spans of any length.
+    fn any_span(&mut self, passages: &[&[&str]]) -> Symbol {
+        let automaton = |passage: &&[&str]| {
+            let chunks: Vec<String> = passage.iter().map(|chunk| escaped(chunk)).collect();
+            format!("%regex {}", serde_json::json!({ "substring_chunks": chunks }))
+        };
+        let bodies: Vec<String> = passages.iter().map(automaton).collect();
+        if bodies.is_empty() {
+            return None;
+        }
+        let quotes = self.terminal(&bodies.join(" | "));
+        // Neither empty nor with a space at an end.
+        Some(self.terminal(&format!("(\"\\\"\" {quotes} \"\\\"\") & /\"[^ \"](.*[^ ])?\"/")))
     }
 
     fn object(&mut self, schema: &Map<String, Value>, path: &str, level: usize) -> Result<Symbol, SpanGrammarError> {
