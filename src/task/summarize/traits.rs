@@ -23,8 +23,7 @@ pub(super) struct Traits {
 
 /// The traits of the sentences of `text`.
 pub(super) fn traits(text: &str, sentences: &[Span]) -> Vec<Traits> {
-    // A quotation that goes on after the last sentence counts as cut, which it is.
-    let quotations = quotations(&text[..sentences.last().map_or(0, |span| span.end)]);
+    let quotations = quotations(text);
     let mut traits = Vec::with_capacity(sentences.len());
     for span in sentences {
         let sentence = &text[span.start..span.end];
