@@ -16,166 +16,51 @@ pub(super) enum Opening {
 /// Most words that are read before the one that counts.
 const MOST_LEADING: usize = 3;
 
-const PRONOUNS: &[&str] = &[
-    "he",
-    "she",
-    "it",
-    "they",
-    "him",
-    "her",
-    "them",
-    "his",
-    "hers",
-    "its",
-    "their",
-    "theirs",
-    "himself",
-    "herself",
-    "itself",
-    "themselves",
-    "그는",
-    "그가",
-    "그를",
-    "그의",
-    "그에게",
-    "그도",
-    "그와",
-    "그게",
-    "그건",
-    "이는",
-    "이를",
-    "이에",
-    "이와",
-    "이로",
-    "이게",
-    "이건",
-];
+/// Words that stand for someone or something named before. Separated by spaces, like the other lists.
+const PRONOUNS: &str = "\
+    he she it they him her them his hers its their theirs himself herself itself themselves 그는 그가 그를 그의 그에게 그도 그와 그게 그건 이는 \
+    이를 이에 이와 이로 이게 이건";
 
 /// Korean pronouns of two syllables. Particles follow them within the word.
-const STEMS: &[&str] = &["그녀", "그들", "그것", "그곳", "그분", "이것", "이들", "이곳", "이분", "저것", "저들"];
+const STEMS: &str = "그녀 그들 그것 그곳 그분 이것 이들 이곳 이분 저것 저들";
 
-const JOINING: &[&str] = &[
-    "but",
-    "so",
-    "and",
-    "or",
-    "nor",
-    "yet",
-    "then",
-    "therefore",
-    "thus",
-    "hence",
-    "however",
-    "moreover",
-    "meanwhile",
-    "also",
-    "again",
-    "besides",
-    "instead",
-    "nevertheless",
-    "otherwise",
-    "accordingly",
-    "furthermore",
-    "consequently",
-    "this",
-    "that",
-    "these",
-    "those",
-    "such",
-    "그래서",
-    "그러나",
-    "그런데",
-    "그리고",
-    "그러자",
-    "그러면",
-    "그럼",
-    "그러므로",
-    "그러니까",
-    "그래도",
-    "그렇지만",
-    "그렇게",
-    "그때",
-    "그런",
-    "그",
-    "이",
-    "이런",
-    "이렇게",
-    "이처럼",
-    "하지만",
-    "따라서",
-    "또",
-    "또한",
-    "게다가",
-    "즉",
-    "한편",
-    "반면",
-    "결국",
-];
+/// Words that join a sentence to the one before it, or point at what it names.
+const JOINING: &str = "\
+    but so and or nor yet then therefore thus hence however moreover meanwhile also again besides instead nevertheless \
+    otherwise accordingly furthermore consequently this that these those such 그래서 그러나 그런데 그리고 그러자 그러면 그럼 그러므로 그러니까 그래도 그렇지만 \
+    그렇게 그때 그런 그 이 이런 이렇게 이처럼 하지만 따라서 또 또한 게다가 즉 한편 반면 결국";
 
 /// Other words that may stand before a pronoun at the beginning: `When he came`, `To her`.
-const LEADING: &[&str] = &[
-    "for",
-    "when",
-    "as",
-    "after",
-    "before",
-    "while",
-    "whilst",
-    "if",
-    "until",
-    "till",
-    "though",
-    "although",
-    "because",
-    "since",
-    "once",
-    "where",
-    "whenever",
-    "now",
-    "at",
-    "last",
-    "to",
-    "in",
-    "on",
-    "with",
-    "from",
-    "of",
-    "by",
-    "there",
-    "still",
-    "afterwards",
-    "finally",
-    "soon",
-    "scarcely",
-    "hardly",
-    "just",
-    "no",
-    "sooner",
-    "even",
-    "not",
-];
+const LEADING: &str = "\
+    for when as after before while whilst if until till though although because since once where whenever now at last to in \
+    on with from of by there still afterwards finally soon scarcely hardly just no sooner even not";
 
+/// How `sentence` begins, quotation marks aside.
 pub(super) fn opening(sentence: &str) -> Opening {
     let mut words = sentence.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let mut opening = Opening::Independent;
     for place in 0..=MOST_LEADING {
         let Some(word) = words.next().map(str::to_lowercase) else { break };
-        let joins = JOINING.contains(&word.as_str());
+        let joins = has(JOINING, &word);
         if is_pronoun(&word) {
             return Opening::Pronoun;
         }
         if joins && place == 0 {
             opening = Opening::Joined;
         }
-        if !joins && !LEADING.contains(&word.as_str()) {
+        if !joins && !has(LEADING, &word) {
             break;
         }
     }
     opening
 }
 
+fn has(list: &str, word: &str) -> bool {
+    list.split_whitespace().any(|listed| listed == word)
+}
+
 fn is_pronoun(word: &str) -> bool {
-    PRONOUNS.contains(&word) || STEMS.iter().filter_map(|stem| word.strip_prefix(stem)).any(is_particles)
+    has(PRONOUNS, word) || STEMS.split_whitespace().filter_map(|stem| word.strip_prefix(stem)).any(is_particles)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub(super) struct Traits {
     pub quoted: f32,
     /// Neither a heading nor part of a quotation.
     pub complete: bool,
+    /// Whether it can stand without the sentence before.
     pub opening: Opening,
 }
 
