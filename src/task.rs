@@ -25,6 +25,7 @@ mod labels;
 pub mod linear_head;
 mod ordered_map;
 mod prompt_file;
+mod quotations;
 mod render;
 mod retrieve;
 mod score;

@@ -2,11 +2,15 @@
 //!
 //! The Unicode segmentation rules find the boundaries. They do not recognize abbreviations and split `Mr. Kim` into two sentences.
 //! So a piece that ends in an abbreviation, or is very short, is joined with its neighbour in the same paragraph.
+//!
+//! A quotation is not split, and neither is what says who speaks: `‘Yes! I will,’ said Hans.` is one sentence.
 
 use std::collections::VecDeque;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::quotations::quotations;
+use super::words::is_wide;
 use crate::outcome::Span;
 
 /// Fewest letters and digits of a separate sentence. A letter of a script without spaces counts double.
@@ -27,11 +31,19 @@ const ABBREVIATIONS: &[&str] = &[
     "str", "hr", "fr", "mme", "mlle",
 ];
 
+/// Marks that end a quotation.
+const CLOSING: &[char] = &['"', '\'', '”', '’', '“', '」', '』', '»'];
+
+/// Words after a quotation that say that it was said, in scripts without capital letters.
+const SAID: &[&str] = &["라고", "라며", "라는", "이라고", "이라며", "하고", "하며", "하면서", "と", "って"];
+
 /// The first `limit` sentences of `text`, without surrounding white space.
 pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
     let mut found: Vec<Span> = Vec::new();
     let mut open: Option<Span> = None;
-    for (start, piece) in pieces(text) {
+    let mut quotations = quotations(text).spans.into_iter().peekable();
+    let mut pieces = pieces(text).peekable();
+    while let Some((start, piece)) = pieces.next() {
         let trimmed = piece.trim();
         if !trimmed.is_empty() {
             let start = start + (piece.len() - piece.trim_start().len());
@@ -41,10 +53,18 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
         let ends_paragraph = piece.ends_with(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
         let Some(span) = open else { continue };
         // Without a space after it, a mark does not end a sentence, as in `page.html?id=1`. Scripts without spaces use other marks.
-        let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')']) && start + piece.len() < text.len();
+        let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')', '”', '’']) && start + piece.len() < text.len();
+        while quotations.next_if(|quotation| quotation.end <= span.end).is_some() {}
+        // A quotation that is too long for one sentence is split like other text.
+        let in_quotation = quotations
+            .peek()
+            .is_some_and(|quotation| (span.start..span.end).contains(&quotation.start) && quotation.end - span.start <= MOST);
+        let next = pieces.peek().map_or("", |(_, next)| next.trim_start());
+        let is_attributed = text[..span.end].ends_with(CLOSING)
+            && (next.starts_with(char::is_lowercase) || SAID.iter().any(|said| next.starts_with(said)));
         // A piece longer than the limit is not joined any more. This also bounds how often a piece is read.
         let short = span.end - span.start < MOST;
-        if short && !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
+        if short && !ends_paragraph && (goes_on || in_quotation || is_unfinished(&text[span.start..span.end]) || is_attributed) {
             continue;
         }
         open = None;
@@ -106,14 +126,10 @@ fn is_unfinished(piece: &str) -> bool {
     initial || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
 }
 
-fn weight(piece: &str) -> usize {
+/// Letters and digits; one of a script without spaces counts double.
+pub(super) fn weight(piece: &str) -> usize {
     let of = |c: char| if is_wide(c) { 2 } else { usize::from(c.is_alphanumeric()) };
     piece.chars().map(of).sum()
-}
-
-/// Whether the letter belongs to a script in which one letter is a syllable or a word.
-fn is_wide(c: char) -> bool {
-    matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
 fn close(text: &str, span: Span, found: &mut Vec<Span>) {
@@ -171,6 +187,37 @@ mod tests {
     }
 
     #[test]
+    fn quotations_stay_whole_with_their_speaker() {
+        for (text, expected) in [
+            (
+                "‘Good evening, Hans. Where have you been?’ ‘With Gretel, mother.’ Hans went to bed.",
+                &["‘Good evening, Hans. Where have you been?’", "‘With Gretel, mother.’", "Hans went to bed."][..],
+            ),
+            (
+                "'Good evening, Hans. Where's Gretel?' asked the mother. 'To Gretel, mother.'",
+                &["'Good evening, Hans. Where's Gretel?' asked the mother.", "'To Gretel, mother.'"],
+            ),
+            (
+                "The hen said, \"No. We won't go! Never.\" Then all slept.",
+                &["The hen said, \"No. We won't go! Never.\"", "Then all slept."],
+            ),
+            (
+                "그는 “어서 가자. 늦었다!”라고 말했다. ‘정말 갈까?’ 하고 왕이 물었다. 모두 떠났다.",
+                &["그는 “어서 가자. 늦었다!”라고 말했다.", "‘정말 갈까?’ 하고 왕이 물었다.", "모두 떠났다."],
+            ),
+            ("「行こう。もう遅い。」と彼は言った。水が流れます。", &["「行こう。もう遅い。」と彼は言った。", "水が流れます。"]),
+            (
+                "‘Blow, breezes, blow! The wind came. The hat flew away.",
+                &["‘Blow, breezes, blow!", "The wind came.", "The hat flew away."],
+            ),
+        ] {
+            assert_eq!(split(text), expected);
+        }
+        let speech = format!("‘{}’ said Hans. The end came.", "A word. ".repeat(MOST / 8));
+        assert!(split(&speech).iter().all(|sentence| sentence.len() < 100), "a long speech is not split");
+    }
+
+    #[test]
     fn a_paragraph_ends_a_sentence_without_a_stop() {
         assert_eq!(
             split("Headline without a stop\n\nThe text begins.\r\nAnd ends."),
@@ -190,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_megabyte_of_anything_is_split_in_time() {
-        for part in ["Mr. ", "! ", "a.", ". 1", "1 ", ") a", ".\u{300}", "가.", "a.   ", "\u{200b}."] {
+        for part in ["Mr. ", "! ", "a.", ". 1", "1 ", ") a", ".\u{300}", "가.", "a.   ", "\u{200b}.", "“", "‘a.", "' a", "’ a. "]
+        {
             for text in [part.repeat((1 << 20) / part.len()), format!("a.{}b", part.repeat((1 << 20) / part.len()))] {
                 // With the whole text in one window, this takes hours.
                 assert!(!sentences(&text, 256).is_empty(), "a megabyte of `{part}` has no sentence");
@@ -206,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_but_space_is_lost(text in "(\\PC|[.!?\\n\\r ]|Mr\\. |가|。){0,300}") {
+        fn nothing_but_space_is_lost(text in "(\\PC|[.!?\\n\\r ]|Mr\\. |가|。|[“”‘’'\"「」]){0,300}") {
             let spans = sentences(&text, usize::MAX);
             let mut at = 0;
             for span in &spans {

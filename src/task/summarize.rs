@@ -1,16 +1,21 @@
 //! `summarize`: selects the sentences that represent the text best, in text order.
 //!
-//! A sentence scores higher if it is close to the mean of all sentences and early in the text, and lower if it repeats a sentence
-//! that was already selected (maximal marginal relevance). A line without a final punctuation mark is a heading and is taken last,
-//! because it names the topic and states nothing. Of very long texts only the first [`CONSIDERED`] sentences are used.
+//! The parts say how: `selection.rs` by closeness to the centroid of the text, position and length, without repetition;
+//! `coherence.rs` which sentences need the one before. Quotations that are cut come last. Of very long texts only the first
+//! [`CONSIDERED`] sentences are used.
 //!
 //! This is the extractive mode. The abstractive mode, in which a generator writes the summary, is in `abstractive.rs`.
+
+mod coherence;
+mod selection;
+mod traits;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::traits::traits;
 use super::abstractive::AbstractiveSpec;
 use super::sentences::sentences;
 use super::{Task, TaskStep, TemplateContext, encoder, only};
@@ -20,21 +25,11 @@ use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Output, Span, Summary, SummaryMode};
 
 /// Part of every fingerprint. Increase it when the same text gets another summary.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
 
 /// Most sentences that are considered, about ten pages. Later pages rarely change the summary, and the limit bounds the model time
 /// of one document.
 const CONSIDERED: usize = 256;
-
-/// Bonus of the first sentence over the last, because important sentences tend to come first. A clearly closer sentence still wins.
-const LEAD: f32 = 0.1;
-
-/// Penalty of a heading, larger than closeness and position can outweigh.
-const HEADING: f32 = 2.0;
-
-/// Punctuation marks that end a sentence, in several scripts. In a text without any, all lines are headings and have the same
-/// penalty.
-const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
 /// Default of `diversity`.
 const DIVERSITY: f32 = 0.3;
@@ -181,8 +176,7 @@ impl Task for Summarize {
         if !vectors.iter().all(|vector| vector.len() == dimension && vector.iter().all(|x| x.is_finite())) {
             return wrong("the model gave vectors of different lengths, or with components that are not finite numbers".into());
         }
-        let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
-        let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
+        let chosen = selection::choose(&vectors, &traits(&document.text, &spans), self.sentences, self.diversity);
         Ok(TaskStep::Ready(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect())))
     }
 }
@@ -190,60 +184,6 @@ impl Task for Summarize {
 fn summary(text: &str, spans: Vec<Span>) -> Output {
     let sentences: Vec<&str> = spans.iter().map(|span| &text[span.start..span.end]).collect();
     Output::Summary(Summary { text: sentences.join(" "), spans, ..Summary::default() })
-}
-
-fn is_heading(sentence: &str) -> bool {
-    !sentence.trim_end_matches(['"', '\'', '”', '’', '»', '«', ')', ']', '」', '』', '）']).ends_with(STOPS)
-}
-
-/// The indexes of the `count` best sentences, in text order.
-fn choose(vectors: &[Arc<[f32]>], headings: &[bool], count: usize, diversity: f32) -> Vec<usize> {
-    let centre = centre_of(vectors);
-    let last = vectors.len().saturating_sub(1).max(1) as f32;
-    let relevance: Vec<f32> = vectors
-        .iter()
-        .zip(headings)
-        .enumerate()
-        .map(|(index, (vector, heading))| {
-            let penalty = if *heading { HEADING } else { 0.0 };
-            cosine(vector, &centre) + LEAD * (1.0 - index as f32 / last) - penalty
-        })
-        .collect();
-    let mut repetition = vec![0.0f32; vectors.len()];
-    let mut chosen: Vec<usize> = Vec::with_capacity(count);
-    while chosen.len() < count.min(vectors.len()) {
-        let worth = |index: usize| (1.0 - diversity) * relevance[index] - diversity * repetition[index];
-        let mut best: Option<usize> = None;
-        for index in (0..vectors.len()).filter(|index| !chosen.contains(index)) {
-            if best.is_none_or(|best| worth(index) > worth(best)) {
-                best = Some(index);
-            }
-        }
-        let Some(best) = best else { break };
-        chosen.push(best);
-        for (repetition, vector) in repetition.iter_mut().zip(vectors) {
-            *repetition = repetition.max(cosine(vector, &vectors[best]));
-        }
-    }
-    chosen.sort_unstable();
-    chosen
-}
-
-fn centre_of(vectors: &[Arc<[f32]>]) -> Vec<f32> {
-    let mut sum = vec![0.0; vectors.first().map_or(0, |vector| vector.len())];
-    for vector in vectors {
-        sum.iter_mut().zip(vector.iter()).for_each(|(s, x)| *s += x);
-    }
-    let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
-    // Vectors that cancel out have no centre. Then only position and diversity decide.
-    if length > 0.0 {
-        sum.iter_mut().for_each(|x| *x /= length);
-    }
-    sum
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]
@@ -286,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
-        let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
+        let vectors = [[1.0, 0.05], [1.0, 0.06], [-1.0, 0.6], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
         let Ok(TaskStep::Ready(Output::Summary(summary))) =
             varied.interpret(&document(FOUR), &TemplateContext::default(), vec![prediction(&vectors)])
@@ -320,18 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn a_heading_is_taken_only_where_sentences_run_out() {
-        let vectors: Vec<Arc<[f32]>> = (0..3).map(|_| Arc::from([1.0f32, 0.0])).collect();
-        let headings: Vec<bool> = ["Chef's knife", "It cuts (well).", "물이 흐릅니다."].map(is_heading).into();
-        assert_eq!(headings, [true, false, false]);
-        assert_eq!(choose(&vectors, &headings, 2, 0.3), [1, 2]);
-        assert_eq!(choose(&vectors, &headings, 3, 0.3), [0, 1, 2]);
-    }
-
-    #[test]
-    fn the_lead_decides_between_equals() {
-        let vectors: Vec<Arc<[f32]>> = (0..5).map(|_| Arc::from([1.0f32, 0.0])).collect();
-        assert_eq!(choose(&vectors, &[false; 5], 2, 0.0), [0, 1]);
-        assert_eq!(choose(&vectors, &[false; 5], 9, 0.5), [0, 1, 2, 3, 4]);
+    fn a_summary_holds_whole_quotations_and_no_orphaned_pronoun() {
+        let text = "Hans went to Gretel. 'Good day, Gretel. Have you a knife?' She gave him one. Gretel laughed a lot.";
+        let vectors = [[1.0, 0.1], [0.9, 0.3], [1.0, 0.1], [0.9, 0.5]];
+        let Ok(TaskStep::Ready(Output::Summary(summary))) =
+            task(2).interpret(&document(text), &TemplateContext::default(), vec![prediction(&vectors)])
+        else {
+            panic!("no summary was made");
+        };
+        assert_eq!(summary.text, "Hans went to Gretel. Gretel laughed a lot.");
     }
 }

@@ -67,6 +67,12 @@ fn is_unspaced(letter: char) -> bool {
     matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}')
 }
 
+/// Whether the letter belongs to a script in which one letter is a syllable or a word.
+pub(super) fn is_wide(letter: char) -> bool {
+    is_unspaced(letter)
+        || matches!(letter, '\u{4dc0}'..='\u{4dff}' | '가'..='힣' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

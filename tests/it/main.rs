@@ -53,6 +53,7 @@ mod search;
 mod search_quality;
 mod secured;
 mod stops;
+mod summaries;
 mod test_stream;
 mod words;
 mod writer;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         indexes::trials(),
         isolation::trials(),
         stops::trials(),
+        summaries::trials(),
         backfill::trials(),
         plan::trials(),
         job_service::trials(),
