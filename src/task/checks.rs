@@ -122,7 +122,8 @@ impl Checks {
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
         let words: Vec<(Check, FoldedText)> =
             lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
-        let mut run = CheckRun { source, words, schema, failures: self.unsupported(document, fields, schema), traces: Vec::new() };
+        let mut run =
+            CheckRun { source, words, schema, failures: self.unsupported(document, fields, schema), traces: Vec::new() };
         for (name, value) in fields {
             let checks = FieldChecks { quoted: self.quoted.contains(name), grounded: self.grounded.contains(name) };
             run.walk(&format!("/{}", escaped_key(name)), value, checks);

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(read("off").unwrap(), Grounding::Off);
         let rules = GroundingRules { novel_words: Some(0.1), facts: vec!["topic".into()] };
         assert_eq!(read("{ novel_words: 0.1, facts: [topic] }").unwrap(), Grounding::On(rules));
-        assert!(read("strict").unwrap_err().to_string().contains("write `off`"));
+        assert!(read("strict").unwrap_err().message.contains("write `off`"));
         assert!(read("{ novel: 0.1 }").is_err());
     }
 

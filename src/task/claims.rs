@@ -183,7 +183,7 @@ impl Sources {
         let affirmed: Vec<(usize, &Word)> =
             words.iter().enumerate().filter(|(at, word)| word.is_deniable() && !denied.contains(at)).collect();
         for at in self.index.denied_words(&affirmed) {
-            if !polarity::is_guarded(words, at) {
+            if !polarity::is_guarded(words, at, |guard| self.index.has_token(guard)) {
                 found.push(sentence.claim_of_words(ClaimKind::Negation, at, at));
             }
         }

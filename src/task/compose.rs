@@ -273,6 +273,49 @@ mod tests {
         }
     }
 
+    /// The checks that an object fails whose template reads a text that a model wrote.
+    async fn reasons(object: &str, says: &[&str], written: &str) -> Vec<String> {
+        let schema = SchemaSource::Inline(json!({"type": "object"}));
+        let (optional, checks) = (vec!["words".to_owned()], Checks::default());
+        let spec = ComposeSpec { schema, object: object.into(), optional, checks };
+        let engine = Engine::start(&crate::config::EngineConfig::default(), &std::collections::BTreeMap::new()).unwrap();
+        let task = spec.build("page", &engine, Path::new("")).await.unwrap();
+        let document =
+            Document { id: "d1".into(), version: 1, text: "An oak bowl.".into(), metadata: Map::new(), fields: Map::new() };
+        let mut context = TemplateContext::of(&document, None);
+        let claim = |says: &&str| crate::outcome::UnsupportedClaim {
+            kind: crate::outcome::ClaimKind::Number,
+            path: String::new(),
+            says: (*says).to_owned(),
+            sentence: crate::outcome::Span { start: 0, end: 1 },
+            message: format!("{says} is wrong"),
+        };
+        let unsupported = says.iter().map(claim).collect();
+        let words = crate::outcome::WrittenText { text: written.into(), unsupported, ..Default::default() };
+        context.insert(&"words".into(), &Output::WrittenText(words));
+        match task.prepare(&document, &context).unwrap() {
+            TaskStep::Ready(Output::ComposedObject(composed)) => {
+                composed.reasons.iter().map(|reason| format!("{} {} {}", reason.check, reason.path, reason.message)).collect()
+            }
+            other => panic!("expected an object, got {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_quotes_a_text_without_support_fails_a_check() {
+        let whole = r#"{"title": {{ words.text | tojson }}, "more": [{"slug": {{ words.text | slug | tojson }}}]}"#;
+        let failed = reasons(whole, &["45 cm"], "A bowl of 45 CM").await;
+        let expected = [
+            "supported /title `title` quotes task `words`, but 45 cm is wrong",
+            "supported /more/0/slug `more/0/slug` quotes task `words`, but 45 cm is wrong",
+        ];
+        assert_eq!(failed, expected);
+        assert_eq!(reasons(whole, &[], "A bowl of 45 cm").await, [""; 0]);
+        let first = r#"{"title": {{ words.text | within(6) | tojson }}}"#;
+        assert_eq!(reasons(first, &["45 cm"], "A bowl of 45 cm").await, [""; 0], "the claim is not part of what is shown");
+        assert_eq!(reasons(r#"{"title": "45 cm"}"#, &["45 cm"], "A bowl of 45 cm").await, [""; 0], "the template says it");
+    }
+
     #[tokio::test]
     async fn an_object_is_stored_and_restored_as_it_was() {
         let output = Output::ComposedObject(composed(TITLE, "The best 40 x").await.unwrap());

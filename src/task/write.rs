@@ -177,7 +177,8 @@ impl Task for Write {
             return self.ready(judged.into_iter().map(|(text, _)| text));
         }
         let mut requests = Vec::new();
-        for ((_, claims), scope) in judged.iter().zip(self.prompt.scopes(upstream)?).filter(|((_, claims), _)| !claims.is_empty()) {
+        for ((_, claims), scope) in judged.iter().zip(self.prompt.scopes(upstream)?).filter(|((_, claims), _)| !claims.is_empty())
+        {
             let prompt = with_reasons(self.prompt.prompt.render(upstream, scope)?, claims);
             requests.push(self.prompt.prompt.request(prompt));
         }
@@ -206,7 +207,8 @@ impl Task for Write {
             // The second answer may be unusable, or its prompt longer than the context. Then the first one counts.
             let again = answers.next().and_then(Result::ok).and_then(|prediction| self.written(prediction).ok());
             let again = again.map(|text| self.judged(judge, &sources, vec![text])).unwrap_or_default();
-            let (text, claims) = again.into_iter().next().filter(|(_, others)| others.len() <= claims.len()).unwrap_or((text, claims));
+            let (text, claims) =
+                again.into_iter().next().filter(|(_, others)| others.len() <= claims.len()).unwrap_or((text, claims));
             texts.push(self.settled(judge, &sources, upstream, scope, (text, claims)));
         }
         self.ready(texts)

@@ -89,16 +89,8 @@ pub enum Provenance {
 
 impl Check {
     /// In the order of this enum.
-    pub const ALL: [Self; 8] = [
-        Self::Schema,
-        Self::Banned,
-        Self::Claims,
-        Self::Quoted,
-        Self::Grounded,
-        Self::Supported,
-        Self::Url,
-        Self::Unique,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Schema, Self::Banned, Self::Claims, Self::Quoted, Self::Grounded, Self::Supported, Self::Url, Self::Unique];
 
     /// The name in answers.
     pub const fn as_str(self) -> &'static str {

@@ -62,7 +62,7 @@ fn is_idiom(words: &[Word], index: usize) -> bool {
         "most" => previous == "at" || next == "of" || counts,
         "only" => counts || previous == "not",
         "least" | "best" | "worst" => previous == "at",
-        "all" => matches!(previous, "at" | "after" | "above" | "of" | "in"),
+        "all" => matches!(previous, "at" | "after" | "above" | "of" | "in") || next == "in",
         "any" | "each" => true,
         "first" => counts || matches!(next, "time" | "aid" | "name" | "of" | "then") || previous == "at",
         "top" => !matches!(next, "quality" | "choice" | "rated" | "pick" | "seller"),

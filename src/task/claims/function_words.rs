@@ -1,5 +1,8 @@
 //! Words that state nothing of their own: function words, and words that name an attribute or introduce one (`weighs`, `크기`).
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// English function words, separated by spaces.
 const ENGLISH: &str = "a about above across after again against ago ahead all along already also although am among an and another any anyone \
     anything are aren't around as at away back be because been before behind being below beneath beside between beyond both but by can \
@@ -28,7 +31,7 @@ const KOREAN_ATTRIBUTES: &str = "제품 상품 물건 크기 무게 길이 너�
 
 /// Korean function words, without particles and endings. Separated by spaces.
 const KOREAN: &str = "것 수 등 및 또 또는 그리고 그러나 하지만 그래서 따라서 이 그 저 이것 그것 여기 때문 위해 통해 대해 대한 따라 경우 정도 약 더 매우 아주 \
-    모두 함께 바로 잘 못 안 다시 이미 아직 등등 이상 이하 가운데 중 그중 동안 후 전 미리 덜 있다 없다 하다 되다 이다 아니다 같다 위한 하나 둘 각 각각 우리 당신 누구 무엇 어디 언제 오다 가다 보다 주다 받다 가지다 두다";
+    모두 함께 바로 잘 못 안 다시 이미 아직 등등 이상 이하 가운데 중 그중 동안 후 전 미리 덜 있는 있고 있어 있으며 하는 하고 한 할 되는 되고 된 될 있다 없다 하다 되다 이다 아니다 같다 위한 하나 둘 각 각각 우리 당신 누구 무엇 어디 언제 오다 가다 보다 주다 받다 가지다 두다";
 
 /// Markers of languages for which there is no list. Where a source has more of them than of English words, words are compared
 /// loosely.
@@ -46,22 +49,24 @@ pub(super) enum Weight {
     Content,
 }
 
+static WEIGHTS: LazyLock<HashMap<&str, Weight>> = LazyLock::new(|| {
+    let list = |words: &'static str, weight| words.split_whitespace().map(move |word| (word, weight));
+    let attributes = list(ATTRIBUTES, Weight::Attribute).chain(list(KOREAN_ATTRIBUTES, Weight::Attribute));
+    attributes.chain(list(ENGLISH, Weight::None)).chain(list(KOREAN, Weight::None)).collect()
+});
+
+static LANGUAGES: LazyLock<HashMap<&str, bool>> = LazyLock::new(|| {
+    let list = |words: &'static str, is_foreign| words.split_whitespace().map(move |word| (word, is_foreign));
+    list(FOREIGN, true).chain(list(ENGLISH, false)).collect()
+});
+
 /// What the folded English or Korean word can state.
 pub(super) fn weight(word: &str) -> Weight {
-    let has = |list: &str| list.split_whitespace().any(|known| known == word);
-    match () {
-        () if has(ENGLISH) || has(KOREAN) => Weight::None,
-        () if has(ATTRIBUTES) || has(KOREAN_ATTRIBUTES) => Weight::Attribute,
-        () => Weight::Content,
-    }
+    WEIGHTS.get(word).copied().unwrap_or(Weight::Content)
 }
 
 /// Whether the words of a source are mostly of a language for which there is no list.
 pub(super) fn is_foreign<'a>(words: impl Iterator<Item = &'a str>) -> bool {
-    let (mut foreign, mut english) = (0, 0);
-    for word in words {
-        foreign += usize::from(FOREIGN.split_whitespace().any(|known| known == word));
-        english += usize::from(ENGLISH.split_whitespace().any(|known| known == word));
-    }
-    foreign >= 2 && foreign > english
+    let (foreign, english): (Vec<bool>, _) = words.filter_map(|word| LANGUAGES.get(word)).partition(|is_foreign| **is_foreign);
+    foreign.len() >= 2 && foreign.len() > english.len()
 }

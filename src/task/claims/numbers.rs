@@ -71,9 +71,9 @@ pub(in crate::task) fn numbers(text: &str, words: NumberWords) -> Vec<StatedNumb
 
 /// The number without a word after it that begins like a Korean numeral: 은하 3 만년필.
 fn without_a_word(text: &str, place: Range<usize>, value: Option<f64>) -> (Range<usize>, Option<f64>) {
-    let letters: usize = text[place.end..].chars().take_while(|letter| is_hangul(*letter)).map(char::len_utf8).sum();
-    let after = &text[place.end..place.end + letters];
-    let is_word = !after.is_empty() && !is_particles(after) && units::after(text, place.end).is_none();
+    let end = units::after(text, place.end).map_or(place.end, |(_, end)| end);
+    let letters: usize = text[end..].chars().take_while(|letter| is_hangul(*letter)).map(char::len_utf8).sum();
+    let is_word = !is_particles(&text[end..end + letters]);
     match text[place.clone()].rsplit_once(' ') {
         Some((digits, numeral)) if is_word && numeral.chars().all(is_hangul) => {
             (place.start..place.start + digits.len(), digits.parse().ok())

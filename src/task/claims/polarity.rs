@@ -27,6 +27,9 @@ const KOREAN_PREFIXES: &[&str] = &["무", "비", "불", "미"];
 const GUARDS: &str = "resist resists resistant resistance prevent prevents preventing against protect protects protection avoid avoids stop \
     stops instead rather unlike proof reduce reduces reducing less free 방지 예방 차단 대신 걱정 방지하는 막아 막는 줄여 줄이는 덜";
 
+/// Verbs that end what `no` and `without` govern.
+const VERBS: &[&str] = &["is", "are", "was", "were", "has", "have", "can", "will", "must", "may"];
+
 /// Words that a negation governs narrowly, and broadly.
 const NARROW: usize = 2;
 const BROAD: usize = 8;
@@ -54,6 +57,10 @@ fn denial(words: &[Word], at: usize) -> Option<Denial> {
     let word = words[at].folded.as_str();
     let next = words.get(at + 1).filter(|next| next.before < Break::Comma).map_or("", |next| next.folded.as_str());
     if is_korean(word) {
+        // 담그면 안 됩니다.
+        if word == "안" && ["되", "됩", "돼", "된"].iter().any(|verb| next.starts_with(verb)) {
+            return Some(new(words, at, backward(words, at), false));
+        }
         if matches!(word, "안" | "못") {
             return Some(new(words, at, forward(words, at, Break::Comma), false));
         }
@@ -70,7 +77,12 @@ fn denial(words: &[Word], at: usize) -> Option<Denial> {
         || word == "no" && next.starts_with(char::is_numeric);
     if !is_idiom && (word.ends_with("n't") || DENIALS.split_whitespace().any(|denial| denial == word)) {
         let is_of_one = matches!(word, "no" | "without" | "lacks" | "lack" | "lacking");
-        let governed = forward(words, at, Break::Sentence);
+        let mut governed = forward(words, at, Break::Sentence);
+        if is_of_one {
+            // `Photography without flash is allowed.`
+            let verb = words.iter().skip(at).position(|word| VERBS.contains(&word.folded.as_str())).map(|verb| at + verb);
+            governed.retain(|index| verb.is_none_or(|verb| *index < verb));
+        }
         // `Cars cannot.`
         let governed = if governed.is_empty() { backward(words, at) } else { governed };
         return Some(new(words, at, governed, is_of_one));
@@ -120,8 +132,8 @@ pub(super) fn is_korean_denial(word: &str) -> bool {
 
 impl Denial {
     /// The words of which a source must deny one.
-    pub(super) fn compared<'a>(&self, words: &'a [Word]) -> Vec<&'a [String]> {
-        let part = self.narrow.first().filter(|_| self.is_part(words)).map(|_| &words[self.at].stems[..]);
+    pub(super) fn compared<'a>(&'a self, words: &'a [Word]) -> Vec<&'a [String]> {
+        let part = self.narrow.first().filter(|_| self.is_part(words)).map(Vec::as_slice);
         part.into_iter().chain(self.broad.iter().take(COMPARED).map(|index| &words[*index].stems[..])).collect()
     }
 
@@ -142,8 +154,8 @@ pub(super) fn denied_part(word: &str) -> Option<Vec<String>> {
     (rest.len() >= 4).then(|| vec![stem(rest)])
 }
 
-/// Whether the words around `at` say that something is kept off.
-pub(super) fn is_guarded(words: &[Word], at: usize) -> bool {
-    let near = words.iter().take(at + 4).skip(at.saturating_sub(4));
-    near.into_iter().any(|word| GUARDS.split_whitespace().any(|guard| guard == word.folded))
+/// Whether the words around `at` say that something is kept off, in a word that no source has.
+pub(super) fn is_guarded(words: &[Word], at: usize, is_known: impl Fn(&str) -> bool) -> bool {
+    let mut near = words.iter().take(at + 4).skip(at.saturating_sub(4));
+    near.any(|word| GUARDS.split_whitespace().any(|guard| guard == word.folded) && !is_known(&word.folded))
 }

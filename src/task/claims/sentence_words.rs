@@ -7,7 +7,8 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::function_words::{Weight, weight};
 use super::polarity::is_korean_denial;
-use super::stems::{LEAST_SYLLABLES, is_korean, korean_stems, stem};
+use super::stems::{is_compared, is_korean, korean_stems, stem};
+use crate::task::words::is_particles;
 
 /// What separates a word from the one before it. Later variants separate more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,11 +83,15 @@ fn stems_of(word: &str) -> (Vec<String>, Weight) {
         if is_korean_denial(word) {
             return none;
         }
-        let mut stems = korean_stems(word);
-        let weights = stems.iter().flat_map(|stem| [weight(stem), weight(&format!("{stem}다"))]);
-        let weight = weights.min().unwrap_or(Weight::None);
-        stems.retain(|stem| stem.chars().count() >= LEAST_SYLLABLES);
-        return if weight == Weight::None || stems.is_empty() { none } else { (stems, weight) };
+        let stems = korean_stems(word);
+        let weights = stems.iter().filter(|stem| is_compared(stem) || is_verb(word, stem));
+        let weight = weights.flat_map(|stem| [weight(stem), weight(&format!("{stem}다"))]).min().unwrap_or(Weight::None);
+        return if weight == Weight::None { none } else { (stems, weight) };
     }
     if word.chars().count() < 3 { none } else { (vec![stem(word)], weight(word)) }
+}
+
+/// Whether a Korean word of three syllables or more is a verb with a stem of one: 있습니다, and not 주인이.
+fn is_verb(word: &str, stem: &str) -> bool {
+    word.chars().count() >= 3 && word.strip_prefix(stem).is_none_or(|ending| !is_particles(ending))
 }

@@ -11,7 +11,7 @@ use super::names::names;
 use super::numbers::{NumberWords, StatedNumber, numbers};
 use super::polarity::{Denial, denials, denied_part};
 use super::sentence_words::{Break, Word, words};
-use super::stems::{is_korean, stem};
+use super::stems::{is_compared, is_korean, is_stuttered, stem};
 use super::units;
 use crate::task::folded_text::{FoldedText, folded};
 
@@ -20,6 +20,10 @@ const LEAST_PART: usize = 4;
 
 /// Letters in which words of a language without a list of function words must agree.
 const LOOSE: usize = 5;
+
+/// Letters at the beginning that a word and one derived from it share, and most letters after these.
+const DERIVED: usize = 7;
+const MOST_ENDING: usize = 3;
 
 /// Words that say which size a number is, each row with one meaning.
 const ATTRIBUTES: &[&str] = &[
@@ -196,6 +200,10 @@ impl SourceIndex {
         self.stems.contains(stem)
     }
 
+    pub(super) fn has_token(&self, token: &str) -> bool {
+        self.tokens.contains(token)
+    }
+
     /// Whether the sources affirm `part`, such as `breakable`, and have no word for its denial.
     pub(super) fn affirms_only(&self, word: &[String], part: &[String]) -> bool {
         let has = |stems: &[String], set: &HashSet<String>| stems.iter().any(|stem| set.contains(stem));
@@ -230,17 +238,26 @@ impl SourceIndex {
 
     /// Whether the sources have the word in some form, or as a part of a word.
     pub(super) fn knows(&self, word: &Word) -> bool {
-        if word.stems.iter().any(|stem| self.stems.contains(stem) || self.allowed.contains(stem)) {
-            return true;
-        }
         if is_korean(&word.folded) {
+            let mut compared = word.stems.iter().filter(|stem| is_compared(stem));
+            if compared.any(|stem| self.stems.contains(stem) || self.allowed.contains(stem)) {
+                return true;
+            }
             let part = |stem: &String| self.tokens.iter().any(|token| token.starts_with(stem) || token.ends_with(stem));
             let is_long = |stem: &&String| stem.chars().count() >= 3;
-            return word.stems.iter().any(part) || word.stems.iter().filter(is_long).any(|stem| self.squeezed.contains(stem));
+            let is_short = !is_compared(&word.folded);
+            let mut compared = word.stems.iter().filter(|stem| is_compared(stem));
+            return is_short || compared.any(part) || word.stems.iter().filter(is_long).any(|stem| self.squeezed.contains(stem));
+        }
+        if word.stems.iter().any(|stem| self.stems.contains(stem) || self.allowed.contains(stem)) {
+            return true;
         }
         let name = word.folded.as_str();
         let is_part = |token: &String| token.starts_with(name) && self.has_rest(&token[name.len()..]) || token.ends_with(name);
         if name.len() >= LEAST_PART && (self.tokens.iter().any(is_part) || self.is_compound(name)) {
+            return true;
+        }
+        if !is_stuttered(name) && self.tokens.iter().any(|token| is_derived(name, token)) {
             return true;
         }
         let agrees = |token: &String| token.chars().take(LOOSE).eq(name.chars().take(LOOSE));
@@ -262,6 +279,12 @@ impl SourceIndex {
     pub(super) fn is_foreign(&self) -> bool {
         *self.is_foreign.get_or_init(|| is_foreign(self.tokens.iter().map(String::as_str)))
     }
+}
+
+/// Whether two words differ in their last letters only, as `photography` and `photographs` do.
+fn is_derived(one: &str, other: &str) -> bool {
+    let shared: usize = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    shared >= DERIVED && one.len() - shared <= MOST_ENDING && other.len() - shared <= MOST_ENDING
 }
 
 /// The number of the clause of each word.
@@ -286,9 +309,8 @@ pub(super) fn context(text: &str, words: &[Word], clauses: &[usize], at: usize) 
     let Some(clause) = clauses.get(index) else { return BTreeSet::new() };
     let mut first = clauses.partition_point(|other| other < clause);
     let end = clauses.partition_point(|other| other <= clause);
-    let all = |words: &[Word]| -> BTreeSet<String> {
-        words.iter().filter_map(|word| said(&text[word.place.clone()], word)).collect()
-    };
+    let all =
+        |words: &[Word]| -> BTreeSet<String> { words.iter().filter_map(|word| said(&text[word.place.clone()], word)).collect() };
     let is_size = |word: &String| word.starts_with('#');
     let mut found = all(&words[first..end]);
     while found.iter().all(is_size) && first > 0 && words[first].before < Break::Sentence {

@@ -65,7 +65,6 @@ const WORDS: &[(&str, &str)] = &[
     ("held", "hold"),
     ("built", "build"),
     ("sold", "sell"),
-    ("cast", "cast"),
     ("wove", "weave"),
     ("woven", "weave"),
     ("sewn", "sew"),
@@ -96,6 +95,28 @@ const WORDS: &[(&str, &str)] = &[
     ("broke", "break"),
     ("broken", "break"),
     ("frozen", "freeze"),
+    ("shown", "show"),
+    ("seen", "see"),
+    ("sent", "send"),
+    ("spent", "spend"),
+    ("paid", "pay"),
+    ("laid", "lay"),
+    ("felt", "feel"),
+    ("led", "lead"),
+    ("won", "win"),
+    ("rode", "ride"),
+    ("chose", "choose"),
+    ("chosen", "choose"),
+    ("spoke", "speak"),
+    ("spoken", "speak"),
+    ("knew", "know"),
+    ("known", "know"),
+    ("threw", "throw"),
+    ("thrown", "throw"),
+    ("drawn", "draw"),
+    ("drew", "draw"),
+    ("bound", "bind"),
+    ("ground", "grind"),
     ("cheaper", "cheap"),
     ("heavier", "heavy"),
     ("lighter", "light"),
@@ -110,10 +131,10 @@ const WORDS: &[(&str, &str)] = &[
 /// Endings of Korean verbs and of nouns with 하다 and 되다, as decomposed letters would show them. The longest that fits is cut.
 const ENDINGS: &str = "습니다 습니까 ᆸ니다 ᆸ니까 입니다 합니다 됩니다 하였습니다 했습니다 되었습니다 됐습니다 하세요 해요 돼요 했다 됐다 한다 된다 하며 하고 하여 \
     해서 하는 되는 되어 된 한 할 될 하게 하지 하면 되면 시키는 시킵니다 이며 이고 인 ᆫ다 는다 었다 았다 었습니다 았습니다 어요 아요 여요 으며 으면 으니 은 는 을 ᆫ ᆯ \
-    던 고 며 면 니 서 어 아 여 게 지 다 요 자 도록 려고 으려고 기 음 ᆷ 네 죠 이 히 들 들이 들은 들을 들의 스러운 적인 적 용 형 제 산 식";
+    던 고 며 면 니 서 어 아 여 게 지 다 요 자 도록 려고 으려고 기 음 ᆷ 네 죠 세요 으세요 시면 으시면 어도 아도 어야 아야 이 히 들 들이 들은 들을 들의 스러운 적인 적 용 형 제 산 식";
 
-/// Fewest syllables of a Korean stem that is compared. Shorter ones belong to too many words.
-pub(super) const LEAST_SYLLABLES: usize = 2;
+/// Fewest syllables of a Korean stem by which a word is known. Shorter ones belong to too many words.
+const LEAST_SYLLABLES: usize = 2;
 
 static ENGLISH: LazyLock<Stemmer> = LazyLock::new(|| Stemmer::create(Algorithm::English));
 
@@ -133,16 +154,20 @@ pub(super) fn is_korean(word: &str) -> bool {
 pub(super) fn stem(word: &str) -> String {
     let word = word.strip_suffix("'s").unwrap_or(word);
     let word = word.strip_suffix("able").or_else(|| word.strip_suffix("ible")).filter(|rest| rest.len() >= 4).unwrap_or(word);
-    let word = match WORDS.iter().find(|(known, _)| *known == word) {
+    let singular = word.strip_suffix('s').unwrap_or(word);
+    let word = match WORDS.iter().find(|(known, _)| *known == word || *known == singular) {
         Some((_, common)) => Cow::Borrowed(*common),
         None => american(word),
     };
-    // Small models repeat a syllable: the stemmer would take `kneelerer` for `kneeler`.
-    let is_stuttered = ["erer", "lyly", "eses"].iter().any(|end| word.ends_with(end));
-    if !is_stuttered && word.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '\'') {
+    if !is_stuttered(&word) && word.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '\'') {
         return ENGLISH.stem(&word).into_owned();
     }
     word.into_owned()
+}
+
+/// Whether the word ends as if its ending were repeated, which small models do: `kneelerer` is no form of `kneeler`.
+pub(super) fn is_stuttered(word: &str) -> bool {
+    ["erer", "lyly", "eses"].iter().any(|end| word.ends_with(end))
 }
 
 /// The word in American spelling. What the rules make of words such as `four` is no word, but the same for all.
@@ -157,7 +182,12 @@ fn american(word: &str) -> Cow<'_, str> {
 /// Vowels of verbs before an ending, contracted with it and not: 떨어져 is 떨어지 and 어.
 const CONTRACTIONS: &[(char, char)] = &[('ᅧ', 'ᅵ'), ('ᅯ', 'ᅮ'), ('ᅪ', 'ᅩ')];
 
-/// The stems of a Korean word, the word itself first. Those of one syllable belong to too many words to be compared.
+/// Whether a word is known by this Korean stem.
+pub(super) fn is_compared(stem: &str) -> bool {
+    stem.chars().count() >= LEAST_SYLLABLES
+}
+
+/// The stems of a Korean word, the word itself first.
 pub(super) fn korean_stems(word: &str) -> Vec<String> {
     let mut stems = vec![word.to_owned()];
     for (at, _) in word.char_indices().skip(1) {

@@ -14,8 +14,24 @@ const MONEY: &[&str] = &["usd", "eur", "gbp", "krw", "jpy"];
 
 /// Counters: the thing counted often has no counter at all, as in `sleeps 3`.
 const COUNTERS: &[&str] = &[
-    "piece", "sheet", "volume-of-books", "pair", "roll", "person", "time-of-many", "page", "set", "pack", "machine", "bottle",
-    "glass", "step", "layer", "kind", "box", "head",
+    "piece",
+    "sheet",
+    "volume-of-books",
+    "pair",
+    "roll",
+    "person",
+    "time-of-many",
+    "page",
+    "set",
+    "pack",
+    "machine",
+    "bottle",
+    "glass",
+    "step",
+    "layer",
+    "kind",
+    "box",
+    "head",
 ];
 
 /// One row for each unit: quantity, factor, and every spelling, folded and separated by spaces.
