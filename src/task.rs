@@ -112,7 +112,8 @@ pub trait Task: Send + Sync {
         self.interpret(document, upstream, answers.into_iter().collect::<Result<_, Poison>>()?)
     }
 
-    /// What decides the output besides the signature, the first requests and the text. It is part of the fingerprint of each result.
+    /// What decides the output besides the signature, the first requests and the text. It is part of the fingerprint of each
+    /// result.
     fn further_inputs(&self, _document: &Document, _upstream: &TemplateContext) -> Vec<u8> {
         Vec::new()
     }

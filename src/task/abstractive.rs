@@ -7,8 +7,9 @@
 //!
 //! Every round renders the same prompt, with the piece or the joined summaries as the document text.
 //!
-//! The last summary must be supported by the text and by what else the prompt reads (`claims.rs`). If it is not, the model is asked once
-//! more and told what is wrong. If that does not help, the first sentences of the text are the summary, which is then extractive.
+//! The last summary must be supported by the text and by what else the prompt reads (`claims.rs`). If it is not, the model is
+//! asked once more and told what is wrong. If that does not help, the first sentences of the text are the summary, which is then
+//! extractive.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! The key `grounding` of tasks that write text, and the judge that it configures.
 //!
-//! A claim may come from the text of the document, from the fields of the document that the prompt reads, and from what the tasks state
-//! whose outputs the prompt reads. The words and names of the prompt may be used. `claims.rs` has the rules.
+//! A claim may come from the text of the document, from the fields of the document that the prompt reads, and from what the tasks
+//! state whose outputs the prompt reads. The words and names of the prompt may be used. `claims.rs` has the rules.
 
 use std::fmt;
 

@@ -2,14 +2,14 @@
 //!
 //! | claim | is supported where a source has |
 //! |---|---|
-//! | number | the same number in any notation, with the same unit or one that converts to it exactly; and no other number that fits the clause better |
+//! | number | the same number in any notation and in units that convert exactly, and no other number that fits the clause better |
 //! | name | the same word; and, of two names in a row, the same row |
 //! | negation | a negation of the same words. What the sources only deny may not be affirmed |
 //! | superlative, absolute word | the same word, or one of the same meaning |
 //! | any other word | the same word in another form, or a compound of it. A share of novel words is allowed in each sentence |
 //!
-//! Nothing is understood: a text that combines the words of its sources into something else passes. A sentence of a source that gives
-//! a model instructions supports nothing.
+//! Nothing is understood: a text that combines the words of its sources into something else passes. A sentence of a source that
+//! gives a model instructions supports nothing.
 
 mod absolutes;
 mod function_words;
@@ -72,7 +72,8 @@ impl Sources {
         self.index.add_words(text);
     }
 
-    /// The claims of `text` that are not supported, in text order. Of the words of a sentence that state something, at most the share
+    /// The claims of `text` that are not supported, in text order. Of the words of a sentence that state something, at most the
+    /// share
     /// `novel_words` may be unknown to the sources.
     pub(super) fn unsupported(&self, text: &str, novel_words: f64) -> Vec<UnsupportedClaim> {
         let mut found = Vec::new();

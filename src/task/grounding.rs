@@ -1,7 +1,7 @@
 //! Checks the answer of a model against the passages that it cites.
 //!
-//! A citation counts if the passage shares words with the sentence. A sentence is dropped if no citation counts, or if it claims a number,
-//! a name, a negation or a superlative that the cited passages do not support (`claims.rs`).
+//! A citation counts if the passage shares words with the sentence. A sentence is dropped if no citation counts, or if it claims
+//! a number, a name, a negation or a superlative that the cited passages do not support (`claims.rs`).
 
 use std::collections::BTreeSet;
 

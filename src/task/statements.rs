@@ -6,8 +6,8 @@
 //! | summary, rendered text, passages | its text |
 //! | written text, composed object | its text or fields, unless a claim is unsupported or a check failed |
 //!
-//! Everything else is a judgement of a model: labels, choices of a schema, values that the document does not have. It supports a claim
-//! only where the pipeline lists the task under `grounding.facts`.
+//! Everything else is a judgement of a model: labels, choices of a schema, values that the document does not have. It supports a
+//! claim only where the pipeline lists the task under `grounding.facts`.
 
 use serde_json::{Value, json};
 

@@ -29,9 +29,9 @@ const GROUPS: &[&str] = &[
 ];
 
 /// Words that end like a superlative and are none.
-const NO_SUPERLATIVES: &str = "request interest honest modest earnest harvest forest guest west east quest test contest protest chest vest \
-    nest rest pest arrest invest suggest digest manifest priest breast northwest southwest conquest tempest midwest crest zest wrest \
-    behest inquest bequest unrest everest attest detest ingest infest divest budapest";
+const NO_SUPERLATIVES: &str = "request interest honest modest earnest harvest forest guest west east quest test contest \
+    protest chest vest nest rest pest arrest invest suggest digest manifest priest breast northwest southwest conquest \
+    tempest midwest crest zest wrest behest inquest bequest unrest everest attest detest ingest infest divest budapest";
 
 /// The superlatives and absolute words that `words` claim: the index of each, and its meaning.
 pub(super) fn claimed(words: &[Word]) -> Vec<(usize, Meaning)> {

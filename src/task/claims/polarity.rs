@@ -24,8 +24,8 @@ const KOREAN_ENDS: &[&str] = &["없", "불가", "금지"];
 const KOREAN_PREFIXES: &[&str] = &["무", "비", "불", "미"];
 
 /// Words after which a harm is named that does not happen: `resists rust`.
-const GUARDS: &str = "resist resists resistant resistance prevent prevents preventing against protect protects protection avoid avoids stop \
-    stops instead rather unlike proof reduce reduces reducing less free 방지 예방 차단 대신 걱정 방지하는 막아 막는 줄여 줄이는 덜";
+const GUARDS: &str = "resist resists resistant resistance prevent prevents preventing against protect protects protection \
+    avoid avoids stop stops instead rather unlike proof reduce reduces reducing less free 방지 예방 차단 대신 걱정 방지하는 막아 막는 줄여 줄이는 덜";
 
 /// Verbs that end what `no` and `without` govern.
 const VERBS: &[&str] = &["is", "are", "was", "were", "has", "have", "can", "will", "must", "may"];

@@ -302,8 +302,9 @@ pub(super) fn clauses(words: &[Word]) -> Vec<usize> {
     all
 }
 
-/// What the words say in the clause with the number at byte `at`. Words for sizes have one form each, which starts with `#`. A clause
-/// without any other word, as in `weighs 3 kg and costs 29 EUR`, is about what the clause before it in the sentence is about.
+/// What the words say in the clause with the number at byte `at`. Words for sizes have one form each, which starts with `#`. A
+/// clause without any other word, as in `weighs 3 kg and costs 29 EUR`, is about what the clause before it in the sentence is
+/// about.
 pub(super) fn context(text: &str, words: &[Word], clauses: &[usize], at: usize) -> BTreeSet<String> {
     let index = words.partition_point(|word| word.place.end <= at).min(words.len().saturating_sub(1));
     let Some(clause) = clauses.get(index) else { return BTreeSet::new() };

@@ -129,9 +129,9 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Endings of Korean verbs and of nouns with 하다 and 되다, as decomposed letters would show them. The longest that fits is cut.
-const ENDINGS: &str = "습니다 습니까 ᆸ니다 ᆸ니까 입니다 합니다 됩니다 하였습니다 했습니다 되었습니다 됐습니다 하세요 해요 돼요 했다 됐다 한다 된다 하며 하고 하여 \
-    해서 하는 되는 되어 된 한 할 될 하게 하지 하면 되면 시키는 시킵니다 이며 이고 인 ᆫ다 는다 었다 았다 었습니다 았습니다 어요 아요 여요 으며 으면 으니 은 는 을 ᆫ ᆯ \
-    던 고 며 면 니 서 어 아 여 게 지 다 요 자 도록 려고 으려고 기 음 ᆷ 네 죠 세요 으세요 시면 으시면 어도 아도 어야 아야 이 히 들 들이 들은 들을 들의 스러운 적인 적 용 형 제 산 식";
+const ENDINGS: &str = "습니다 습니까 ᆸ니다 ᆸ니까 입니다 합니다 됩니다 하였습니다 했습니다 되었습니다 됐습니다 하세요 해요 돼요 했다 됐다 한다 된다 하며 하고 하여 해서 하는 되는 되어 된 한 할 될 \
+    하게 하지 하면 되면 시키는 시킵니다 이며 이고 인 ᆫ다 는다 었다 았다 었습니다 았습니다 어요 아요 여요 으며 으면 으니 은 는 을 ᆫ ᆯ 던 고 며 면 니 서 어 아 여 게 지 다 요 자 도록 려고 으려고 기 음 \
+    ᆷ 네 죠 세요 으세요 시면 으시면 어도 아도 어야 아야 이 히 들 들이 들은 들을 들의 스러운 적인 적 용 형 제 산 식";
 
 /// Fewest syllables of a Korean stem by which a word is known. Shorter ones belong to too many words.
 const LEAST_SYLLABLES: usize = 2;

@@ -106,7 +106,8 @@ fn names_are_those_of_the_source_and_keep_together() {
 
 #[test]
 fn what_is_denied_is_not_affirmed_and_the_reverse() {
-    let source = "Not suitable for the dishwasher. Contains no parabens. Fragrance-free, unbreakable, with a cord. 배터리는 없습니다. 물에 넣지 마세요.";
+    let source = "Not suitable for the dishwasher. Contains no parabens. Fragrance-free, unbreakable, with a cord. \
+                  배터리는 없습니다. 물에 넣지 마세요.";
     for text in [
         "It is not suitable for the dishwasher.",
         "It has no fragrance and no parabens.",
@@ -253,7 +254,10 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_judged_against_any_other(source in "(\\PC|[.!?\n ]|not |없는 |[0-9]|kg|-){0,80}", text in "(\\PC|[.!? ]|no |안 |[0-9]|cm|a ){0,80}") {
+    fn any_text_is_judged_against_any_other(
+        source in "(\\PC|[.!?\n ]|not |없는 |[0-9]|kg|-){0,80}",
+        text in "(\\PC|[.!? ]|no |안 |[0-9]|cm|a ){0,80}",
+    ) {
         for claim in judged(&source, &text, 0.2) {
             prop_assert!(text[claim.sentence.start..claim.sentence.end].contains(&claim.says), "{:?}", claim);
         }

@@ -55,8 +55,8 @@ fn a_text_without_support_is_asked_for_again_with_the_reasons() {
     let Work::Generate(generate) = &request.work else { panic!("{request:?}") };
     let content = &generate.prompt.messages[generate.prompt.messages.len() - 1].content;
     let expected = format!(
-        "{SOURCE}\n\nAn earlier answer was refused:\n- the number \"45 cm\" is not what the source says\n- \"best\" is a superlative or an \
-         absolute word that the source does not use\nAnswer again, and say only what the source says."
+        "{SOURCE}\n\nAn earlier answer was refused:\n- the number \"45 cm\" is not what the source says\n- \"best\" is a superlative \
+         or an absolute word that the source does not use\nAnswer again, and say only what the source says."
     );
     assert_eq!(&**content, expected);
     let written = second(&task, "An oak bowl of 45 cm.", Ok("An oak bowl of 45 litres."));
