@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::outcome::{ClaimKind, Classification, ExtractedValue, Extraction, LabelScore};
+use crate::task::GroundingRules;
 
 const SOURCE: &str = "An oak bowl. It holds 45 litres. Not suitable for the dishwasher.";
 
