@@ -28,7 +28,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use self::sentence_words::{Break, Word, words};
-use self::source_index::{SourceIndex, clauses, context};
+use self::source_index::{Clauses, SourceIndex};
 use super::evidence::is_choice;
 use super::folded_text::FoldedText;
 use super::json_spans::escaped_key;
@@ -128,11 +128,11 @@ impl Sources {
 
     fn unsupported_numbers(&self, sentence: &Sentence<'_>) -> Vec<Claim> {
         let folded = FoldedText::of(sentence.text);
-        let clauses = clauses(&sentence.words);
+        let clauses = Clauses::of(sentence.text, &sentence.words);
         let mut found = Vec::new();
         for number in numbers(folded.text(), NumberWords::Certain) {
             let place = folded.original(number.place.clone());
-            let around = context(sentence.text, &sentence.words, &clauses, place.start);
+            let around = clauses.around(place.start);
             if !self.index.states(&number, &around) {
                 found.push(sentence.claim(ClaimKind::Number, sentence.start + place.start..sentence.start + place.end));
             }

@@ -42,6 +42,9 @@ const FOREIGN: &str = "der die das und ist mit für ein eine nicht auf den dem d
     pour dans des du sur el los las una con para por que del il lo gli di che per una een het van voor met niet os da do em \
     para com não och att är som på med til ikke jest nie na się oraz i w z";
 
+/// Beginnings of Korean words that deny what stands before them.
+const KOREAN_DENIALS: &[&str] = &["없", "않", "아니", "아닌", "아닙", "마세요", "마십", "말고", "말아", "못"];
+
 /// What a word can state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
@@ -72,4 +75,9 @@ pub(super) fn weight(word: &str) -> Weight {
 pub(super) fn is_foreign<'a>(words: impl Iterator<Item = &'a str>) -> bool {
     let (foreign, english): (Vec<bool>, _) = words.filter_map(|word| LANGUAGES.get(word)).partition(|is_foreign| **is_foreign);
     foreign.len() >= 2 && foreign.len() > english.len()
+}
+
+/// Whether a Korean word only denies what stands before it.
+pub(super) fn is_korean_denial(word: &str) -> bool {
+    KOREAN_DENIALS.iter().any(|denial| word.starts_with(denial))
 }

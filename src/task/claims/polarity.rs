@@ -8,14 +8,12 @@
 //!
 //! A text is compared narrowly and its source broadly, so that a list after `no` is denied as a whole.
 
+use super::function_words::is_korean_denial;
 use super::sentence_words::{Break, Word};
 use super::stems::{is_korean, korean_stems, stem};
 
 /// English words that deny what follows, separated by spaces.
 const DENIALS: &str = "not no never without cannot neither nor lacks lack lacking avoid none";
-
-/// Beginnings of Korean words that deny what stands before them.
-const KOREAN_DENIALS: &[&str] = &["없", "않", "아니", "아닌", "아닙", "마세요", "마십", "말고", "말아", "못"];
 
 /// Korean words that deny what stands before them, or the beginning of the same word: 끊김없이, 반품불가.
 const KOREAN_ENDS: &[&str] = &["없", "불가", "금지"];
@@ -33,6 +31,9 @@ const VERBS: &[&str] = &["is", "are", "was", "were", "has", "have", "can", "will
 /// Words that a negation governs narrowly, and broadly.
 const NARROW: usize = 2;
 const BROAD: usize = 8;
+
+/// How far a negation reaches, in words of any kind.
+const REACH: usize = 24;
 
 /// Words of a text among which one must be denied by its source.
 const COMPARED: usize = 3;
@@ -80,7 +81,8 @@ fn denial(words: &[Word], at: usize) -> Option<Denial> {
         let mut governed = forward(words, at, Break::Sentence);
         if is_of_one {
             // `Photography without flash is allowed.`
-            let verb = words.iter().skip(at).position(|word| VERBS.contains(&word.folded.as_str())).map(|verb| at + verb);
+            let verb =
+                words.iter().skip(at).take(REACH).position(|word| VERBS.contains(&word.folded.as_str())).map(|verb| at + verb);
             governed.retain(|index| verb.is_none_or(|verb| *index < verb));
         }
         // `Cars cannot.`
@@ -110,24 +112,19 @@ fn new(words: &[Word], at: usize, broad: Vec<usize>, is_of_one: bool) -> Denial 
 
 /// The content words after `at`, up to a break of this strength or a `but`.
 fn forward(words: &[Word], at: usize, end: Break) -> Vec<usize> {
-    let rest = words.iter().enumerate().skip(at + 1);
+    let rest = words.iter().enumerate().skip(at + 1).take(REACH);
     let rest = rest.take_while(|(_, word)| word.before < end && !matches!(word.folded.as_str(), "but" | "yet" | "however"));
     rest.filter(|(_, word)| word.is_deniable()).map(|(index, _)| index).take(BROAD).collect()
 }
 
 /// The content words before `at`, the nearest first.
 fn backward(words: &[Word], at: usize) -> Vec<usize> {
-    let before = (0..=at).rev().scan(Break::Space, |last, index| {
+    let before = (0..=at).rev().take(REACH).scan(Break::Space, |last, index| {
         let ends = *last == Break::Sentence;
         *last = words[index].before;
         (!ends).then_some(index)
     });
     before.filter(|index| *index < at && words[*index].is_deniable()).take(BROAD).collect()
-}
-
-/// Whether a Korean word only denies what stands before it.
-pub(super) fn is_korean_denial(word: &str) -> bool {
-    KOREAN_DENIALS.iter().any(|denial| word.starts_with(denial))
 }
 
 impl Denial {

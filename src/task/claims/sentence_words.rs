@@ -5,8 +5,7 @@ use std::ops::Range;
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::function_words::{Weight, weight};
-use super::polarity::is_korean_denial;
+use super::function_words::{Weight, is_korean_denial, weight};
 use super::stems::{is_compared, is_korean, korean_stems, stem};
 use crate::task::words::is_particles;
 

@@ -25,6 +25,15 @@ const LOOSE: usize = 5;
 const DERIVED: usize = 7;
 const MOST_ENDING: usize = 3;
 
+/// Most words of a clause on each side of a number.
+const CLAUSE: usize = 24;
+
+/// Most numbers that are compared, those of a table of a thousand rows and more.
+const MOST_NUMBERS: usize = 20_000;
+
+/// Most clauses before one that may say what it is about.
+const CLAUSES_BEFORE: usize = 3;
+
 /// Words that say which size a number is, each row with one meaning.
 const ATTRIBUTES: &[&str] = &[
     "length long longer 길이",
@@ -69,10 +78,10 @@ impl SourceIndex {
     pub(super) fn add_text(&mut self, text: &str) {
         let words = words(text);
         let text_folded = FoldedText::of(text);
-        let clauses = clauses(&words);
-        for number in numbers(text_folded.text(), NumberWords::All) {
+        let clauses = Clauses::of(text, &words);
+        for number in numbers(text_folded.text(), NumberWords::All).into_iter().take(MOST_NUMBERS - self.numbers.len()) {
             let place = text_folded.original(number.place.clone());
-            self.numbers.push((number, context(text, &words, &clauses, place.start)));
+            self.numbers.push((number, clauses.around(place.start)));
         }
         let denials = denials(&words);
         let narrow = |denial: &Denial| denial.broad.iter().copied().take(denial.narrow.len()).collect::<Vec<_>>();
@@ -287,39 +296,52 @@ fn is_derived(one: &str, other: &str) -> bool {
     shared >= DERIVED && one.len() - shared <= MOST_ENDING && other.len() - shared <= MOST_ENDING
 }
 
-/// The number of the clause of each word.
-pub(super) fn clauses(words: &[Word]) -> Vec<usize> {
-    let mut clause = 0;
-    let mut all = Vec::with_capacity(words.len());
-    for (at, word) in words.iter().enumerate() {
-        let joins = matches!(word.folded.as_str(), "and" | "but" | "or" | "while" | "whereas" | "그리고" | "하지만");
-        let follows = at.checked_sub(1).is_some_and(|before| {
-            is_korean(&words[before].folded) && (words[before].folded.ends_with('고') || words[before].folded.ends_with('며'))
-        });
-        clause += usize::from(word.before >= Break::Comma || joins || follows);
-        all.push(clause);
-    }
-    all
+/// The clauses of a text.
+pub(super) struct Clauses<'a> {
+    words: &'a [Word],
+    /// The number of the clause of each word.
+    numbers: Vec<usize>,
+    /// What each word says.
+    said: Vec<Option<String>>,
 }
 
-/// What the words say in the clause with the number at byte `at`. Words for sizes have one form each, which starts with `#`. A
-/// clause without any other word, as in `weighs 3 kg and costs 29 EUR`, is about what the clause before it in the sentence is
-/// about.
-pub(super) fn context(text: &str, words: &[Word], clauses: &[usize], at: usize) -> BTreeSet<String> {
-    let index = words.partition_point(|word| word.place.end <= at).min(words.len().saturating_sub(1));
-    let Some(clause) = clauses.get(index) else { return BTreeSet::new() };
-    let mut first = clauses.partition_point(|other| other < clause);
-    let end = clauses.partition_point(|other| other <= clause);
-    let all =
-        |words: &[Word]| -> BTreeSet<String> { words.iter().filter_map(|word| said(&text[word.place.clone()], word)).collect() };
-    let is_size = |word: &String| word.starts_with('#');
-    let mut found = all(&words[first..end]);
-    while found.iter().all(is_size) && first > 0 && words[first].before < Break::Sentence {
-        let before = clauses.partition_point(|other| other < &clauses[first - 1]);
-        found.extend(all(&words[before..first]).into_iter().filter(|word| !is_size(word)));
-        first = before;
+impl<'a> Clauses<'a> {
+    pub(super) fn of(text: &str, words: &'a [Word]) -> Self {
+        let mut clause = 0;
+        let mut numbers = Vec::with_capacity(words.len());
+        for (at, word) in words.iter().enumerate() {
+            let joins = matches!(word.folded.as_str(), "and" | "but" | "or" | "while" | "whereas" | "그리고" | "하지만");
+            let follows = at.checked_sub(1).is_some_and(|before| {
+                let before = words[before].folded.as_str();
+                is_korean(before) && before.ends_with(['고', '며'])
+            });
+            clause += usize::from(word.before >= Break::Comma || joins || follows);
+            numbers.push(clause);
+        }
+        let said = words.iter().map(|word| said(&text[word.place.clone()], word)).collect();
+        Self { words, numbers, said }
     }
-    found
+
+    /// What the words say in the clause with the number at byte `at`. Words for sizes have one form each, which starts with `#`. A
+    /// clause without any other word, as in `weighs 3 kg and costs 29 EUR`, is about what the clauses before it in the sentence are
+    /// about.
+    pub(super) fn around(&self, at: usize) -> BTreeSet<String> {
+        let index = self.words.partition_point(|word| word.place.end <= at).min(self.words.len().saturating_sub(1));
+        let Some(clause) = self.numbers.get(index) else { return BTreeSet::new() };
+        let mut first = self.numbers.partition_point(|other| other < clause).max(index.saturating_sub(CLAUSE));
+        let end = self.numbers.partition_point(|other| other <= clause).min(index + CLAUSE);
+        let is_size = |word: &String| word.starts_with('#');
+        let mut found: BTreeSet<String> = self.said[first..end].iter().flatten().cloned().collect();
+        for _ in 0..CLAUSES_BEFORE {
+            if first == 0 || self.words[first].before == Break::Sentence || !found.iter().all(is_size) {
+                break;
+            }
+            let before = self.numbers.partition_point(|other| other < &self.numbers[first - 1]).max(first.saturating_sub(CLAUSE));
+            found.extend(self.said[before..first].iter().flatten().filter(|word| !is_size(word)).cloned());
+            first = before;
+        }
+        found
+    }
 }
 
 fn said(original: &str, word: &Word) -> Option<String> {

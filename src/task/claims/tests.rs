@@ -219,6 +219,15 @@ fn sample_documents_copied_sentence_by_sentence_are_not_objected_to() {
     assert!(count > 100, "{count} samples");
 }
 
+#[test]
+fn hostile_texts_are_judged_in_bounded_time() {
+    for part in ["not ", "no a ", "1 a ", "a 1 kg and ", "없는 ", "원목 없이 ", "Ab Cd ", "un un-", "1.", "1 h 1 min "] {
+        let long = part.repeat(12_000 / part.len());
+        // Where every word reaches over the whole text, this takes hours.
+        judged(&long, &long, 0.0);
+    }
+}
+
 const SENTENCES: &[&str] = &[
     "The mill turns slowly by the water.",
     "Not suitable for the dishwasher!",

@@ -107,7 +107,7 @@ schema:
 #[test]
 fn an_object_without_support_gives_way_to_a_fallback_of_its_schema() {
     let bad = r#"{"title": "A bowl of 45 cm", "kind": "outdoor"}"#;
-    let task = built(TITLE, with_fallback(r#"{"title": {{ document.text | truncate(12, true, "") | tojson }}}"#));
+    let task = built(TITLE, with_fallback(r#"{"title": {{ document.text | within(12) | tojson }}}"#));
     let written = second(&task, bad, Ok(bad));
     assert_eq!(written.text, r#"{"title":"An oak bowl."}"#);
     assert_eq!((written.removed[0].path.as_str(), written.removed[0].kind), ("/title", ClaimKind::Number));
