@@ -24,7 +24,7 @@ const MOST_REASONS: usize = 12;
 /// Whether and how the claims of a written text are judged.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grounding {
-    /// Nothing is judged.
+    /// The text is kept as the model wrote it.
     Off,
     /// Everything is judged, by these rules.
     On(GroundingRules),

@@ -38,7 +38,7 @@ const REACH: usize = 24;
 /// Words of a text among which one must be denied by its source.
 const COMPARED: usize = 3;
 
-/// One negation.
+/// A negation with the words that it governs.
 #[derive(Debug, Clone)]
 pub(super) struct Denial {
     /// The index of the word that denies.

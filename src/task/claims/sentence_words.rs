@@ -24,7 +24,6 @@ pub(super) enum Break {
 pub(super) struct Word {
     /// Its bytes in the text.
     pub place: Range<usize>,
-    /// The word, folded.
     pub folded: String,
     pub before: Break,
     /// Its stems, the most specific first; none of a function word.
