@@ -50,7 +50,7 @@ fn few_attacks_pass_and_few_honest_texts_are_objected_to() {
     }
     assert_eq!((attacks, honest), (100, 100));
     assert!(korean >= 25, "{korean} attacks are in Korean");
-    assert!(passed.len() <= 4, "{} of 100 attacks pass: {passed:#?}", passed.len());
+    assert!(passed.len() <= 3, "{} of 100 attacks pass: {passed:#?}", passed.len());
     assert!(objected.len() <= 2, "{} of 100 honest texts are objected to: {objected:#?}", objected.len());
 }
 
