@@ -8,6 +8,8 @@ mod answer;
 mod answer_generator;
 pub mod calibration;
 mod checks;
+mod claim_judge;
+mod claims;
 mod classify;
 mod compose;
 mod context_budget;
@@ -30,6 +32,7 @@ mod render;
 mod retrieve;
 mod score;
 mod sentences;
+mod statements;
 mod summarize;
 mod task_prompt;
 mod template_context;
@@ -48,6 +51,7 @@ use serde_json::Value;
 pub use answer::AnswerSpec;
 pub use answer_generator::{AnswerGenerator, ClaimedSentence, MOST_PASSAGES};
 pub use checks::{CheckedFields, Checks};
+pub use claim_judge::{Grounding, GroundingRules};
 pub use classify::ClassifySpec;
 pub use compose::{ComposeSpec, Composer};
 pub use embed::{ChunkSpec, EmbedSpec};
@@ -66,7 +70,7 @@ pub use write::WriteSpec;
 
 use crate::document::Document;
 use crate::engine::{Completion, Engine, ModelInfo, Prediction, Request};
-use crate::failure::{Failure, FailureClass, Transient};
+use crate::failure::{Failure, FailureClass, Poison, Transient};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
 
@@ -96,6 +100,24 @@ pub trait Task: Send + Sync {
         _predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
+    }
+
+    /// Like [`interpret`](Self::interpret), after further requests. `earlier` holds the predictions of the rounds before, the first
+    /// round first. A request that failed is an error among `answers`; by default, so is the output.
+    fn interpret_again(
+        &self,
+        document: &Document,
+        upstream: &TemplateContext,
+        _earlier: &[Vec<Prediction>],
+        answers: Vec<Result<Prediction, Poison>>,
+    ) -> Result<TaskStep, Failure> {
+        self.interpret(document, upstream, answers.into_iter().collect::<Result<_, Poison>>()?)
+    }
+
+    /// What decides the output besides the signature, the first requests and the text. It is part of the fingerprint of each
+    /// result.
+    fn further_inputs(&self, _document: &Document, _upstream: &TemplateContext) -> Vec<u8> {
+        Vec::new()
     }
 
     /// The prompt that produces the output, if there is one.

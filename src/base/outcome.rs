@@ -3,6 +3,7 @@
 //! A *task record* is the pair of a record and a task. Each has exactly one [`Outcome`], so that `in = ok + reused + skipped +
 //! dead` holds for every batch.
 
+mod claims;
 mod composed;
 mod generated;
 mod interaction;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+pub use claims::{ClaimKind, UnsupportedClaim};
 pub use composed::{Check, CheckFailure, ComposedObject, FactTrace, Provenance};
 pub use generated::{Confidence, Evidence, ExtractedValue, Extraction, MatchKind, SummaryMode, WrittenText};
 pub use interaction::Interaction;
@@ -155,6 +157,8 @@ pub struct Summary {
     pub mode: SummaryMode,
     /// The model's confidence in an abstractive summary.
     pub confidence: Option<Confidence>,
+    /// Claims that the model made without support. Where there are some, sentences of the text take the place of what it wrote.
+    pub removed: Vec<UnsupportedClaim>,
 }
 
 /// A half-open range of bytes in the document's text, on character boundaries.
@@ -272,7 +276,8 @@ impl Output {
         match self {
             Self::Classification(c) => json!(c),
             Self::Summary(s) => match s.mode {
-                SummaryMode::Extractive => json!({ "mode": s.mode, "spans": s.spans }),
+                SummaryMode::Extractive if s.removed.is_empty() => json!({ "mode": s.mode, "spans": s.spans }),
+                SummaryMode::Extractive => json!({ "mode": s.mode, "spans": s.spans, "removed": s.removed }),
                 SummaryMode::Abstractive => json!({ "mode": s.mode, "spans": s.spans, "confidence": s.confidence }),
             },
             Self::Embedding(e) => json!({ "model": e.set.model, "revision": e.set.revision, "chunks": e.chunks.len() }),
@@ -292,11 +297,11 @@ impl Output {
     /// | output | names |
     /// |---|---|
     /// | classification | `label`, `confidence`, `labels`, `scores` (by label) |
-    /// | summary | `text`; `sentences` (a count) if extractive; `confidence` if abstractive |
+    /// | summary | `text`; `confidence`, null if extractive; `sentences` (a count) if extractive |
     /// | embedding | `chunks` (a count) |
     /// | rendered text | `text` |
     /// | extraction | `fields`; `grounded` and `evidence`, which have the structure of `fields`; `confidence`; and every field under its own name, unless it is one of these |
-    /// | written text | `text`, `confidence`, `truncated`; with a schema also `fields` and every field under its own name, unless it is one of these |
+    /// | written text | `text`, `confidence`, `truncated`, `unsupported` (claims without support, each with `kind`, `path`, `says`, `message`); with a schema also `fields` and every field under its own name, unless it is one of these |
     /// | composed object | `text`, `fields`, `passed`, `reasons`, and every field under its own name, unless it is one of these |
     /// | score | `value`, `maximum`, `parts` (by name) |
     /// | items | `items` (as above), `count`, `confidence` |
@@ -309,7 +314,7 @@ impl Output {
                 json!({ "label": self.label(), "confidence": self.confidence(), "labels": c.labels, "scores": scores })
             }
             Self::Summary(s) => match s.mode {
-                SummaryMode::Extractive => json!({ "text": s.text, "sentences": s.spans.len() }),
+                SummaryMode::Extractive => json!({ "text": s.text, "sentences": s.spans.len(), "confidence": null }),
                 SummaryMode::Abstractive => json!({ "text": s.text, "confidence": self.confidence() }),
             },
             Self::Embedding(e) => json!({ "chunks": e.chunks.len() }),
@@ -340,6 +345,8 @@ impl Output {
             mode: SummaryMode,
             #[serde(default)]
             confidence: Option<Confidence>,
+            #[serde(default)]
+            removed: Vec<UnsupportedClaim>,
         }
         #[derive(Deserialize)]
         struct EmbeddingFields {
@@ -350,8 +357,8 @@ impl Output {
         match kind {
             "classify" => serde_json::from_value(fields).ok().map(Self::Classification),
             "summarize" => {
-                let SummaryFields { spans, mode, confidence } = serde_json::from_value(fields).ok()?;
-                Some(Self::Summary(Summary { text: text?, spans, mode, confidence }))
+                let SummaryFields { spans, mode, confidence, removed } = serde_json::from_value(fields).ok()?;
+                Some(Self::Summary(Summary { text: text?, spans, mode, confidence, removed }))
             }
             "embed" => {
                 let EmbeddingFields { model, revision, chunks: count } = serde_json::from_value(fields).ok()?;

@@ -381,8 +381,7 @@ mod tests {
 
     #[test]
     fn items_are_counted_and_looked_into() {
-        let written =
-            Output::WrittenText(WrittenText { text: "buy now".into(), fields: None, confidence: None, truncated: false });
+        let written = Output::WrittenText(WrittenText { text: "buy now".into(), ..WrittenText::default() });
         let items = Output::Items(vec![written.clone(), written]);
         assert_eq!(expect(json!({"items": 2, "contains": "now"})).mismatches(&items), [""; 0]);
         assert_eq!(expect(json!({"items": 3})).mismatches(&items), ["expected 3 items, found 2"]);

@@ -16,7 +16,7 @@ use super::passages::{FoundPassages, NoPassages, PassageSearch};
 use super::task_definition::TaskDefinition;
 use super::task_order::reads_tokens;
 use crate::document::Document;
-use crate::engine::{Answer, Engine, Request};
+use crate::engine::{Answer, Engine, Prediction, Request};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::{ComputedOutput, Cost, Fingerprint, Lineage, Outcome, Output, ReusedOutput, SkipReason};
 use crate::prompt::PromptVersion;
@@ -99,6 +99,8 @@ struct ModelCalls {
     fingerprint: Fingerprint,
     requests: Vec<Request>,
     cost: Cost,
+    /// The predictions of the rounds before, the first round first.
+    earlier: Vec<Vec<Prediction>>,
 }
 
 /// A task record whose condition holds.
@@ -228,11 +230,13 @@ impl Graph {
                 }
             }
         }
+        let prepared = self.find_passages(prepared, states).await?;
         let fingerprinted = |task: PreparedTask| {
-            let fingerprint = self.nodes[task.at.node].fingerprint(&documents[task.at.document], &task.step);
+            let TaskRecord { document, node } = task.at;
+            let fingerprint = self.nodes[node].fingerprint(&documents[document], &states[document].context, &task.step);
             FingerprintedTask { fingerprint, task }
         };
-        let tasks: Vec<FingerprintedTask> = self.find_passages(prepared, states).await?.into_iter().map(fingerprinted).collect();
+        let tasks: Vec<FingerprintedTask> = prepared.into_iter().map(fingerprinted).collect();
         let reuses = self.look_up(&tasks, documents, known).await?;
         let mut firsts: HashMap<Fingerprint, TaskRecord> = HashMap::new();
         let mut calls = Vec::new();
@@ -249,7 +253,7 @@ impl Graph {
             }
             firsts.insert(fingerprint, at);
             match step {
-                TaskStep::Ask(requests) => calls.push(ModelCalls { at, fingerprint, requests, cost }),
+                TaskStep::Ask(requests) => calls.push(ModelCalls { at, fingerprint, requests, cost, earlier: Vec::new() }),
                 TaskStep::Ready(output) => {
                     self.finish(at, Outcome::Computed(ComputedOutput { output, fingerprint, cost }), states);
                 }
@@ -382,7 +386,7 @@ impl Node {
 
     /// The hash of everything that the output depends on. The whole text is part of it, even where a request holds only parts of
     /// the text, because outputs contain positions in the text.
-    fn fingerprint(&self, document: &Document, step: &TaskStep) -> Fingerprint {
+    fn fingerprint(&self, document: &Document, context: &TemplateContext, step: &TaskStep) -> Fingerprint {
         let mut parts: Vec<&[u8]> = vec![self.task.signature()];
         for part in [&self.lineage.model, &self.lineage.revision].into_iter().flatten() {
             parts.push(part.as_bytes());
@@ -400,6 +404,10 @@ impl Node {
         let content = content.unwrap_or_default();
         parts.push(&content);
         parts.push(document.text.as_bytes());
+        let further = self.task.further_inputs(document, context);
+        if !further.is_empty() {
+            parts.push(&further);
+        }
         Fingerprint::of(parts)
     }
 }

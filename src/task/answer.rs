@@ -16,7 +16,7 @@ use crate::prompt::PromptVersion;
 use crate::template::{PrintMode, Template, TemplateError};
 
 /// Part of every fingerprint. Increase it when the same answer leads to another output.
-const ALGORITHM: u32 = 2;
+const ALGORITHM: u32 = 3;
 
 /// The longest question, in bytes.
 const MAX_QUESTION: usize = 8 << 10;
@@ -145,5 +145,5 @@ fn output(answer: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<
     .into_iter()
     .collect();
     let text = Value::Object(fields.clone()).to_string();
-    Output::WrittenText(WrittenText { text, fields: Some(fields), confidence, truncated: false })
+    Output::WrittenText(WrittenText { text, fields: Some(fields), confidence, ..WrittenText::default() })
 }

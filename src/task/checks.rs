@@ -7,6 +7,7 @@
 //! | `claims` | every text | words of the list that the source does not contain |
 //! | `quoted` | the named fields | each string or number that is neither a field of the source nor part of its text |
 //! | `grounded` | the named fields | each number (in digits or words, with its unit) and each name that the source does not contain |
+//! | `supported` | the named fields | each claim that the source does not support, by the rules of `claims.rs` |
 //!
 //! Values that the schema lists (`enum`, `const`) are choices and are not checked. A name is a capitalized word that does not start
 //! a sentence, or a word with several capitals or with digits after letters. If most words of a text are capitalized, as in titles,
@@ -25,16 +26,20 @@ use serde_json::{Map, Value};
 
 use self::facts::facts;
 use self::source::SourceDocument;
+use super::claims::Sources;
 use super::evidence::is_choice;
 use super::folded_text::FoldedText;
 use super::json_spans::escaped_key;
 use super::words;
 use crate::did_you_mean::suggestion;
 use crate::document::Document;
-use crate::outcome::{Check, CheckFailure, FactTrace};
+use crate::outcome::{Check, CheckFailure, FactTrace, UnsupportedClaim};
 
 /// Most characters of a value quoted in a message.
 const QUOTED: usize = 80;
+
+/// The share of the words of a sentence under `supported` that the source may lack.
+const NOVEL_WORDS: f64 = 0.2;
 
 /// The checks, as configured in pipeline files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +53,9 @@ pub struct Checks {
     pub quoted: CheckedFields,
     /// Fields whose numbers and names must occur in the source.
     pub grounded: CheckedFields,
+    /// Fields whose claims the source must support: numbers, names, negations, superlatives, and most words.
+    #[serde(skip_serializing_if = "CheckedFields::is_none")]
+    pub supported: CheckedFields,
 }
 
 /// Some fields of an object, by name, or all of them.
@@ -64,6 +72,11 @@ impl Default for CheckedFields {
 }
 
 impl CheckedFields {
+    /// Whether no field is checked.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn contains(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -83,7 +96,7 @@ impl Checks {
     /// Problems of the checks for an object with these fields.
     pub(super) fn problems(&self, fields: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
-        for (key, checked) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
+        for (key, checked) in [("quoted", &self.quoted), ("grounded", &self.grounded), ("supported", &self.supported)] {
             for name in checked.names().iter().filter(|name| !fields.contains(name)) {
                 let near = suggestion(name, fields.iter().map(String::as_str));
                 problems.push(format!("has `checks.{key}` with `{name}`, which is not a field of its schema; {near}"));
@@ -109,7 +122,8 @@ impl Checks {
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
         let words: Vec<(Check, FoldedText)> =
             lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
-        let mut run = CheckRun { source, words, schema, failures: Vec::new(), traces: Vec::new() };
+        let mut run =
+            CheckRun { source, words, schema, failures: self.unsupported(document, fields, schema), traces: Vec::new() };
         for (name, value) in fields {
             let checks = FieldChecks { quoted: self.quoted.contains(name), grounded: self.grounded.contains(name) };
             run.walk(&format!("/{}", escaped_key(name)), value, checks);
@@ -117,6 +131,25 @@ impl Checks {
         // Failures of words come first: a person sees them at once, while facts have to be looked up.
         run.failures.sort_by_key(|failure| failure.check);
         (run.failures, run.traces)
+    }
+}
+
+impl Checks {
+    fn unsupported(&self, document: &Document, fields: &Map<String, Value>, schema: &Value) -> Vec<CheckFailure> {
+        if self.supported.is_none() {
+            return Vec::new();
+        }
+        let mut sources = Sources::default();
+        sources.add_text(&document.text);
+        [&document.metadata, &document.fields].into_iter().flatten().for_each(|(_, value)| sources.add_value(value));
+        let checked = fields.iter().filter(|(name, _)| self.supported.contains(name));
+        let checked = checked.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let claims = sources.unsupported_in(&checked, schema, NOVEL_WORDS).into_iter();
+        let failure = |claim: UnsupportedClaim| {
+            let message = format!("`{}`: {}", &claim.path[1..], claim.message);
+            CheckFailure { check: Check::Supported, path: claim.path, says: claim.says, message }
+        };
+        claims.map(failure).collect()
     }
 }
 

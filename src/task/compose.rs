@@ -8,6 +8,7 @@
 //! |---|---|
 //! | is not a JSON object | a dead letter: the template is wrong |
 //! | violates the schema or fails a check | an output with reasons |
+//! | quotes a text with unsupported claims, which a model wrote | the same: such copy is never published without a person |
 //! | otherwise | an output |
 
 use std::path::Path;
@@ -17,23 +18,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checks::{CheckedFields, Checks};
+use super::folded_text::folded;
+use super::json_spans::escaped_key;
 use super::prompt_file::SchemaSource;
 use super::write::object;
-use super::{Task, TaskStep, TemplateContext};
+use super::{Task, TaskStep, TemplateContext, words};
 use crate::document::Document;
 use crate::engine::{Engine, Schema};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Check, CheckFailure, ComposedObject, Output};
-use crate::template::{PrintMode, Template, TemplateError};
+use crate::template::{PrintMode, Template, TemplateError, root};
 
 /// The largest object that a template can create for one document, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
 
 /// Part of every fingerprint. Increase it when the same parameters lead to another output.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
 
-/// The version of tasks with `quoted` or `grounded` checks. Version 1 did not recognize numbers written as words.
-const LOOKED_UP: u32 = 2;
+/// The version of tasks with checks that look facts up. Earlier versions did not convert units.
+const LOOKED_UP: u32 = 3;
 
 /// Parameters of `compose`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +92,8 @@ impl ComposeSpec {
     pub(super) async fn build(&self, name: &str, _engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let template = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad template: {error}"))?;
         let composer = self.composer(base_dir).map_err(anyhow::Error::msg)?;
-        let looks_up = [&self.checks.quoted, &self.checks.grounded].iter().any(|places| **places != CheckedFields::default());
+        let checked = [&self.checks.quoted, &self.checks.grounded, &self.checks.supported];
+        let looks_up = !checked.into_iter().all(CheckedFields::is_none);
         let algorithm = if looks_up { LOOKED_UP } else { ALGORITHM };
         let signature = serde_json::to_vec(&("compose", algorithm, self, &composer.schema))?;
         Ok(Arc::new(Compose { signature, template, composer }))
@@ -165,8 +169,58 @@ impl Task for Compose {
             );
             Failure::poison(FailureClass::Template, reason)
         })?;
-        Ok(TaskStep::Ready(Output::ComposedObject(self.composer.compose(document, fields)?)))
+        let mut composed = self.composer.compose(document, fields)?;
+        composed.reasons.extend(self.quoted_claims(upstream, &composed.fields));
+        composed.reasons.sort_by_key(|failure| failure.check);
+        Ok(TaskStep::Ready(Output::ComposedObject(composed)))
     }
+}
+
+impl Compose {
+    /// The unsupported claims of texts that the template reads and the object quotes.
+    fn quoted_claims(&self, upstream: &TemplateContext, fields: &Map<String, Value>) -> Vec<CheckFailure> {
+        let mut tasks: Vec<&str> = self.template.variables().iter().map(|path| root(path)).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        let mut found: Vec<CheckFailure> = Vec::new();
+        for (task, statements) in tasks.into_iter().filter_map(|task| Some((task, upstream.statements(task)?))) {
+            for claim in &statements.unsupported {
+                for path in places(fields, &claim.says) {
+                    let message = format!("`{}` quotes task `{task}`, but {}", &path[1..], claim.message);
+                    let failure = CheckFailure { check: Check::Supported, path, says: claim.says.clone(), message };
+                    if !found.contains(&failure) {
+                        found.push(failure);
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Paths of the strings that contain the words.
+fn places(fields: &Map<String, Value>, says: &str) -> Vec<String> {
+    fn walk(path: &str, value: &Value, says: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, inner)| walk(&format!("{path}/{}", escaped_key(name)), inner, says, found));
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(index, inner)| walk(&format!("{path}/{index}"), inner, says, found));
+            }
+            Value::String(text) if words::find(&plain(text), says).is_some() => found.push(path.to_owned()),
+            Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+        }
+    }
+    let mut found = Vec::new();
+    let says = plain(says);
+    fields.iter().for_each(|(name, value)| walk(&format!("/{}", escaped_key(name)), value, says.trim(), &mut found));
+    found
+}
+
+/// The folded text with spaces for hyphens, so that a text is found in a slug made of it.
+fn plain(text: &str) -> String {
+    folded(text).replace('-', " ")
 }
 
 #[cfg(test)]
@@ -217,6 +271,49 @@ mod tests {
                 other => panic!("{object} made {other:?}"),
             }
         }
+    }
+
+    /// The checks that an object fails whose template reads a text that a model wrote.
+    async fn reasons(object: &str, says: &[&str], written: &str) -> Vec<String> {
+        let schema = SchemaSource::Inline(json!({"type": "object"}));
+        let (optional, checks) = (vec!["words".to_owned()], Checks::default());
+        let spec = ComposeSpec { schema, object: object.into(), optional, checks };
+        let engine = Engine::start(&crate::config::EngineConfig::default(), &std::collections::BTreeMap::new()).unwrap();
+        let task = spec.build("page", &engine, Path::new("")).await.unwrap();
+        let document =
+            Document { id: "d1".into(), version: 1, text: "An oak bowl.".into(), metadata: Map::new(), fields: Map::new() };
+        let mut context = TemplateContext::of(&document, None);
+        let claim = |says: &&str| crate::outcome::UnsupportedClaim {
+            kind: crate::outcome::ClaimKind::Number,
+            path: String::new(),
+            says: (*says).to_owned(),
+            sentence: crate::outcome::Span { start: 0, end: 1 },
+            message: format!("{says} is wrong"),
+        };
+        let unsupported = says.iter().map(claim).collect();
+        let words = crate::outcome::WrittenText { text: written.into(), unsupported, ..Default::default() };
+        context.insert(&"words".into(), &Output::WrittenText(words));
+        match task.prepare(&document, &context).unwrap() {
+            TaskStep::Ready(Output::ComposedObject(composed)) => {
+                composed.reasons.iter().map(|reason| format!("{} {} {}", reason.check, reason.path, reason.message)).collect()
+            }
+            other => panic!("expected an object, got {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_quotes_a_text_without_support_fails_a_check() {
+        let whole = r#"{"title": {{ words.text | tojson }}, "more": [{"slug": {{ words.text | slug | tojson }}}]}"#;
+        let failed = reasons(whole, &["45 cm"], "A bowl of 45 CM").await;
+        let expected = [
+            "supported /title `title` quotes task `words`, but 45 cm is wrong",
+            "supported /more/0/slug `more/0/slug` quotes task `words`, but 45 cm is wrong",
+        ];
+        assert_eq!(failed, expected);
+        assert_eq!(reasons(whole, &[], "A bowl of 45 cm").await, [""; 0]);
+        let first = r#"{"title": {{ words.text | within(6) | tojson }}}"#;
+        assert_eq!(reasons(first, &["45 cm"], "A bowl of 45 cm").await, [""; 0], "the claim is not part of what is shown");
+        assert_eq!(reasons(r#"{"title": "45 cm"}"#, &["45 cm"], "A bowl of 45 cm").await, [""; 0], "the template says it");
     }
 
     #[tokio::test]

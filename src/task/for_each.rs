@@ -8,8 +8,8 @@ use minijinja::Value;
 use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, names_read};
 use super::{TaskStep, TemplateContext, only};
-use crate::engine::{Engine, ModelInfo, Prediction, Request, SpanGrammar};
-use crate::failure::{Failure, Poison};
+use crate::engine::{Engine, ModelInfo, Prediction, SpanGrammar};
+use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
 use crate::template::ListExpression;
@@ -18,7 +18,7 @@ use crate::template::ListExpression;
 const MOST_ITEMS: usize = 100;
 
 /// The names of an item and of its index (from 0) in templates.
-const ITEM_NAMES: [&str; 2] = ["item", "index"];
+pub(super) const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
 /// The parameters that all kinds with `for_each` have.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +89,12 @@ impl ItemPrompt {
         upstream: &TemplateContext,
         spans: Option<&Arc<SpanGrammar>>,
     ) -> Result<TaskStep, Failure> {
-        self.for_each
-            .prepare(upstream, |scope| Ok(self.prompt.request_quoting(self.prompt.render(upstream, scope)?, spans.cloned())))
+        let scopes = self.scopes(upstream)?;
+        if scopes.is_empty() {
+            return Ok(TaskStep::Ready(Output::Items(Vec::new())));
+        }
+        let ask = |scope| Ok(self.prompt.request_quoting(self.prompt.render(upstream, scope)?, spans.cloned()));
+        Ok(TaskStep::Ask(scopes.into_iter().map(ask).collect::<Result<_, Failure>>()?))
     }
 
     /// The output, in which `one` converts each prediction.
@@ -99,7 +103,34 @@ impl ItemPrompt {
         predictions: Vec<Prediction>,
         one: impl Fn(Prediction) -> Result<Output, Failure>,
     ) -> Result<TaskStep, Failure> {
-        self.for_each.interpret(predictions, one)
+        Ok(TaskStep::Ready(self.output(self.each(predictions, one)?)?))
+    }
+
+    /// What `one` makes of each prediction, in the order of the items.
+    pub(super) fn each<T>(
+        &self,
+        predictions: Vec<Prediction>,
+        one: impl Fn(Prediction) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        if self.for_each.0.is_none() {
+            return Ok(vec![one(only(predictions)?)?]);
+        }
+        let numbered = predictions.into_iter().enumerate();
+        numbered.map(|(index, prediction)| one(prediction).map_err(|failure| about(index, failure))).collect()
+    }
+
+    /// The output of the document, or of all its items.
+    pub(super) fn output(&self, mut outputs: Vec<Output>) -> Result<Output, Failure> {
+        if self.for_each.0.is_some() {
+            return Ok(Output::Items(outputs));
+        }
+        let nothing = || Failure::poison(FailureClass::Model, "the model gave no answer");
+        outputs.pop().ok_or_else(nothing)
+    }
+
+    /// The template variables of each request.
+    pub(super) fn scopes(&self, upstream: &TemplateContext) -> Result<Vec<ItemScope>, Failure> {
+        self.for_each.scopes(upstream)
     }
 }
 
@@ -108,7 +139,7 @@ impl ItemPrompt {
 struct ForEach(Option<ListExpression>);
 
 /// Template variables of one request in addition to the document and earlier tasks.
-type ItemScope = Vec<(&'static str, Value)>;
+pub(super) type ItemScope = Vec<(&'static str, Value)>;
 
 impl ForEach {
     fn new(for_each: Option<&str>) -> Result<Self, String> {
@@ -121,36 +152,13 @@ impl ForEach {
         self.0.as_ref().map_or(&[], ListExpression::variables)
     }
 
-    /// The requests that `ask` builds, one per item.
-    fn prepare(
-        &self,
-        upstream: &TemplateContext,
-        mut ask: impl FnMut(ItemScope) -> Result<Request, Poison>,
-    ) -> Result<TaskStep, Failure> {
-        let Some(list) = &self.0 else { return Ok(TaskStep::Ask(vec![ask(ItemScope::new())?])) };
+    /// The template variables of each request. There are none for a list without items.
+    fn scopes(&self, upstream: &TemplateContext) -> Result<Vec<ItemScope>, Failure> {
+        let Some(list) = &self.0 else { return Ok(vec![ItemScope::new()]) };
         let items = list.items(&upstream.context(), MOST_ITEMS)?;
-        if items.is_empty() {
-            return Ok(TaskStep::Ready(Output::Items(Vec::new())));
-        }
         let [item_name, index_name] = ITEM_NAMES;
         let scope = |(index, item)| vec![(item_name, item), (index_name, Value::from(index))];
-        let requests = items.into_iter().enumerate().map(|pair| ask(scope(pair)));
-        Ok(TaskStep::Ask(requests.collect::<Result<_, _>>()?))
-    }
-
-    fn interpret(
-        &self,
-        predictions: Vec<Prediction>,
-        one: impl Fn(Prediction) -> Result<Output, Failure>,
-    ) -> Result<TaskStep, Failure> {
-        if self.0.is_none() {
-            return Ok(TaskStep::Ready(one(only(predictions)?)?));
-        }
-        let mut items = Vec::with_capacity(predictions.len());
-        for (index, prediction) in predictions.into_iter().enumerate() {
-            items.push(one(prediction).map_err(|failure| about(index, failure))?);
-        }
-        Ok(TaskStep::Ready(Output::Items(items)))
+        Ok(items.into_iter().enumerate().map(scope).collect())
     }
 }
 

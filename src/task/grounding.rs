@@ -1,4 +1,7 @@
 //! Checks the answer of a model against the passages that it cites.
+//!
+//! A citation counts if the passage shares words with the sentence. A sentence is dropped if no citation counts, or if it claims
+//! a number, a name, a negation or a superlative that the cited passages do not support (`claims.rs`).
 
 use std::collections::BTreeSet;
 
@@ -7,12 +10,15 @@ use unicode_segmentation::UnicodeSegmentation;
 use utoipa::ToSchema;
 
 use super::ClaimedSentence;
-use super::evidence::number;
-use super::folded_text::FoldedText;
+use super::claims::Sources;
+use crate::outcome::{ClaimKind, UnsupportedClaim};
 
 /// The share of the words of a sentence that a passage must contain to count as its source. It is below 1 because a model
 /// rephrases.
 const SHARE: f64 = 0.4;
+
+/// The share of novel words that a sentence may have. The words are compared with each passage already.
+const ANY_WORDS: f64 = 1.0;
 
 /// A sentence that the documents support.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -84,9 +90,11 @@ impl GroundedAnswer {
             dropped.push(Dropped { text: sentence.text.clone(), citation: None, reason: "it cites no passage".into() });
         }
         // Other words can have the same meaning, another number cannot.
-        let cited: Vec<FoldedText> = citations.iter().map(|number| FoldedText::of(passages[number - 1])).collect();
-        if let Some(number) = ungrounded_number(&sentence.text, &cited).filter(|_| !citations.is_empty()) {
-            let reason = format!("it contains the number {number}, which no cited passage contains");
+        let mut sources = Sources::default();
+        citations.iter().for_each(|number| sources.add_text(passages[number - 1]));
+        let claims = sources.unsupported(&without_marks(&sentence.text), ANY_WORDS);
+        if let Some(claim) = claims.into_iter().next().filter(|_| !citations.is_empty()) {
+            let reason = reason(&claim);
             dropped.push(Dropped { text: sentence.text.clone(), citation: None, reason });
             citations.clear();
         }
@@ -97,25 +105,15 @@ impl GroundedAnswer {
     }
 }
 
-/// The first number of the text that no passage contains, as written in the text.
-fn ungrounded_number(text: &str, passages: &[FoldedText]) -> Option<String> {
-    let folded = FoldedText::of(&without_marks(text));
-    let says = |digits: &str, value: Option<f64>| {
-        passages.iter().any(|passage| {
-            let passage = passage.text();
-            value.is_some_and(|value| number::find(passage, value).is_some()) || value.is_none() && passage.contains(digits)
-        })
-    };
-    // A date or a list is not one number; its parts are checked one by one.
-    let in_parts = |digits: &str| {
-        let mut parts = digits.split(|letter: char| !letter.is_ascii_digit()).filter_map(|part| part.parse().ok());
-        parts.all(|value| says("", Some(value)))
-    };
-    let numbers = number::claimed(folded.text()).into_iter();
-    let found = numbers.map(|(place, value)| (&folded.text()[place], value));
-    let ungrounded_number =
-        |(digits, value): &(&str, Option<f64>)| !(says(digits, *value) || value.is_none() && in_parts(digits));
-    found.into_iter().find(ungrounded_number).map(|(digits, _)| digits.to_owned())
+fn reason(claim: &UnsupportedClaim) -> String {
+    let says = &claim.says;
+    match claim.kind {
+        ClaimKind::Number => format!("it claims the number \"{says}\", which no cited passage says"),
+        ClaimKind::Name => format!("it has the name \"{says}\", which no cited passage has"),
+        ClaimKind::Negation => format!("it says \"{says}\", and the cited passages say the reverse or nothing of it"),
+        ClaimKind::Absolute => format!("it says \"{says}\", and no cited passage goes as far"),
+        ClaimKind::Novel => format!("it has the word \"{says}\", which no cited passage has"),
+    }
 }
 
 /// The text without marks such as `[1]` or `[2, 3]`, with which models cite passages.
@@ -184,16 +182,35 @@ mod tests {
             let (sentences, dropped) = boils(time);
             assert_eq!((sentences.len(), dropped.len()), (1, 0), "{time}: {dropped:?}");
         }
-        for (time, words) in
-            [("nine minutes", "nine"), ("9 minutes", "9"), ("2 minutes and 30 seconds", "30"), ("2.5 minutes", "2.5")]
-        {
+        for (time, words) in [
+            ("nine minutes", "nine minutes"),
+            ("9 minutes", "9 minutes"),
+            ("2 minutes and 30 seconds", "2 minutes and 30 seconds"),
+            ("2.5 minutes", "2.5 minutes"),
+            ("two hours", "two hours"),
+        ] {
             let (sentences, dropped) = boils(time);
             assert!(sentences.is_empty(), "{time}");
-            assert_eq!(dropped[0].reason, format!("it contains the number {words}, which no cited passage contains"));
+            assert_eq!(dropped[0].reason, format!("it claims the number \"{words}\", which no cited passage says"));
             assert_eq!(dropped[0].citation, None);
         }
         let (sentences, _) = answer("토마토는 하루에 햇빛이 여섯 시간 필요하다.", &[2]);
         assert!(sentences.is_empty(), "the passage mentions no hours");
+    }
+
+    #[test]
+    fn a_sentence_that_turns_its_passage_round_is_dropped() {
+        for (text, passages, says) in [
+            ("The kettle does not switch itself off.", [1], "does not switch"),
+            ("The Bosch kettle boils water in two minutes.", [1], "Bosch"),
+            ("The kettle always boils water in two minutes.", [1], "always"),
+            ("토마토는 햇빛이 필요하지 않다.", [2], "필요하지 않다"),
+        ] {
+            let (sentences, dropped) = answer(text, &passages);
+            assert!(sentences.is_empty(), "{text}");
+            let parts = says.split(' ').next_back().unwrap_or_default();
+            assert!(dropped[0].reason.contains(parts), "{text}: {dropped:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use self::traits::traits;
 use super::abstractive::AbstractiveSpec;
+use super::claim_judge::{self, Grounding};
 use super::sentences::sentences;
 use super::{Task, TaskStep, TemplateContext, encoder, only};
 use crate::document::Document;
@@ -55,6 +56,9 @@ pub struct SummarizeSpec {
     /// A prompt file for an abstractive summary, relative to the pipeline file.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
+    /// Whether and how the claims of an abstractive summary are judged.
+    #[serde(default)]
+    pub grounding: Option<Grounding>,
 }
 
 /// The parameters that determine an extractive summary.
@@ -100,8 +104,10 @@ impl SummarizeSpec {
         }
         match self.mode {
             SummaryMode::Abstractive => problems.extend(self.abstractive().problems(base_dir)),
-            SummaryMode::Extractive if self.prompt.is_some() || self.max_tokens.is_some() => {
-                problems.push("has `prompt` or `max_tokens`, which apply to a generator only: add `mode: abstractive`".into());
+            SummaryMode::Extractive if self.prompt.is_some() || self.max_tokens.is_some() || self.grounding.is_some() => {
+                problems.push(
+                    "has `prompt`, `max_tokens` or `grounding`, which apply to a generator only: add `mode: abstractive`".into(),
+                );
             }
             SummaryMode::Extractive => {}
         }
@@ -128,7 +134,8 @@ impl SummarizeSpec {
 
     fn abstractive(&self) -> AbstractiveSpec<'_> {
         let (max_tokens, prompt) = (self.max_tokens, self.prompt.as_ref());
-        AbstractiveSpec { model: &self.model, sentences: self.sentences, max_tokens, prompt }
+        let grounding = self.grounding.as_ref().unwrap_or(&claim_judge::DEFAULT);
+        AbstractiveSpec { model: &self.model, sentences: self.sentences, max_tokens, prompt, grounding }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use minijinja::Value;
 use minijinja::value::Serde;
 
+use super::statements::Statements;
 use crate::document::Document;
 use crate::outcome::Output;
 
@@ -13,6 +14,8 @@ use crate::outcome::Output;
 #[derive(Debug, Clone, Default)]
 pub struct TemplateContext {
     values: BTreeMap<Arc<str>, Value>,
+    /// What the outputs of earlier tasks state.
+    statements: BTreeMap<Arc<str>, Arc<Statements>>,
 }
 
 impl TemplateContext {
@@ -27,12 +30,19 @@ impl TemplateContext {
             ("fields", Value::from(Serde(&document.fields))),
         ];
         let tokens = tokens.map(|tokens| ("tokens", Value::from(tokens)));
-        Self { values: BTreeMap::from([("document".into(), Value::from_pairs(view.into_iter().chain(tokens)))]) }
+        let values = BTreeMap::from([("document".into(), Value::from_pairs(view.into_iter().chain(tokens)))]);
+        Self { values, statements: BTreeMap::new() }
     }
 
     /// Adds the output of task `name` in the form of [`Output::view`].
     pub fn insert(&mut self, name: &Arc<str>, output: &Output) {
         self.values.insert(name.clone(), Value::from(Serde(output.view())));
+        self.statements.insert(name.clone(), Arc::new(Statements::of(output)));
+    }
+
+    /// What the output of task `name` states.
+    pub(super) fn statements(&self, name: &str) -> Option<&Statements> {
+        self.statements.get(name).map(Arc::as_ref)
     }
 
     /// Whether there is a value with this name.
@@ -67,6 +77,6 @@ impl TemplateContext {
             let fields: BTreeMap<String, Value> = fields.chain([("text".to_owned(), Value::from(text))]).collect();
             *document = Value::from_pairs(fields);
         }
-        Self { values }
+        Self { values, statements: self.statements.clone() }
     }
 }

@@ -1,4 +1,14 @@
 //! `write`: text that a model writes from a prompt file, the document and the outputs of other tasks.
+//!
+//! What it writes must be supported by what the prompt was made from (`claims.rs`, `claim_judge.rs`):
+//!
+//! | the text | the output |
+//! |---|---|
+//! | has no unsupported claim | the text |
+//! | has some | the model is asked once more and told what is wrong; its second answer where that has none |
+//! | has some again, without a schema | the sentences that are supported, if there are any |
+//! | otherwise, with a `fallback` that renders and is supported | what the fallback renders |
+//! | otherwise | the text with fewer unsupported claims, and these claims under `unsupported`, for a person to decide |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,18 +16,31 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::for_each::{ItemPrompt, ItemPromptSpec};
+use super::claim_judge::{ClaimJudge, Grounding, with_reasons};
+use super::claims::Sources;
+use super::for_each::{ITEM_NAMES, ItemPrompt, ItemPromptSpec, ItemScope};
 use super::prompt_file::{PromptFile, SchemaSource};
+use super::sentences::sentences;
 use super::task_prompt::generator;
 use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
-use crate::outcome::{Confidence, Output, WrittenText};
+use crate::outcome::{Confidence, Output, UnsupportedClaim, WrittenText};
 use crate::prompt::PromptVersion;
+use crate::template::{PrintMode, Template};
 
 /// Part of every fingerprint. Increase it when the same answer leads to another output.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
+
+/// The version of tasks whose claims are not judged.
+const UNJUDGED: u32 = 1;
+
+/// Default of `grounding.novel_words`: one word of five may be the writer's own.
+const NOVEL_WORDS: f64 = 0.2;
+
+/// The longest text that a fallback can render, in bytes.
+const MAX_FALLBACK: usize = 1 << 20;
 
 /// Parameters of `write`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,12 +59,20 @@ pub struct WriteSpec {
     /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
+    /// Whether and how the claims of the text are judged.
+    #[serde(default)]
+    pub grounding: Grounding,
+    /// A template that takes the place of a text with unsupported claims. With a schema it renders the object as JSON.
+    #[serde(default)]
+    pub fallback: Option<String>,
 }
 
 #[derive(Debug)]
 struct Write {
     signature: Vec<u8>,
     prompt: ItemPrompt,
+    judge: Option<ClaimJudge>,
+    fallback: Option<Template>,
 }
 
 impl WriteSpec {
@@ -50,22 +81,53 @@ impl WriteSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
+        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect();
+        problems.extend(self.grounding.problems(&self.item_prompt().reads(base_dir)));
+        match self.compile_fallback() {
+            Err(problem) => problems.push(problem),
+            Ok(Some(_)) if self.grounding == Grounding::Off => {
+                problems.push("has a `fallback`, which `grounding: off` never needs: remove one of the two".into());
+            }
+            Ok(_) => {}
+        }
+        problems
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        self.item_prompt().reads(base_dir)
+        let mut names = self.item_prompt().reads(base_dir);
+        let own = |name: &&String| self.for_each.is_none() || !ITEM_NAMES.contains(&crate::template::root(name));
+        if let Ok(Some(fallback)) = self.compile_fallback() {
+            names.extend(fallback.variables().iter().filter(own).cloned());
+        }
+        names
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        Ok(Arc::new(self.assemble(self.item_prompt().build(name, engine, model, file)?)?))
+        Ok(Arc::new(self.assemble(self.item_prompt().build(name, engine, model, file)?, self.reads(base_dir))?))
     }
 
-    fn assemble(&self, prompt: ItemPrompt) -> anyhow::Result<Write> {
-        let signature = serde_json::to_vec(&("write", ALGORITHM, prompt.version().version(), &self.for_each))?;
-        Ok(Write { signature, prompt })
+    /// The task with this prompt, which reads these names.
+    fn assemble(&self, prompt: ItemPrompt, reads: Vec<String>) -> anyhow::Result<Write> {
+        let version = prompt.version();
+        let words = [version.system.as_deref(), Some(&*version.body), self.for_each.as_deref(), self.fallback.as_deref()];
+        let words = words.into_iter().flatten().collect::<Vec<_>>().join("\n");
+        let judge = self.grounding.judge(NOVEL_WORDS, reads, words);
+        let signature = match &judge {
+            Some(judge) => {
+                let judged = (judge.signature(), &self.fallback);
+                serde_json::to_vec(&("write", ALGORITHM, version.version(), &self.for_each, judged))?
+            }
+            None => serde_json::to_vec(&("write", UNJUDGED, version.version(), &self.for_each))?,
+        };
+        let fallback = self.compile_fallback().map_err(anyhow::Error::msg)?;
+        Ok(Write { signature, prompt, judge, fallback })
+    }
+
+    fn compile_fallback(&self) -> Result<Option<Template>, String> {
+        let compiled = self.fallback.as_deref().map(|source| Template::new(source, PrintMode::Scalars, MAX_FALLBACK));
+        compiled.transpose().map_err(|error| format!("has a bad `fallback`: {error}"))
     }
 
     fn item_prompt(&self) -> ItemPromptSpec<'_> {
@@ -95,17 +157,119 @@ impl Task for Write {
         self.prompt.prepare(upstream)
     }
 
+    fn further_inputs(&self, document: &Document, upstream: &TemplateContext) -> Vec<u8> {
+        let Some(judge) = &self.judge else { return Vec::new() };
+        let shown = self.fallback.as_ref().and_then(|fallback| fallback.render(&upstream.context()).ok());
+        serde_json::to_vec(&(judge.values(document, upstream), shown)).unwrap_or_default()
+    }
+
     fn interpret(
         &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
+        document: &Document,
+        upstream: &TemplateContext,
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
-        self.prompt.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
+        let texts = self.prompt.each(predictions, |prediction| self.written(prediction))?;
+        let Some(judge) = &self.judge else { return self.ready(texts) };
+        let sources = judge.sources(document, upstream);
+        let judged = self.judged(judge, &sources, texts);
+        if judged.iter().all(|(_, claims)| claims.is_empty()) {
+            return self.ready(judged.into_iter().map(|(text, _)| text));
+        }
+        let mut requests = Vec::new();
+        for ((_, claims), scope) in judged.iter().zip(self.prompt.scopes(upstream)?).filter(|((_, claims), _)| !claims.is_empty())
+        {
+            let prompt = with_reasons(self.prompt.prompt.render(upstream, scope)?, claims);
+            requests.push(self.prompt.prompt.request(prompt));
+        }
+        Ok(TaskStep::Ask(requests))
+    }
+
+    fn interpret_again(
+        &self,
+        document: &Document,
+        upstream: &TemplateContext,
+        earlier: &[Vec<Prediction>],
+        answers: Vec<Result<Prediction, Poison>>,
+    ) -> Result<TaskStep, Failure> {
+        let first = earlier.first().cloned().unwrap_or_default();
+        let firsts = self.prompt.each(first, |prediction| self.written(prediction))?;
+        let Some(judge) = &self.judge else { return self.ready(firsts) };
+        let sources = judge.sources(document, upstream);
+        let mut answers = answers.into_iter();
+        let mut texts = Vec::with_capacity(firsts.len());
+        let scopes = self.prompt.scopes(upstream)?;
+        for ((text, claims), scope) in self.judged(judge, &sources, firsts).into_iter().zip(scopes) {
+            if claims.is_empty() {
+                texts.push(text);
+                continue;
+            }
+            // The second answer may be unusable, or its prompt longer than the context. Then the first one counts.
+            let again = answers.next().and_then(Result::ok).and_then(|prediction| self.written(prediction).ok());
+            let again = again.map(|text| self.judged(judge, &sources, vec![text])).unwrap_or_default();
+            let (text, claims) =
+                again.into_iter().next().filter(|(_, others)| others.len() <= claims.len()).unwrap_or((text, claims));
+            texts.push(self.settled(judge, &sources, upstream, scope, (text, claims)));
+        }
+        self.ready(texts)
     }
 }
 
+/// A text with its unsupported claims.
+type JudgedText = (WrittenText, Vec<UnsupportedClaim>);
+
 impl Write {
+    fn ready(&self, texts: impl IntoIterator<Item = WrittenText>) -> Result<TaskStep, Failure> {
+        Ok(TaskStep::Ready(self.prompt.output(texts.into_iter().map(Output::WrittenText).collect())?))
+    }
+
+    fn judged(&self, judge: &ClaimJudge, sources: &Sources, texts: Vec<WrittenText>) -> Vec<JudgedText> {
+        let schema = self.prompt.prompt.schema.as_ref().map(|schema| schema.value());
+        let claims = |text: &WrittenText| match (&text.fields, schema) {
+            (Some(fields), Some(schema)) => sources.unsupported_in(fields, schema, judge.novel_words),
+            _ => sources.unsupported(&text.text, judge.novel_words),
+        };
+        texts.into_iter().map(|text| (claims(&text), text)).map(|(claims, text)| (text, claims)).collect()
+    }
+
+    /// The output where the second answer has unsupported claims as well: see the table at the top of this file.
+    fn settled(
+        &self,
+        judge: &ClaimJudge,
+        sources: &Sources,
+        upstream: &TemplateContext,
+        scope: ItemScope,
+        (text, claims): JudgedText,
+    ) -> WrittenText {
+        if claims.is_empty() {
+            return text;
+        }
+        if let Some(kept) = without_sentences(&text.text, &claims).filter(|_| text.fields.is_none()) {
+            return WrittenText { text: kept, removed: claims, ..text };
+        }
+        let fallback = self.fallback(upstream, scope).map(|text| self.judged(judge, sources, vec![text]));
+        match fallback.into_iter().flatten().next() {
+            Some((fallback, wrong)) if wrong.is_empty() => WrittenText { removed: claims, ..fallback },
+            _ => WrittenText { unsupported: claims, ..text },
+        }
+    }
+
+    /// What the fallback renders, where it renders something that the schema allows.
+    fn fallback(&self, upstream: &TemplateContext, scope: ItemScope) -> Option<WrittenText> {
+        let text = self.fallback.as_ref()?.render(&upstream.context_with(scope)).ok()?;
+        let text = text.trim();
+        if text.is_empty() || refuse_nul("the fallback", text).is_err() {
+            return None;
+        }
+        let Some(schema) = &self.prompt.prompt.schema else {
+            return Some(WrittenText { text: text.to_owned(), ..WrittenText::default() });
+        };
+        let value = serde_json::from_str(text).ok().filter(|value| schema.faults(value).is_empty())?;
+        let fields = object(value).ok()?;
+        let text = serde_json::to_string(&fields).ok()?;
+        Some(WrittenText { text, fields: Some(fields), ..WrittenText::default() })
+    }
+
     fn written(&self, prediction: Prediction) -> Result<WrittenText, Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
@@ -116,12 +280,30 @@ impl Write {
             }
             refuse_nul("the text", text)?;
             let truncated = completion.finish == Finish::Length;
-            return Ok(WrittenText { text: text.to_owned(), fields: None, confidence, truncated });
+            return Ok(WrittenText { text: text.to_owned(), confidence, truncated, ..WrittenText::default() });
         };
         let fields = object(schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
         let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
-        Ok(WrittenText { text, fields: Some(fields), confidence, truncated: false })
+        Ok(WrittenText { text, fields: Some(fields), confidence, ..WrittenText::default() })
     }
+}
+
+/// The text without the sentences that contain the claims; none where no sentence is left.
+fn without_sentences(text: &str, claims: &[UnsupportedClaim]) -> Option<String> {
+    let mut kept = String::new();
+    let mut end = 0;
+    for span in sentences(text, usize::MAX) {
+        let gap = &text[end..span.start];
+        end = span.end;
+        if claims.iter().any(|claim| claim.sentence == span) {
+            continue;
+        }
+        if !kept.is_empty() {
+            kept.push_str(if gap.contains('\n') { gap } else { " " });
+        }
+        kept.push_str(&text[span.start..span.end]);
+    }
+    (!kept.is_empty()).then_some(kept)
 }
 
 /// The object of a validated answer. Refuses characters that cannot be stored.

@@ -275,7 +275,7 @@ source: { topic: docs }
 tasks:
   facts: { extract: { model: clerk, strict: false, max_tokens: 40, schema: { type: object, required: [product, price, brand],
     properties: { product: { type: string }, price: { type: number }, brand: { type: string } } } } }
-  copy: { write: { model: clerk, prompt: copy.md, max_tokens: 40 } }
+  copy: { write: { model: clerk, prompt: copy.md, max_tokens: 40, grounding: off } }
 ";
     let definition = Definition::parse(&folder.path().join("p.yaml"), file).unwrap();
     let graph = Graph::build(&definition, &engine(address)).await.unwrap();

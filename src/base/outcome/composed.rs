@@ -45,6 +45,8 @@ pub enum Check {
     Quoted,
     /// Numbers and names are in the source.
     Grounded,
+    /// Every claim of a text is supported by the source, and no text of a model is quoted that has unsupported claims.
+    Supported,
     /// The page's address can be made.
     Url,
     /// No other document of the pipeline has the same value.
@@ -87,7 +89,8 @@ pub enum Provenance {
 
 impl Check {
     /// In the order of this enum.
-    pub const ALL: [Self; 7] = [Self::Schema, Self::Banned, Self::Claims, Self::Quoted, Self::Grounded, Self::Url, Self::Unique];
+    pub const ALL: [Self; 8] =
+        [Self::Schema, Self::Banned, Self::Claims, Self::Quoted, Self::Grounded, Self::Supported, Self::Url, Self::Unique];
 
     /// The name in answers.
     pub const fn as_str(self) -> &'static str {
@@ -97,6 +100,7 @@ impl Check {
             Self::Claims => "claims",
             Self::Quoted => "quoted",
             Self::Grounded => "grounded",
+            Self::Supported => "supported",
             Self::Url => "url",
             Self::Unique => "unique",
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Output, Span};
+use super::{Output, Span, UnsupportedClaim};
 
 /// The model's confidence in what it wrote, from the probabilities of the tokens before the schema ruled any out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub enum MatchKind {
 }
 
 /// A text that a model wrote.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct WrittenText {
     /// The text; compact JSON if the prompt has a schema.
     pub text: String,
@@ -70,6 +70,10 @@ pub struct WrittenText {
     pub confidence: Option<Confidence>,
     /// Whether `max_tokens` ended the text before the model did.
     pub truncated: bool,
+    /// Claims of the text that its sources do not support. A text with such claims needs a person's review.
+    pub unsupported: Vec<UnsupportedClaim>,
+    /// Claims that the model made without support and that were taken out of the text.
+    pub removed: Vec<UnsupportedClaim>,
 }
 
 /// How a summary was made.
@@ -139,6 +143,7 @@ impl WrittenText {
             ("confidence", json!(confidence)),
             ("fields", json!(self.fields)),
             ("truncated", json!(self.truncated)),
+            ("unsupported", json!(self.unsupported)),
         ];
         view.extend(own.map(|(name, value)| (name.to_owned(), value)));
         Value::Object(view)
@@ -146,7 +151,13 @@ impl WrittenText {
 
     /// See [`Output::fields`].
     pub(super) fn stored(&self) -> Value {
-        json!({ "fields": self.fields, "confidence": self.confidence, "truncated": self.truncated })
+        let mut stored = json!({ "fields": self.fields, "confidence": self.confidence, "truncated": self.truncated });
+        for (name, claims) in [("unsupported", &self.unsupported), ("removed", &self.removed)] {
+            if !claims.is_empty() {
+                stored[name] = json!(claims);
+            }
+        }
+        stored
     }
 
     /// See [`Output::restore`].
@@ -156,14 +167,18 @@ impl WrittenText {
             fields: Option<Map<String, Value>>,
             confidence: Option<Confidence>,
             truncated: bool,
+            #[serde(default)]
+            unsupported: Vec<UnsupportedClaim>,
+            #[serde(default)]
+            removed: Vec<UnsupportedClaim>,
         }
-        let Stored { fields, confidence, truncated } = serde_json::from_value(stored).ok()?;
+        let Stored { fields, confidence, truncated, unsupported, removed } = serde_json::from_value(stored).ok()?;
         // The `jsonb` column does not keep the order of keys; the text does.
         let fields = match fields {
             Some(_) => Some(serde_json::from_str(&text).ok()?),
             None => None,
         };
-        Some(Self { text, fields, confidence, truncated })
+        Some(Self { text, fields, confidence, truncated, unsupported, removed })
     }
 }
 

@@ -23,7 +23,12 @@ fn extraction() -> Extraction {
 fn written() -> WrittenText {
     let confidence = Some(Confidence { mean: 0.7, minimum: 0.2 });
     let fields = json!({"title": "T", "slug": "t", "text": 3}).as_object().cloned();
-    WrittenText { text: r#"{"title":"T","slug":"t","text":3}"#.into(), fields, confidence, truncated: false }
+    WrittenText { text: r#"{"title":"T","slug":"t","text":3}"#.into(), fields, confidence, ..WrittenText::default() }
+}
+
+fn claim() -> UnsupportedClaim {
+    let sentence = Span { start: 0, end: 3 };
+    UnsupportedClaim { kind: ClaimKind::Number, path: "/title".into(), says: "45 cm".into(), sentence, message: "m".into() }
 }
 
 /// What the database gives back: keys in an order of its own.
@@ -40,19 +45,24 @@ fn through_the_database(value: Value) -> Value {
 }
 
 fn outputs() -> Vec<Output> {
-    let plain = WrittenText { text: "a\nb".into(), fields: None, confidence: None, truncated: true };
+    let plain = WrittenText { text: "a\nb".into(), fields: None, confidence: None, truncated: true, ..WrittenText::default() };
+    let marked = WrittenText { unsupported: vec![claim()], removed: vec![claim(), claim()], ..written() };
     let summary = Summary {
         text: "s".into(),
         spans: Vec::new(),
         mode: SummaryMode::Abstractive,
         confidence: Some(Confidence { mean: 0.25, minimum: 0.125 }),
+        removed: Vec::new(),
     };
+    let fallen_back = Summary { removed: vec![claim()], ..Summary::default() };
     let extractive = Summary { text: "s".into(), spans: vec![Span { start: 1, end: 2 }], ..Summary::default() };
     vec![
         Output::Extraction(extraction()),
         Output::WrittenText(written()),
         Output::WrittenText(plain.clone()),
+        Output::WrittenText(marked),
         Output::Summary(summary),
+        Output::Summary(fallen_back),
         Output::Summary(extractive),
         Output::Items(Vec::new()),
         Output::Items(vec![Output::WrittenText(written()), Output::Extraction(extraction()), Output::WrittenText(plain)]),
@@ -90,6 +100,13 @@ fn an_object_keeps_the_order_of_its_fields() {
 fn summaries_of_the_time_before_modes_are_extractive() {
     let old = Output::restore("summarize", Some("s".into()), json!({"spans": [{"start": 1, "end": 2}]}), Vec::new());
     assert!(matches!(old, Some(Output::Summary(Summary { mode: SummaryMode::Extractive, .. }))), "{old:?}");
+}
+
+#[test]
+fn texts_of_the_time_before_claims_were_judged_have_none() {
+    let stored = json!({"fields": null, "confidence": null, "truncated": false});
+    let old = Output::restore("write", Some("a".into()), stored, Vec::new());
+    assert_eq!(old, Some(Output::WrittenText(WrittenText { text: "a".into(), ..WrittenText::default() })));
 }
 
 #[test]

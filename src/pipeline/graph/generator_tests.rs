@@ -38,7 +38,7 @@ const TASKS: &str = "
   facts: { extract: { model: writer, prompt: facts.md } }
   lines: { write: { model: writer, prompt: line.md, for_each: 'facts.features' } }
   topic: { classify: { model: writer, prompt: topic.md, labels: { garden: plants, kitchen: cooking } } }
-  gist: { summarize: { model: writer, mode: abstractive, prompt: gist.md } }
+  gist: { summarize: { model: writer, mode: abstractive, prompt: gist.md, grounding: off } }
   small: { render: { template: '{{ facts.size }} {{ lines.count }}' }, when: \"topic.confidence > 0\" }";
 
 async fn graph(tasks: &str, files: &[(&str, &str)]) -> anyhow::Result<Graph> {
@@ -80,6 +80,8 @@ async fn every_task_of_the_generator_works_on_one_document() {
         assert_eq!((facts.leaves[1].grounded, facts.leaves[0].grounded.is_some()), (None, true));
         let Output::Items(lines) = output(&row[1]) else { panic!("no items: {row:?}") };
         assert_eq!(lines.len(), 2);
+        let marked = |line: &Output| matches!(line, Output::WrittenText(text) if !text.unsupported.is_empty());
+        assert!(lines.iter().any(marked), "noise counts as supported by the document: {lines:?}");
         let Output::Classification(topic) = output(&row[2]) else { panic!("no classification: {row:?}") };
         let sum: f32 = topic.scores.iter().map(|score| score.probability).sum();
         assert!((sum - 1.0).abs() < 1e-5 && topic.labels.len() == 1, "{topic:?}");
@@ -95,6 +97,19 @@ async fn every_task_of_the_generator_works_on_one_document() {
     assert!(gist.cost.generated > 24, "one summary of {} tokens stands for the pieces of a long text", gist.cost.generated);
     let again = graph.evaluate(&documents, &NoKnownResults).await.unwrap();
     assert_eq!(format!("{:?}", output(&again[0][0])), format!("{:?}", output(&rows[0][0])), "the same question, another answer");
+}
+
+#[tokio::test]
+async fn a_summary_of_noise_gives_way_to_sentences_of_the_text() {
+    let judged = "  gist: { summarize: { model: writer, mode: abstractive, prompt: gist.md } }";
+    let graph = graph(judged, &[("gist.md", GIST)]).await.unwrap();
+    let document = document("1", "The mill turns. It stands by the water of the village.");
+    let rows = graph.evaluate(&[document], &NoKnownResults).await.unwrap();
+    let Outcome::Computed(gist) = &rows[0][0] else { panic!("no summary: {rows:?}") };
+    let Output::Summary(summary) = &gist.output else { panic!("no summary: {gist:?}") };
+    assert_eq!((summary.text.as_str(), summary.mode), ("It stands by the water of the village.", SummaryMode::Extractive));
+    assert!(!summary.removed.is_empty());
+    assert!(gist.cost.generated > 24, "{} tokens were written in two tries of 24", gist.cost.generated);
 }
 
 /// Reports every row as unchanged, without its output.

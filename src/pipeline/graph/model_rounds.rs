@@ -63,25 +63,28 @@ impl Graph {
         context: &TemplateContext,
         answers: Vec<Result<Answer, Failure>>,
     ) -> Result<TaskStep, Failure> {
-        let mut predictions = Vec::with_capacity(answers.len());
-        let mut failure = None;
+        let mut results = Vec::with_capacity(answers.len());
         for answer in answers {
-            match answer {
+            results.push(match answer {
                 Ok(Answer { prediction, tokens, generated, device_micros }) => {
                     call.cost += Cost { tokens, generated, device_micros };
-                    predictions.push(prediction);
+                    Ok(prediction)
                 }
                 // An unavailable component takes precedence over a failed request, because everything is then retried.
                 Err(Failure::Transient(transient)) => return Err(transient.into()),
-                Err(poison) => {
-                    failure.get_or_insert(poison);
-                }
-            }
+                Err(Failure::Poison(poison)) => Err(poison),
+            });
         }
-        match failure {
-            Some(failure) => Err(failure),
-            None => self.nodes[call.at.node].task.interpret(document, context, predictions),
+        let task = &self.nodes[call.at.node].task;
+        if call.earlier.is_empty() {
+            let predictions: Vec<Prediction> = results.into_iter().collect::<Result<_, Poison>>()?;
+            call.earlier.push(predictions.clone());
+            return task.interpret(document, context, predictions);
         }
+        let round = results.iter().filter_map(|result| result.as_ref().ok()).cloned().collect();
+        let step = task.interpret_again(document, context, &call.earlier, results);
+        call.earlier.push(round);
+        step
     }
 
     /// Searches the passages that `tasks` wait for. Tasks whose query fails become dead letters and are not returned.

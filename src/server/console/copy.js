@@ -6,7 +6,7 @@ import { moment, number, say } from "./translations.js";
 
 const STATES = ["review", "approved", "rejected", "superseded", "withdrawn"];
 const CHECKS = {
-  schema: "breaksSchema", banned: "bannedWord", claims: "unsupportedClaim", quoted: "notQuoted", grounded: "notStated",
+  schema: "breaksSchema", banned: "bannedWord", claims: "unsupportedClaim", quoted: "notQuoted", grounded: "notStated", supported: "notSupported",
   url: "noAddress", unique: "notUnique",
 };
 

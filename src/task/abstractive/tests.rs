@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::{Completion, Work};
 use crate::outcome::Span;
+use crate::task::claim_judge::DEFAULT;
 use crate::task::context_budget::TokenSplitter;
 use crate::task::tests::{completed, document, generator_info, poison};
 
@@ -33,7 +34,12 @@ impl TokenSplitter for Words {
 }
 
 fn spec() -> AbstractiveSpec<'static> {
-    AbstractiveSpec { model: "writer", sentences: 2, max_tokens: Some(20), prompt: None }
+    AbstractiveSpec { grounding: &DEFAULT, model: "writer", sentences: 2, max_tokens: Some(20), prompt: None }
+}
+
+/// The same task, without a judge of its claims.
+fn unjudged(context: usize) -> Abstractive {
+    Abstractive { judge: None, ..task(context) }
 }
 
 /// A task with a model whose context has `context` words, including the built-in prompt, its answer and the margin.
@@ -46,7 +52,7 @@ fn task(context: usize) -> Abstractive {
         ..PromptSettings::new("gist", &model)
     };
     let prompt = TaskPrompt::new(spec().read(Path::new("")).unwrap(), setting).unwrap();
-    Abstractive::new(prompt, ContextBudget::new(Arc::new(Words), context)).unwrap()
+    spec().assemble(prompt, ContextBudget::new(Arc::new(Words), context), vec!["document.text".into()]).unwrap()
 }
 
 fn numbered(words: usize) -> String {
@@ -113,7 +119,7 @@ fn a_long_text_is_summarized_piece_by_piece_without_a_gap() {
 
 #[test]
 fn summaries_are_joined_until_one_is_left() {
-    let task = task(200);
+    let task = unjudged(200);
     let text = numbered(1000);
     let mut count = asked(prepared(&task, &text)).len();
     let answer = numbered(20);
@@ -154,13 +160,84 @@ fn what_asks_too_much_of_the_model_is_a_dead_letter() {
     assert_eq!(poison(answered(&task(200), "text", &["a\0"]).unwrap_err()).class, FailureClass::NulCharacter);
 }
 
+const MILL: &str =
+    "The old mill\n\nThe mill of the village turns slowly by the water. It was built in 1820 of oak. Nobody lives there.";
+
+/// What the task does with a second answer, after a first one.
+fn answered_again(first: &str, second: Result<&str, Poison>) -> Summary {
+    let document = document(MILL);
+    let context = TemplateContext::of(&document, None);
+    let completed = |answer: &str| completed(&[(answer, Some(0.5f32.ln()))]);
+    let earlier = [vec![completed(first)]];
+    summary(task(400).interpret_again(&document, &context, &earlier, vec![second.map(completed)]))
+}
+
+#[test]
+fn a_summary_without_support_is_asked_for_again_with_the_reason() {
+    let asked = asked(answered(&task(400), MILL, &["The mill was built in 1920 of oak."]));
+    assert_eq!(asked.len(), 1);
+    let end = "Nobody lives there.\n\nAn earlier answer was refused:\n- the number \"1920\" is not what the source says\n\
+               Answer again, and say only what the source says.";
+    assert!(asked[0].ends_with(end), "{}", asked[0]);
+    let second = answered_again("The mill was built in 1920.", Ok("The mill was built in 1820."));
+    assert_eq!(
+        (second.text.as_str(), second.mode, second.removed.len()),
+        ("The mill was built in 1820.", SummaryMode::Abstractive, 0)
+    );
+}
+
+#[test]
+fn sentences_of_the_text_stand_for_a_summary_that_is_wrong_twice() {
+    let poison = Poison { class: FailureClass::TooLong, reason: "the prompt is too long".into() };
+    for second in [Ok("The best mill of all, built in 1820."), Ok("\0"), Err(poison)] {
+        let summary = answered_again("The mill was built in 1920.", second);
+        assert_eq!(summary.text, "The mill of the village turns slowly by the water. It was built in 1820 of oak.");
+        let cut: Vec<&str> = summary.spans.iter().map(|span| &MILL[span.start..span.end]).collect();
+        assert_eq!((cut.join(" "), summary.mode), (summary.text.clone(), SummaryMode::Extractive));
+        assert!(!summary.removed.is_empty() && summary.confidence.is_none(), "{summary:?}");
+    }
+}
+
+#[test]
+fn a_summary_of_pieces_is_judged_by_the_whole_text_and_asked_again_of_its_parts() {
+    let task = task(200);
+    let text = format!("{MILL} {}", numbered(500));
+    let document = document(&text);
+    let context = TemplateContext::of(&document, None);
+    let answers = |texts: &[&str]| texts.iter().map(|text| completed(&[(text, None)])).collect::<Vec<_>>();
+    let pieces = answers(&["The mill turns slowly.", "It was built in 1820."]);
+    let judged = |text: &str| {
+        task.interpret_again(&document, &context, std::slice::from_ref(&pieces), answers(&[text]).into_iter().map(Ok).collect())
+    };
+    assert_eq!(summary(judged("The mill was built in 1820.")).text, "The mill was built in 1820.");
+    let again = asked(judged("The mill was built in 1830."));
+    assert!(again[0].contains("\n\nThe mill turns slowly.\n\nIt was built in 1820.\n\nAn earlier answer"), "{}", again[0]);
+}
+
+#[test]
+fn without_grounding_a_summary_is_what_the_model_wrote() {
+    let summary = summary(answered(&unjudged(400), MILL, &["The best mill since 1920."]));
+    assert_eq!(summary.text, "The best mill since 1920.");
+    assert_ne!(task(400).signature(), spec_off().signature());
+}
+
+fn spec_off() -> Abstractive {
+    let prompt = task(400).prompt;
+    let off = AbstractiveSpec { grounding: &Grounding::Off, ..spec() };
+    off.assemble(prompt, ContextBudget::new(Arc::new(Words), 400), Vec::new()).unwrap()
+}
+
 #[test]
 fn a_summary_that_was_cut_off_ends_with_its_last_whole_sentence() {
     let cut = |text: &str| {
         let completion = Completion { text: text.into(), tokens: Vec::new(), finish: Finish::Length };
         let document = document("text");
-        summary(task(200).interpret(&document, &TemplateContext::of(&document, None), vec![Prediction::Completion(completion)]))
-            .text
+        summary(unjudged(200).interpret(
+            &document,
+            &TemplateContext::of(&document, None),
+            vec![Prediction::Completion(completion)],
+        ))
+        .text
     };
     assert_eq!(cut("The mill turns. The wheel goes rou"), "The mill turns.");
     assert_eq!(cut("The mill turns slo"), "The mill turns slo");

@@ -4,9 +4,10 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use super::facts::{Fact, FactKind, is_same_unit, unit};
+use super::facts::{Fact, FactKind};
 use crate::document::Document;
 use crate::outcome::{MatchKind, Provenance};
+use crate::task::claims::{NumberWords, StatedNumber, numbers};
 use crate::task::evidence::{EvidenceFinder, number};
 use crate::task::folded_text::FoldedText;
 use crate::task::words;
@@ -93,17 +94,17 @@ impl<'a> SourceDocument<'a> {
     pub(super) fn fact(&self, fact: &Fact) -> Option<Provenance> {
         let in_text = match &fact.kind {
             FactKind::Name(name) => words::find(self.searcher.folded().text(), name),
-            FactKind::Number { .. } => says_number(self.searcher.folded().text(), &fact.kind),
+            FactKind::Number(number) => says_number(self.searcher.folded().text(), number),
         };
         if let Some(place) = in_text {
             return Some(self.place(place));
         }
         self.field(|field| match (&fact.kind, field.value) {
             (FactKind::Name(name), Value::String(_)) => words::find(field.folded(), name).is_some(),
-            (FactKind::Number { value, .. }, Value::Number(own)) => {
-                fact.kind.is_plain() && value.is_some() && own.as_f64() == *value
+            (FactKind::Number(number), Value::Number(own)) => {
+                fact.kind.is_plain() && number.value.is_some() && own.as_f64() == number.value
             }
-            (FactKind::Number { .. }, Value::String(_)) => says_number(field.folded(), &fact.kind).is_some(),
+            (FactKind::Number(number), Value::String(_)) => says_number(field.folded(), number).is_some(),
             _ => false,
         })
     }
@@ -143,23 +144,14 @@ fn collect<'a>(name: String, value: &'a Value, fields: &mut Vec<SourceField<'a>>
     }
 }
 
-/// Where a folded text contains the number, with the same unit if it has one.
-fn says_number(text: &str, wanted: &FactKind) -> Option<std::ops::Range<usize>> {
-    let FactKind::Number { digits, value, unit: wanted_unit } = wanted else { return None };
-    for (place, found) in number::all(text) {
-        let same = &text[place.clone()] == digits || value.is_some() && found == *value;
-        if !same {
-            continue;
-        }
-        match (wanted_unit, unit(text, place.end)) {
-            (None, _) => return Some(place),
-            (Some(wanted), Some((unit, end))) if is_same_unit(unit, wanted) => return Some(place.start..end),
-            _ => {}
-        }
+/// Where a folded text contains the number, with the same unit or one that converts to it if it has one.
+fn says_number(text: &str, wanted: &StatedNumber) -> Option<std::ops::Range<usize>> {
+    if let Some(number) = numbers(text, NumberWords::All).into_iter().find(|number| number.supports(wanted)) {
+        return Some(number.place);
     }
-    match (wanted_unit, value) {
+    match (wanted.unit, wanted.value) {
         // A number can be a part of a list or a date.
-        (None, Some(value)) => number::find(text, *value),
+        (None, Some(value)) => number::find(text, value),
         _ => None,
     }
 }

@@ -140,3 +140,33 @@ fn fields_that_no_schema_has_are_refused() {
     assert!(problems[1].contains("`checks.banned`"), "{problems:?}");
     assert!(serde_json::from_value::<Checks>(json!({"grounded": "some"})).unwrap_err().to_string().contains("write `all`"));
 }
+
+#[test]
+fn fields_under_supported_are_judged_claim_by_claim() {
+    let object = json!({
+        "good": "An oak bread board by Hazel & Sons. It weighs 1.2 kg, costs 29.5 EUR and is 400 mm long.",
+        "bad": "The best board, without oak, for camping and travel.",
+        "other": "The best board.",
+    });
+    let failed = said(json!({"supported": ["good", "bad"]}), object);
+    let expected = ["supported /bad best", "supported /bad without oak", "supported /bad camping", "supported /bad travel"];
+    assert_eq!(failed, expected);
+}
+
+/// How many texts of the table of attacks the checks of numbers and names let pass that compositions had before claims were judged.
+#[test]
+fn checks_of_numbers_and_names_alone_let_many_attacks_pass() {
+    let mut passed = 0;
+    for line in include_str!("../claims/tests/cases.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let text: Arc<str> = case["source"].as_str().unwrap().into();
+        let document = Document { id: "1".into(), version: 1, text, metadata: Map::new(), fields: Map::new() };
+        let checks: Checks = serde_json::from_value(json!({"grounded": "all"})).unwrap();
+        for attack in case["attacks"].as_array().unwrap() {
+            let object = json!({"text": attack});
+            let (failures, _) = checks.run(&document, object.as_object().unwrap(), &json!({}));
+            passed += usize::from(failures.is_empty());
+        }
+    }
+    assert_eq!(passed, 64, "of 100");
+}

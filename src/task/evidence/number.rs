@@ -13,6 +13,8 @@
 use std::ops::Range;
 
 use super::number_words;
+use crate::task::units;
+use crate::task::words::{is_hangul, is_particles};
 
 /// Multipliers. If one is a prefix of another, the longer one comes first.
 const UNITS: &[(&str, f64)] = &[
@@ -211,8 +213,12 @@ fn with_units(text: &str, run: &DigitRun) -> Option<(f64, usize)> {
         let rest = &text[at..];
         let skipped = usize::from(rest.starts_with(' '));
         let whole = |name: &str| {
-            let behind = rest[skipped..].strip_prefix(name).map(|behind| behind.chars().next());
-            behind.is_some_and(|next| !name.is_ascii() || !next.is_some_and(char::is_alphanumeric))
+            let Some(behind) = rest[skipped..].strip_prefix(name) else { return false };
+            match name.is_ascii() {
+                true => !behind.starts_with(char::is_alphanumeric),
+                // After a space, the multiplier may be the beginning of a word: 3 만년필.
+                false => skipped == 0 || ends_word(behind),
+            }
         };
         let unit = UNITS.iter().find(|(name, _)| whole(name))?;
         Some((unit.1, at + skipped + unit.0.len()))
@@ -242,6 +248,13 @@ fn with_units(text: &str, run: &DigitRun) -> Option<(f64, usize)> {
         }
     }
     Some((total, end))
+}
+
+/// Whether a word ends at the start of `text`, apart from a unit and particles.
+fn ends_word(text: &str) -> bool {
+    let hangul = |text: &str| text.chars().take_while(|letter| is_hangul(*letter)).map(char::len_utf8).sum::<usize>();
+    let unit = units::after(text, 0).map_or(0, |(_, end)| end);
+    [0, unit].into_iter().any(|start| is_particles(&text[start..start + hangul(&text[start..])]))
 }
 
 #[cfg(test)]
@@ -280,6 +293,9 @@ mod tests {
         assert_eq!(found("약 1억 2000만 원", 120_000_000.0), Some("1억 2000만"));
         assert_eq!(found("2.5만 명", 25_000.0), Some("2.5만"));
         assert_eq!(found("3천만원", 30_000_000.0), Some("3천만"));
+        assert_eq!(found("3 만원에", 30_000.0), Some("3 만"));
+        assert_eq!(found("은하 3 만년필", 30_000.0), None, "만년필 is a fountain pen");
+        assert_eq!(found("은하 3 만년필", 3.0), Some("3"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(in crate::task) struct Quantity {
     /// The place of all of it in the folded text, with the unit.
     pub place: Range<usize>,
     pub values: Vec<f64>,
-    pub unit: &'static Unit,
+    pub unit: Unit,
 }
 
 /// What can stand between two numbers that share a unit.
@@ -32,7 +32,7 @@ pub(in crate::task) fn all(text: &str) -> Vec<Quantity> {
         if values.len() < run.len() || is_inside_word(text, start) {
             continue;
         }
-        if let Some((unit, start)) = units::currency_before(text, &(start..end)) {
+        if let Some((unit, start)) = units::before(text, start) {
             found.push(Quantity { place: start..end, values, unit });
         } else if let Some((unit, end)) = units::after(text, end) {
             found.push(Quantity { place: start..end, values, unit });
@@ -67,23 +67,23 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<(&str, Vec<f64>, &str)> {
-        all(text).into_iter().map(|quantity| (&text[quantity.place], quantity.values, quantity.unit.name())).collect()
+        all(text).into_iter().map(|quantity| (&text[quantity.place], quantity.values, quantity.unit.quantity)).collect()
     }
 
     #[test]
     fn a_number_and_its_unit_are_one_quantity() {
-        assert_eq!(found("holds 1.4 litres, weighs 0.9kg"), [("1.4 litres", vec![1.4], "l"), ("0.9kg", vec![0.9], "kg")]);
+        assert_eq!(found("holds 1.4 litres, weighs 0.9kg"), [("1.4 litres", vec![1.4], "volume"), ("0.9kg", vec![0.9], "mass")]);
         assert_eq!(found("₩ 39,000 or $29.50"), [("₩ 39,000", vec![39_000.0], "krw"), ("$29.50", vec![29.5], "usd")]);
-        assert_eq!(found("3만 5천원에 45리터"), [("3만 5천원", vec![35_000.0], "krw"), ("45리터", vec![45.0], "l")]);
-        assert_eq!(found("boils in two minutes"), [("two minutes", vec![2.0], "min")]);
+        assert_eq!(found("3만 5천원에 45리터"), [("3만 5천원", vec![35_000.0], "krw"), ("45리터", vec![45.0], "volume")]);
+        assert_eq!(found("boils in two minutes"), [("two minutes", vec![2.0], "time")]);
     }
 
     #[test]
     fn numbers_that_share_a_unit_are_one_quantity() {
-        assert_eq!(found("40 x 25 cm"), [("40 x 25 cm", vec![40.0, 25.0], "cm")]);
-        assert_eq!(found("60x40x30cm"), [("60x40x30cm", vec![60.0, 40.0, 30.0], "cm")]);
-        assert_eq!(found("10 to 15 minutes"), [("10 to 15 minutes", vec![10.0, 15.0], "min")]);
-        assert_eq!(found("40 cm x 25 cm"), [("40 cm", vec![40.0], "cm"), ("25 cm", vec![25.0], "cm")]);
+        assert_eq!(found("40 x 25 cm"), [("40 x 25 cm", vec![40.0, 25.0], "length")]);
+        assert_eq!(found("60x40x30cm"), [("60x40x30cm", vec![60.0, 40.0, 30.0], "length")]);
+        assert_eq!(found("10 to 15 minutes"), [("10 to 15 minutes", vec![10.0, 15.0], "time")]);
+        assert_eq!(found("40 cm x 25 cm"), [("40 cm", vec![40.0], "length"), ("25 cm", vec![25.0], "length")]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) enum StringRule {
 #[derive(Debug)]
 pub(super) struct LeafRule {
     strings: StringRule,
-    units: Vec<&'static Unit>,
+    units: Vec<Unit>,
     validator: jsonschema::Validator,
 }
 
@@ -87,13 +87,13 @@ impl LeafRule {
     }
 
     /// The units into which numbers are converted; none for plain numbers.
-    pub(super) fn units(&self) -> &[&'static Unit] {
+    pub(super) fn units(&self) -> &[Unit] {
         &self.units
     }
 
     /// Whether `unit` measures the same as one of the field's units.
-    pub(super) fn measures(&self, unit: &Unit) -> bool {
-        self.units.iter().any(|own| own.dimension == unit.dimension)
+    pub(super) fn measures(&self, unit: Unit) -> bool {
+        self.units.iter().any(|own| own.quantity == unit.quantity)
     }
 
     /// Whether the schema accepts the value.
@@ -106,7 +106,7 @@ impl LeafRule {
 ///
 /// # Errors
 /// A message about the keyword `unit`.
-pub(super) fn units_of(schema: &Map<String, Value>) -> Result<Vec<&'static Unit>, String> {
+pub(super) fn units_of(schema: &Map<String, Value>) -> Result<Vec<Unit>, String> {
     let names = match schema.get(UNIT) {
         None => return Ok(Vec::new()),
         Some(Value::Array(names)) => names.iter().map(Value::as_str).collect(),

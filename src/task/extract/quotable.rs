@@ -79,7 +79,7 @@ impl<'a> QuotableDocument<'a> {
 
     /// The numbers of the document, each with its place in the folded text: those with a unit that converts into one of `units`, converted, or
     /// all if `units` is empty.
-    fn stated<'s>(&'s self, units: &'s [&'static Unit]) -> impl Iterator<Item = (Range<usize>, f64)> + 's {
+    fn stated<'s>(&'s self, units: &'s [Unit]) -> impl Iterator<Item = (Range<usize>, f64)> + 's {
         let plain = self.numbers.iter().filter(move |_| units.is_empty()).cloned();
         let measured = self.quantities.iter().flat_map(move |quantity| {
             let converted = |value: &f64| units.iter().find_map(|unit| quantity.unit.convert(*value, unit));
@@ -89,7 +89,7 @@ impl<'a> QuotableDocument<'a> {
     }
 
     /// The place of a date or of a converted number that the text writes in another notation.
-    pub(super) fn place_of(&self, value: &Value, units: &[&'static Unit]) -> Option<Span> {
+    pub(super) fn place_of(&self, value: &Value, units: &[Unit]) -> Option<Span> {
         let place = match value {
             Value::String(date) => {
                 self.dates.iter().find(|(_, known)| known.to_string() == *date).map(|(place, _)| place.clone())

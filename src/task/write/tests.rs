@@ -7,18 +7,30 @@ use crate::engine::{Completion, Work};
 use crate::task::task_prompt::{PromptSettings, TaskPrompt};
 use crate::task::tests::{completed, document, generator_info, poison};
 
-/// A task with a prompt file of this text.
+/// A task with a prompt file of this text, without a judge of its claims.
 fn task(prompt: &str, for_each: Option<&str>) -> Write {
+    built(prompt, WriteSpec { for_each: for_each.map(str::to_owned), ..spec("p.md") })
+}
+
+/// The task of these parameters, whose prompt file `p.md` has this text.
+fn built(prompt: &str, spec: WriteSpec) -> Write {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.md"), prompt).unwrap();
-    let spec = WriteSpec { for_each: for_each.map(str::to_owned), ..spec("p.md") };
     assert_eq!(spec.problems(folder.path()), [""; 0]);
     let prompt = TaskPrompt::new(spec.read(folder.path()).unwrap(), PromptSettings::new("seo", &generator_info())).unwrap();
-    spec.assemble(ItemPrompt::new(prompt, for_each).unwrap()).unwrap()
+    spec.assemble(ItemPrompt::new(prompt, spec.for_each.as_deref()).unwrap(), spec.reads(folder.path())).unwrap()
 }
 
 fn spec(prompt: &str) -> WriteSpec {
-    WriteSpec { model: "writer".into(), prompt: prompt.into(), schema: None, max_tokens: None, for_each: None }
+    WriteSpec {
+        model: "writer".into(),
+        prompt: prompt.into(),
+        schema: None,
+        max_tokens: None,
+        for_each: None,
+        grounding: Grounding::Off,
+        fallback: None,
+    }
 }
 
 fn upstream(document: &Document) -> TemplateContext {
@@ -176,3 +188,5 @@ fn an_answer_that_fills_the_context_is_refused_at_start() {
     let error = TaskPrompt::new(file, PromptSettings::new("seo", &generator_info())).unwrap_err().to_string();
     assert!(error.contains("leave no space for a prompt in the context of 512 tokens of model `writer`"), "{error}");
 }
+
+mod grounding;

@@ -87,8 +87,8 @@ pub async fn a_server_behind_the_writers_name_extracts_drafts_and_sums_up() {
     config.models.insert("writer".into(), remote);
     let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models).unwrap()).await.unwrap();
 
-    let drafts = "  reply: { write: { model: writer, prompt: prompts/lead-reply.md } }\n  \
-                  follow_up: { write: { model: writer, prompt: prompts/lead-follow-up.md } }\n\n";
+    let drafts = "  reply: { write: { model: writer, prompt: prompts/lead-reply.md, grounding: { novel_words: 1 } } }\n  \
+                  follow_up: { write: { model: writer, prompt: prompts/lead-follow-up.md, grounding: { novel_words: 1 } } }\n\n";
     let sales = amended("sales.yaml", ("  reply:\n", "leads:\n"), drafts);
     let samples = std::fs::read_to_string(Path::new(PIPELINES).join("samples/sales.jsonl")).unwrap();
     let form = samples.lines().next().unwrap().to_owned();
@@ -106,7 +106,8 @@ pub async fn a_server_behind_the_writers_name_extracts_drafts_and_sums_up() {
     let told = asked.lock().unwrap().iter().find(|body| body.to_string().contains("You draft the reply")).unwrap().to_string();
     assert!(told.contains("architects' office") && told.contains("It is about: buying"), "the draft knows the message: {told}");
 
-    let summary = "  summary: { summarize: { mode: abstractive, model: writer, prompt: prompts/account-summary.md } }\n";
+    let summary = "  summary: { summarize: { mode: abstractive, model: writer, prompt: prompts/account-summary.md,\n    \
+                   grounding: off } }\n";
     let accounts = amended("accounts.yaml", ("  summary:\n", "  brief:\n"), summary);
     let newest = json!([{ "id": "a", "version": 1, "text": "We want rooms.", "metadata": {}, "score": 70, "person": null, "stage": null, "intent": null }]);
     let event = json!({ "account": "alder finch", "name": "Alder & Finch", "version": 1, "documents": 1, "newest": newest });
