@@ -15,7 +15,7 @@ ACTIONS = _list("""holds, carries, slides, cuts, keeps, falls, stays, reads, edi
     supports, rests, turns, bends, holds on, lets go, hangs, stops, starts, blinks, glows, drips, pours, seals, breathes, floats, rolls, clips, drops, pounds""")
 QUALITIES = _list("""good, wet, green, narrow, thin, soft, hard, rough, flat, sharp, loose, fine, strong, whole, open, raw, spare, short, front, rear, real, true, wide, own, old, new, first, last, third, certified, rounded, polished, forged, rolled, welded, woven,
     knitted, glued, folded, numbered, recycled, organic, stabilised, washable, waterproof, removable, adjustable, suitable, enough, balanced, posted, blank, damp, cold-pressed, acid-free, oven-proof, non-slip, machine-washable, hand-soldered, flat-packed""")
-CODES = _list("IP67, USB-C, USB 3.2, AES-256, 4K, PM2.5, NPK 3-1-5, Bluetooth 5.3, HDMI, DAB+, FSC, 63 HRC, 2.4 GHz, 5.3K, 99 % sRGB, KVM, A2, AAA, 1080p, WPA3, 2,000 MB/s, 1,000 ppm, 300 dpi, 24/7")
+CODES = _list("IP67, USB-C, USB 3.2, AES-256, 4K, PM2.5, NPK 3-1-5, Bluetooth 5.3, HDMI, DAB+, FSC, 63 HRC, 2.4 GHz, 5.3K, 99 % sRGB, KVM, A2, AAA, 1080p, WPA3, 2000 MB/s, 1000 ppm, 300 dpi, 24/7")
 # A material or a colour that is none of the product's own would teach the wrong thing.
 NAMES = [name for name in NAMES if name not in words.MATERIALS + words.COLORS]
 QUALITIES = [quality for quality in QUALITIES if quality not in words.COLORS]
