@@ -35,7 +35,7 @@ class Writer:
         return self.tokenizer.apply_chat_template([{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True)
 
     @torch.inference_mode()
-    def answers(self, messages, most=192, rows=40):
+    def answers(self, messages, most=128, rows=40):
         """Greedy answers, in the order asked; rows of about one length go together."""
         order, out = sorted(range(len(messages)), key=lambda at: len(messages[at])), [None] * len(messages)
         for start in range(0, len(order), rows):
@@ -116,12 +116,9 @@ def by_hand(writer, least=0.0):
         messages = [f"{kind}: {row['text']}" for row in part]
         answers = {
             "free": [answer if isinstance(answer, dict) else {} for answer in map(parsed, writer.answers(messages))],
-            "grammar": [decoder.facts(message, row["text"], FIELDS[kind]) for message, row in zip(messages, part)],
-            "grammar_units": [decoder.facts(message, row["text"], FIELDS[kind], units=True) for message, row in zip(messages, part)] if kind == "product" else [],
+            "grammar": [decoder.facts(message, row["text"], FIELDS[kind], units=kind == "product") for message, row in zip(messages, part)],
         }
         for way, given in answers.items():
-            if not given:
-                continue
             if way != "free":
                 given = [{field: value if certain[field] >= least or field == "product" else None for field, value in answer.items()} for answer, certain in given]
             counts = {field: dict.fromkeys(OUTCOMES, 0) for field in FIELDS[kind]}
