@@ -8,20 +8,14 @@ import json
 import random
 import re
 
+import desk
 import prose
+import shop
 import words
 
 MARK = re.compile("⟦(\\w+):([^⟧]*)⟧")
 PRODUCT_FIELDS = ["product", "brand", "material", "color", "size", "weight", "pieces"]
 TICKET_FIELDS = ["customer", "order", "product", "problem", "request"]
-CLOSING = {
-    "garden": "Grow more with less work.",
-    "kitchen": "Made for everyday cooking.",
-    "outdoor": "Ready for your next trip.",
-    "electronics": "Plug in and go.",
-    "toys": "Hours of play for the family.",
-    "stationery": "A pleasure at every desk.",
-}
 
 
 def compact(value):
@@ -223,52 +217,19 @@ class Writer:
         fields["pieces"] = int(fields["pieces"]) if fields["pieces"] else None
         return {"kind": "product", "language": "en", "text": text, "label": department, "fields": fields}
 
-    def korean_product(self):
-        """A product with a Korean text."""
-        department = self.pick(list(words.KOREAN_NOUNS))
-        noun = self.pick(words.KOREAN_NOUNS[department])
-        name = lambda: words.korean_name(self.rng, self.evaluation)
-        stated = {field for field, chance in {"material": 0.75, "color": 0.4, "size": 0.7, "weight": 0.35, "brand": 0.3, "pieces": 0.3}.items() if self.maybe(chance)}
-        material, color, brand, pieces = self.pick(words.KOREAN_MATERIALS), self.pick(words.KOREAN_COLORS), name(), self.number(2, 60)
-        if self.maybe(0.1):
-            material = f"{name()} 나무"
-        size = self.measure().replace(" x ", self.pick(["×", "x"])).replace(" ", "").replace("litres", "L").replace("inches", "인치")
-        weight = self.weight().replace(" ", "")
-        makers = {
-            "material": lambda: self.pick([f"⟦material:{material}⟧ 소재로 만들었습니다", f"⟦material:{material}⟧ 손잡이를 달았습니다", f"재질은 ⟦material:{material}⟧입니다", f"튼튼한 ⟦material:{material}⟧ 제품입니다"]),
-            "color": lambda: self.pick([f"색상은 ⟦color:{color}⟧입니다", f"⟦color:{color}⟧ 색으로 나왔습니다", f"색: ⟦color:{color}⟧"]),
-            "size": lambda: self.pick([f"크기 ⟦size:{size}⟧", f"크기는 ⟦size:{size}⟧입니다", f"길이 ⟦size:{size}⟧", f"용량 ⟦size:{size}⟧", f"지름 ⟦size:{size}⟧", f"⟦size:{size}⟧"]),
-            "weight": lambda: self.pick([f"무게 ⟦weight:{weight}⟧", f"무게는 ⟦weight:{weight}⟧입니다", f"⟦weight:{weight}⟧밖에 되지 않습니다"]),
-            "brand": lambda: self.pick([f"브랜드: ⟦brand:{brand}⟧", f"⟦brand:{brand}⟧에서 만들었습니다", f"⟦brand:{brand}⟧ 제품입니다"]),
-            "pieces": lambda: self.pick([f"⟦pieces:{pieces}⟧{self.pick(words.KOREAN_COUNTERS)} 세트입니다", f"모두 ⟦pieces:{pieces}⟧개가 들어 있습니다", f"⟦pieces:{pieces}⟧개 구성"]),
-        }
-        title = noun
-        if "material" in stated and self.maybe(0.3):
-            title = f"⟦material:{material}⟧ {noun}"
-            stated.remove("material")
-        product, _ = unmark(title)
-        # The product ends where its size or count begins, as at a comma in English.
-        tail = self.rng.random()
-        if "size" in stated and tail < 0.3:
-            title += f" ⟦size:{size}⟧"
-            stated.remove("size")
-        elif "pieces" in stated and tail < 0.5:
-            title += f" ⟦pieces:{pieces}⟧{self.pick(words.KOREAN_COUNTERS)}{self.pick(['', ' 세트'])}"
-            stated.remove("pieces")
-        elif tail < 0.6:
-            title += f" ({self.pick(['대', '중', '소', '중형', '대형'])})"
-        if self.wide and self.maybe(0.3):
-            noun = f"{prose.korean(self).split()[0]} {noun}"
-            title, product = noun + title[len(product):] if title.startswith(product) else title, noun if title.startswith(product) else product
-        sentences = [makers[field]() for field in sorted(stated)]
-        if self.wide:
-            sentences += [prose.korean(self) for _ in range(self.number(1, 5))]
-        sentences += [self.pick(words.KOREAN_CUES[department])] + [self.pick(words.KOREAN_FILLERS) for _ in range(self.number(0, 3))]
-        self.rng.shuffle(sentences)
-        text, values = unmark(f"{title}\n\n{'. '.join(sentences)}.")
-        fields = {field: values.get(field) for field in PRODUCT_FIELDS} | {"product": product}
+    def shop_product(self):
+        """A product whose words are those of a shop; one in three belongs to a department and says so."""
+        department = self.pick(list(words.NOUNS)) if self.maybe(0.35) else None
+        text, values, name = shop.product(self, capital, unmark, department)
+        fields = {field: values.get(field) for field in PRODUCT_FIELDS} | {"product": name}
         fields["pieces"] = int(fields["pieces"]) if fields["pieces"] else None
-        return {"kind": "product", "language": "ko", "text": text, "label": department, "fields": fields}
+        return {"kind": "product", "language": "en", "text": text, "label": department, "fields": fields}
+
+    def shop_ticket(self):
+        """A ticket in more than one form of words."""
+        text, topic = desk.ticket(self, capital)
+        text, values = unmark(text)
+        return {"kind": "ticket", "language": "en", "text": text, "label": topic, "fields": {field: values.get(field) for field in TICKET_FIELDS}}
 
     def ticket(self):
         """A support ticket: its text, its topic, and its fields."""
@@ -320,11 +281,6 @@ def capital_plain_problem(part):
     return part if part.startswith("⟦problem") else capital(part)
 
 
-def described(fields):
-    """Colour and material in one phrase, or nothing."""
-    return " ".join(fields[field] for field in ("color", "material") if fields[field])
-
-
 def summary(row):
     """The one line that says what a product is, or what a ticket wants."""
     fields = row["fields"]
@@ -332,23 +288,12 @@ def summary(row):
         about = f" ({fields['product']})" if fields["product"] else ""
         wish = f"; wants: {fields['request']}" if fields["request"] else ""
         return f"{fields['customer'] or 'A customer'}: {fields['problem']}{about}{wish}."
-    parts = [described(fields), fields["size"], fields["weight"], f"{fields['pieces']} pieces" if fields["pieces"] else None]
-    stated = ", ".join(part for part in parts if part)
-    maker = f" by {fields['brand']}" if fields["brand"] else ""
-    return f"{fields['product']}{maker}{': ' if stated else ''}{stated}."
+    return f"{fields['product']}: {shop.first_sentence(row['text'])}"
 
 
 def seo(row):
-    """Title and meta description of a product's page."""
-    fields = row["fields"]
-    look = described(fields)
-    detail = ", ".join(part for part in (look, fields["size"]) if part)
-    title = f"{fields['product']} | {detail}" if detail else f"{fields['product']} | {row['label']}"
-    facts = [f"in {look}" if look else "", f"by {fields['brand']}" if fields["brand"] else ""]
-    description = " ".join(part for part in [f"Discover: {fields['product']}", *facts] if part) + "."
-    for name in ("size", "weight"):
-        description += f" {name.capitalize()}: {fields[name]}." if fields[name] else ""
-    return {"title": title, "description": f"{description} {CLOSING[row['label']]}"}
+    """Title and meta description of a product's page, both in the document's own words."""
+    return {"title": row["text"].split("\n")[0], "description": shop.first_sentence(row["text"])}
 
 
 def turn(row, task):
@@ -365,7 +310,7 @@ def turn(row, task):
 def copying(writer):
     """Random names and numbers to repeat or to find: what teaches a small model to copy at all."""
     rng = writer.rng
-    items = [rng.choice([writer.name, lambda: words.order_number(rng, writer.evaluation), writer.measure, writer.weight, lambda: writer.name().lower(), lambda: words.korean_name(rng, writer.evaluation),
+    items = [rng.choice([writer.name, lambda: words.order_number(rng, writer.evaluation), writer.measure, writer.weight, lambda: writer.name().lower(),
                          lambda: rng.choice(words.WORDS)])() for _ in range(rng.randint(2, 9))]
     if rng.random() < 0.5:
         return "copy: " + " ".join(items), compact(" ".join(items))
@@ -375,22 +320,27 @@ def copying(writer):
 
 
 def rows(seed, count, copy_share, evaluation=False, wide=0.0):
-    """Turns of all tasks, mixed: `copy_share` of them are plain copying, and `wide` of the documents hold prose; with those, labels come more often."""
+    """Turns of all tasks, mixed: `copy_share` of them are plain copying, and `wide` of the older documents hold prose."""
     writer = Writer(seed, evaluation)
-    shares = [0.42, 0.26, 0.14, 0.18] if wide else [0.5, 0.14, 0.16, 0.2]
     for _ in range(count):
-        writer.wide = bool(wide) and writer.maybe(wide)
+        writer.wide = writer.maybe(wide)
         if writer.maybe(copy_share):
             yield copying(writer)
             continue
-        kind = writer.rng.random()
-        row = writer.ticket() if kind < 0.3 else writer.korean_product() if kind < 0.4 else writer.product()
         if writer.maybe(0.01) and not evaluation:
             # The content-free document by which label scores are corrected: it says nothing, so any label is as good.
-            row["text"] = "N/A"
-            yield turn(row, "label")
+            row = writer.pick([writer.product, writer.ticket])()
+            yield turn(row | {"text": "N/A"}, "label")
             continue
-        task = writer.rng.choices(["facts", "label", "summary", "seo"], shares if row["kind"] == "product" else [*shares[:3], 0])[0]
-        if wide and task == "label" and row["kind"] == "product" and writer.maybe(0.25):
+        if writer.maybe(0.25):
+            row = writer.shop_ticket() if writer.maybe(0.5) else writer.ticket()
+            yield turn(row, writer.rng.choices(["facts", "label", "summary"], [0.5, 0.25, 0.25])[0])
+            continue
+        task = writer.rng.choices(["facts", "label", "summary", "seo"], [0.56, 0.12, 0.14, 0.18])[0]
+        # A department needs a text that gives it away. The older templates take the material of a part for that of the thing.
+        row = writer.product() if task == "label" and writer.maybe(0.6) else writer.shop_product()
+        while task == "label" and not row["label"]:
+            row = writer.shop_product()
+        if task == "label" and writer.maybe(0.2):
             row["text"] = row["text"].split("\n")[0]
         yield turn(row, task)

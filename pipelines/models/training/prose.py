@@ -1,4 +1,4 @@
-"""Sentences in wider English and Korean than the facts need: what keeps copying honest on texts that nobody has templated."""
+"""Sentences in wider English than the facts need: what keeps copying honest on texts that nobody has templated."""
 
 import words
 
@@ -15,13 +15,11 @@ ACTIONS = _list("""holds, carries, slides, cuts, keeps, falls, stays, reads, edi
     supports, rests, turns, bends, holds on, lets go, hangs, stops, starts, blinks, glows, drips, pours, seals, breathes, floats, rolls, clips, drops, pounds""")
 QUALITIES = _list("""good, wet, green, narrow, thin, soft, hard, rough, flat, sharp, loose, fine, strong, whole, open, raw, spare, short, front, rear, real, true, wide, own, old, new, first, last, third, certified, rounded, polished, forged, rolled, welded, woven,
     knitted, glued, folded, numbered, recycled, organic, stabilised, washable, waterproof, removable, adjustable, suitable, enough, balanced, posted, blank, damp, cold-pressed, acid-free, oven-proof, non-slip, machine-washable, hand-soldered, flat-packed""")
-CODES = _list("IP67, USB-C, USB 3.2, AES-256, 4K, PM2.5, NPK 3-1-5, Bluetooth 5.3, HDMI, DAB+, FSC, 63 HRC, 2.4 GHz, 5.3K, 99 % sRGB, KVM, A2, AAA, 1080p, WPA3, 2,000 MB/s, 1,000 ppm, 300 dpi, 24/7")
+CODES = _list("IP67, USB-C, USB 3.2, AES-256, 4K, PM2.5, NPK 3-1-5, Bluetooth 5.3, HDMI, DAB+, FSC, 63 HRC, 2.4 GHz, 5.3K, 99 % sRGB, KVM, A2, AAA, 1080p, WPA3, 2000 MB/s, 1000 ppm, 300 dpi, 24/7")
 # A material or a colour that is none of the product's own would teach the wrong thing.
 NAMES = [name for name in NAMES if name not in words.MATERIALS + words.COLORS]
 QUALITIES = [quality for quality in QUALITIES if quality not in words.COLORS]
 OPENERS = _list("Because of, Without, Despite, Thanks to, Instead of, Under, Behind, Above, Beside, Since, Against, Between, Around")
-KOREAN = ("가각간갈감갑강개거건걸검게겨결경고곡골공과관광교구국군굴권귀그근글금급기긴길김까깨꼭끈끝나날남낮내너넓네년노논높누눈능니다단달담당대더덕던도독돌동되두둔드든들등디따땅때떠또라락란람래량러레려력련로록료루류르른를름리린림마막만말맛매머먼면명모목몸무문물미민바박반발밤방배버번벌법벽변별병보복본봄부북분불비빛빨사산살삼상새색생서선설성세소속손솔송수순술숨스습시식신실심싸쓰씨아악안앞애야약양어언얼엄여역연열염"
-          "영예오온올와완왕외요용우운울움원월위유육은을음의이익인일임입있자작잔잘장재저적전절점정제조족존좋주준줄중즐지직진질집짜쪽차찬창채책처천철청체초촉총추춘출충취층치칠카커코크키타탁탄태터토통투트특티파판팔패퍼편평포표푸품풍프피필하학한할함합항해향허현형호홍화확환활황회효후훈휴흐흰히힘")
 
 
 def _noun(writer):
@@ -55,15 +53,6 @@ def english(writer):
         lambda: f"'{writer.name()} {noun()}' {verb()} {phrase()}; {clause()}", lambda: f"One {noun()} {verb()}, two {noun()}s {verb()}", lambda: f"{clause()} to {writer.pick(CODES)}", lambda: f"{number()} degrees, {number()} times, {number()} %: {clause()}", clause, clause,
     ])()
     return text[0].upper() + text[1:]
-
-
-def korean(writer):
-    """A sentence of syllables drawn at random, with the particles and endings that real ones have."""
-    word = lambda: "".join(writer.pick(KOREAN) for _ in range(writer.number(1, 4)))
-    parts = [word() + writer.pick(["은", "는", "이", "가", "을", "를", "에", "에서", "으로", "로", "의", "도", "만", "까지", "처럼", "", "고", "며", "게"]) for _ in range(writer.number(2, 7))]
-    if writer.maybe(0.2):
-        parts.insert(0, f"{writer.number(2, 400)}{writer.pick(['분', '도', '일', '번', '시간', '년', '%', 'W', 'dB'])}")
-    return " ".join(parts) + " " + word() + writer.pick(["습니다", "니다", "어요", "아요", "세요", "합니다", "됩니다", "입니다", "해요"])
 
 
 def material(writer, name, part):

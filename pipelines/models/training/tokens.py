@@ -9,6 +9,7 @@ import corpus
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY = 2560
+DECISION = 4.0
 # A string between JSON's quotes must be the same tokens as in the text, or copying it means translating it: so quotes,
 # spaces, digits, Hangul syllables and words each stand alone, and only JSON's own punctuation may join up.
 SPLIT = '\\{"|","|,"|":|"\\}|"|[0-9]|[가-힣]|[A-Za-z]+|[.,;:!?] ?| |\\n'
@@ -37,12 +38,19 @@ class Turns:
         self.tokenizer, self.seed, self.prompt_weight, self.evaluation = tokenizer, seed, prompt_weight, evaluation
         self.start, self.end = tokenizer.token_to_id("<|im_start|>"), tokenizer.token_to_id("<|im_end|>")
         encode = lambda text: tokenizer.encode(text).ids
+        self.colon, self.quote = tokenizer.token_to_id('":'), tokenizer.token_to_id('"')
         self.newline, self.user, self.assistant = encode("\n"), encode("user\n"), encode("assistant\n")
 
     def framed(self, message, answer, boost=1.0):
         prompt = [self.start, *self.user, *message, self.end, *self.newline, self.start, *self.assistant]
         ids = prompt + answer + [self.end] + self.newline
         weights = [self.prompt_weight] * len(prompt) + [boost] * (len(answer) + 1) + [0.0]
+        # Which value a key gets, or none, is decided in the one or two tokens behind its colon; the rest is copying.
+        for at, token in enumerate(answer):
+            if token == self.colon:
+                weights[len(prompt) + at + 1] = DECISION
+                if at + 2 < len(answer) and answer[at + 1] == self.quote:
+                    weights[len(prompt) + at + 2] = DECISION
         return ids, weights
 
     def chunk(self, number, count, copy_share, wide=0.0):

@@ -11,25 +11,26 @@ import random
 import time
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 import model as network
 import tokens
 
-LENGTHS = [64, 96, 128, 160, 192, 240, 320, 448]
-CHUNK = 4096
+LENGTHS = [96, 128, 160, 192, 240, 320, 448]
+CHUNK = 2048
 # Templates alone come first: they teach the answers' form. Then this share of the documents holds prose beyond them.
 WIDE_FROM, WIDE = 0.5, 0.6
 
 
-def batches(turns, budget, progress):
+def batches(turns, budget, progress, copying=0.6):
     """Batches of about `budget` tokens; each holds rows of one length, padded on the right."""
     number = 0
     waiting = {length: [] for length in LENGTHS}
     while True:
         done = progress()
-        copy_share = max(0.08, 0.6 - 2.6 * done)
-        for ids, weights in turns.chunk(number, CHUNK, copy_share, WIDE if done >= WIDE_FROM else 0.0):
+        copy_share = max(0.06, copying - 2.6 * done)
+        for ids, weights in turns.chunk(number, CHUNK, copy_share, WIDE if done >= WIDE_FROM or copying < 0.6 else 0.0):
             length = next((length for length in LENGTHS if len(ids) <= length), None)
             if length is None:
                 continue
@@ -89,15 +90,19 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plain", action="store_true", help="without torch.compile")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--begin", type=pathlib.Path, help="a folder whose weights and tokenizer to begin with")
+    parser.add_argument("--copying", type=float, default=0.6, help="the share of plain copying at the start")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     random.seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    tokenizer = tokens.train(options.seed)
+    tokenizer = Tokenizer.from_file(str(options.begin / "tokenizer.json")) if options.begin else tokens.train(options.seed)
     model = network.Writer(tokenizer.get_vocab_size())
-    optimizer = network.Muon(model, rate=options.rate)
+    if options.begin:
+        model.load_state_dict({name: weight.float() for name, weight in load_file(options.begin / "model.safetensors").items()})
+    optimizer = network.Muon(model, rate=options.rate, embedding_rate=options.rate / 5)
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     checkpoint, step, spent, seen, session = options.out / "checkpoint.pt", 0, 0.0, 0, 0
     if options.resume:
@@ -109,7 +114,7 @@ def main():
 
     started = time.time() - spent
     progress = lambda: max(step / options.steps, (time.time() - started) / 60 / options.minutes)
-    source = batches(tokens.Turns(tokenizer, f"{options.seed}/{session}"), options.tokens, progress)
+    source = batches(tokens.Turns(tokenizer, f"{options.seed}/{session}"), options.tokens, progress, options.copying)
     held_out = tokens.Turns(tokenizer, "held out", evaluation=True)
     saved_at, mean, mark, mark_seen = time.time(), None, time.time(), seen
     while (done := progress()) < 1:

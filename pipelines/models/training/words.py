@@ -102,30 +102,6 @@ REQUESTS = {
     "question": _list("callback, brochure, quote, sample, manual"),
 }
 
-# Korean: (noun, its department); words are short because every syllable is a token of its own.
-KOREAN_NOUNS = {
-    "garden": _list("물뿌리개, 전지가위, 꽃삽, 화분, 배양토, 호스, 갈퀴, 모종, 씨앗, 텃밭 상자, 원예 장갑, 지지대"),
-    "kitchen": _list("프라이팬, 도마, 냄비, 식칼, 반찬통, 머그컵, 주전자, 커피 그라인더, 국자, 접시, 수저, 밀폐 용기"),
-    "outdoor": _list("텐트, 침낭, 배낭, 등산화, 해먹, 화로대, 캠핑 의자, 랜턴, 방수 가방, 등산 스틱, 버너, 돗자리"),
-    "electronics": _list("헤드폰, 스피커, 무선 마우스, 키보드, 충전기, 보조 배터리, 모니터, 공유기, 웹캠, 빔프로젝터, 이어폰, 가습기"),
-    "toys": _list("나무 블록, 봉제 인형, 보드게임, 퍼즐, 연, 장난감 기차, 팽이, 인형의 집, 밸런스 바이크, 딸랑이, 공룡 인형, 카드 게임"),
-    "stationery": _list("만년필, 공책, 연필, 다이어리, 편지지, 마스킹테이프, 메모지, 볼펜, 필통, 스케치북, 잉크, 지우개"),
-}
-KOREAN_CUES = {
-    "garden": _list("장미를 가꾸는 분께 좋습니다, 베란다 텃밭에 딱 맞아요, 흙이 잘 빠집니다, 물을 고르게 줍니다, 토마토와 상추를 키워 보세요"),
-    "kitchen": _list("국과 찌개를 끓이기 좋습니다, 식기세척기에 넣어도 됩니다, 아침 커피에 어울려요, 인덕션에서도 씁니다, 요리가 쉬워집니다"),
-    "outdoor": _list("비가 와도 젖지 않습니다, 겨울 산행에 든든합니다, 캠핑장에서 쓰기 편해요, 접으면 작아집니다, 긴 산길에도 가볍습니다"),
-    "electronics": _list("블루투스로 연결합니다, 한 번 충전하면 오래 갑니다, 소리가 또렷해요, 노트북에 바로 꽂으세요, 화면이 선명합니다"),
-    "toys": _list("아이들이 좋아합니다, 세 살부터 가지고 놀 수 있어요, 온 가족이 함께 즐깁니다, 생일 선물로 좋아요, 모서리가 둥글어 안전합니다"),
-    "stationery": _list("글씨가 번지지 않습니다, 책상 위에 두고 쓰세요, 일기를 쓰기 좋아요, 종이가 두껍습니다, 필기감이 부드럽습니다"),
-}
-KOREAN_MATERIALS = _list("스테인리스, 원목, 편백나무, 도자기, 유리, 내열유리, 가죽, 면, 린넨, 양모, 실리콘, 알루미늄, 황동, 무쇠, 대나무, 종이, 고무, 티타늄, 옻칠 나무, 물푸레나무")
-KOREAN_COLORS = _list("검정, 흰색, 빨강, 파랑, 초록, 노랑, 회색, 갈색, 분홍, 남색, 베이지, 하늘색")
-KOREAN_COUNTERS = _list("종, 개, 매, 롤, 구, 장")
-KOREAN_FILLERS = _list("""선물용 상자에 담아 드립니다, 주문하신 다음 날 보냅니다, 사용 후 그늘에 말려 주세요, 손잡이가 뜨거워지지 않습니다, 국내에서 만들었습니다, 오래 써도 모양이 변하지 않아요,
-    관리가 간단합니다, 부품은 따로 살 수 있어요, 설명서가 들어 있습니다, 일 년 동안 고쳐 드립니다, 처음 쓰는 분도 어렵지 않습니다, 색이 잘 바래지 않아요""")
-KOREAN_SYLLABLES = "가나다라마바사아자차카타파하거너더러머버서어저고노도로모보소오조호구누두루무부수우주후기니디리미비시이지희온담새빛길솔별들결한별강산연정민준서윤하은"
-
 _ONSETS = "b br c ch cl d dr f fl g gl gr h j k kl l m n p pl qu r s sh sk sl sp st t th tr v w y z".split()
 _VOWELS = "a e i o u ae ai ea ei io oa ou y".split()
 _CODAS = ["", "", "", "n", "r", "l", "s", "t", "k", "m", "nd", "rn", "lt", "x", "ck", "ss", "ld", "v", "d", "p"]
@@ -151,11 +127,6 @@ def invented(rng, evaluation, syllables=(2, 3)):
         return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count)).capitalize()
 
     return _of_split(rng, make, evaluation)
-
-
-def korean_name(rng, evaluation, length=(2, 3)):
-    """A Korean name of syllables drawn at random."""
-    return _of_split(rng, lambda: "".join(rng.choice(KOREAN_SYLLABLES) for _ in range(rng.randint(*length))), evaluation)
 
 
 def order_number(rng, evaluation):
