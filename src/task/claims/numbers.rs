@@ -14,7 +14,7 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::task::evidence::number;
 use crate::task::units::{self, Unit};
-use crate::task::words::{is_hangul, is_particles};
+use crate::task::words::is_hangul;
 
 /// A number with its unit, as a folded text states it.
 #[derive(Debug, Clone, PartialEq)]

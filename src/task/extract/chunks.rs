@@ -8,17 +8,21 @@
 //! | a space, whatever white space it was | |
 //! | a punctuation mark | |
 //!
-//! An empty line, and a control character, end a passage. No span crosses the end of a passage.
+//! The end of a sentence, an empty line, and a control character end a passage. No span crosses the end of a passage.
+
+use std::collections::VecDeque;
 
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::engine::PASSAGE_END;
 use crate::outcome::Span;
+use crate::task::sentences::sentences;
 use crate::task::words::is_hangul;
 
 /// The chunks of `text`. The spans `whole`, which are in order and do not overlap, stay whole.
 pub(super) fn cut<'a>(text: &'a str, whole: &[Span]) -> Vec<&'a str> {
-    let mut chunks = Vec::new();
+    let starts: Vec<usize> = sentences(text, usize::MAX).into_iter().map(|sentence| sentence.start).collect();
+    let mut cutter = Cutter { text, starts: starts.into(), chunks: Vec::new() };
     let mut at = 0;
     for span in whole {
         // A number inside a word, as in 5th, stays in the word.
@@ -26,60 +30,95 @@ pub(super) fn cut<'a>(text: &'a str, whole: &[Span]) -> Vec<&'a str> {
         if span.start < at || joins(text[span.end..].chars().next()) || joins(text[..span.start].chars().next_back()) {
             continue;
         }
-        cut_words(&text[at..span.start], &mut chunks);
-        chunks.push(&text[span.start..span.end]);
+        cutter.cut_words(at, span.start);
+        cutter.push(span.start, span.end);
         at = span.end;
     }
-    cut_words(&text[at..], &mut chunks);
-    chunks
+    cutter.cut_words(at, text.len());
+    cutter.chunks
 }
 
-fn cut_words<'a>(text: &'a str, chunks: &mut Vec<&'a str>) {
-    let mut words = text.split_word_bound_indices().peekable();
-    while let Some((start, first)) = words.next() {
-        if first.chars().all(char::is_whitespace) {
-            let mut end = start + first.len();
-            while let Some((at, space)) = words.next_if(|(_, word)| word.chars().all(char::is_whitespace)) {
-                end = at + space.len();
-            }
-            let ends_passage = text[start..end].matches('\n').count() > 1;
-            chunks.push(if ends_passage { PASSAGE_END } else { " " });
-        } else if first.chars().any(char::is_control) {
-            chunks.push(PASSAGE_END);
-        } else if first.chars().any(is_single) {
-            cut_letters(first, chunks);
-        } else {
-            // Hyphens and slashes inside a word do not divide it.
-            let mut end = start + first.len();
-            let is_word = |word: &str| word.chars().next().is_some_and(char::is_alphanumeric) && !word.chars().any(is_single);
-            while is_word(first)
-                && matches!(text[end..].chars().next(), Some('-' | '‑' | '‐' | '&' | '+' | '_'))
-                && let Some(next) = text[end..].split_word_bounds().nth(1).filter(|next| is_word(next))
-            {
-                let mark = text[end..].split_word_bounds().next().map_or(0, str::len);
-                end += mark + next.len();
-                words.nth(1);
-            }
-            chunks.push(&text[start..end]);
+struct Cutter<'a> {
+    text: &'a str,
+    /// Where the sentences start that have not been reached.
+    starts: VecDeque<usize>,
+    chunks: Vec<&'a str>,
+}
+
+impl<'a> Cutter<'a> {
+    /// Adds a chunk that is no space.
+    fn push(&mut self, start: usize, end: usize) {
+        let mut begins = false;
+        while self.starts.front().is_some_and(|sentence| *sentence < end) {
+            // What stays whole can cross what looks like the end of a sentence, as in 2026. 1. 5.
+            begins |= self.starts.pop_front().is_some_and(|sentence| sentence <= start);
+        }
+        if begins {
+            self.end_passage();
+        }
+        self.chunks.push(&self.text[start..end]);
+    }
+
+    fn end_passage(&mut self) {
+        self.chunks.pop_if(|last| *last == " ");
+        if self.chunks.last().is_some_and(|last| *last != PASSAGE_END) {
+            self.chunks.push(PASSAGE_END);
         }
     }
-}
 
-/// Cuts a word of a script without spaces, or of Hangul, into its letters. Letters and digits of other scripts stay together.
-fn cut_letters<'a>(word: &'a str, chunks: &mut Vec<&'a str>) {
-    let mut other = 0;
-    for (at, letter) in word.grapheme_indices(true) {
-        if letter.chars().any(is_single) {
+    fn cut_words(&mut self, from: usize, to: usize) {
+        let text = &self.text[from..to];
+        let mut words = text.split_word_bound_indices().peekable();
+        while let Some((start, first)) = words.next() {
+            if first.chars().all(char::is_whitespace) {
+                let mut end = start + first.len();
+                while let Some((at, space)) = words.next_if(|(_, word)| word.chars().all(char::is_whitespace)) {
+                    end = at + space.len();
+                }
+                match text[start..end].matches('\n').count() {
+                    0 | 1 => self.chunks.push(" "),
+                    _ => self.end_passage(),
+                }
+            } else if first.chars().any(char::is_control) {
+                self.end_passage();
+            } else if first.chars().any(is_single) {
+                self.cut_letters(from + start, first);
+            } else {
+                // Hyphens and the like inside a word do not divide it.
+                let mut end = start + first.len();
+                let is_word = |word: &str| word.starts_with(char::is_alphanumeric) && !word.chars().any(is_single);
+                while is_word(first)
+                    && text[end..].starts_with(['-', '‑', '‐', '&', '+', '_'])
+                    && let Some((mark, next)) = pair(&text[end..]).filter(|(_, next)| is_word(next))
+                {
+                    end += mark.len() + next.len();
+                    words.nth(1);
+                }
+                self.push(from + start, from + end);
+            }
+        }
+    }
+
+    /// Cuts a word of a script without spaces, or of Hangul, into its letters. Letters and digits of other scripts stay together.
+    fn cut_letters(&mut self, from: usize, word: &str) {
+        let mut other = 0;
+        for (at, letter) in word.grapheme_indices(true).filter(|(_, letter)| letter.chars().any(is_single)) {
             if other < at {
-                chunks.push(&word[other..at]);
+                self.push(from + other, from + at);
             }
-            chunks.push(letter);
             other = at + letter.len();
+            self.push(from + at, from + other);
+        }
+        if other < word.len() {
+            self.push(from + other, from + word.len());
         }
     }
-    if other < word.len() {
-        chunks.push(&word[other..]);
-    }
+}
+
+/// The first two words of `text`, of which the first may be a mark.
+fn pair(text: &str) -> Option<(&str, &str)> {
+    let mut words = text.split_word_bounds();
+    Some((words.next()?, words.next()?))
 }
 
 /// Whether a letter is a chunk of its own: Hangul, Han, kana, and the scripts of Thailand, Laos, Myanmar and Cambodia.
@@ -118,6 +157,13 @@ mod tests {
     fn an_empty_line_ends_a_passage() {
         assert_eq!(cut_plain("Oak board\n \nMade of\noak"), ["Oak", " ", "board", PASSAGE_END, "Made", " ", "of", " ", "oak"]);
         assert_eq!(cut_plain("a\u{7}b"), ["a", PASSAGE_END, "b"]);
+    }
+
+    #[test]
+    fn the_end_of_a_sentence_ends_a_passage() {
+        assert_eq!(cut_plain("It is oak. It floats."), ["It", " ", "is", " ", "oak", ".", PASSAGE_END, "It", " ", "floats", "."]);
+        assert_eq!(cut_plain("水が流れる。木だ。"), ["水", "が", "流", "れ", "る", "。", PASSAGE_END, "木", "だ", "。"]);
+        assert_eq!(cut_plain("Mr. Kim paid 3.5 euros."), ["Mr", ".", " ", "Kim", " ", "paid", " ", "3.5", " ", "euros", "."]);
     }
 
     #[test]
