@@ -1,6 +1,7 @@
 //! The rules for the strings and numbers of a schema in strict extraction.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use serde_json::{Map, Value};
 
@@ -45,9 +46,8 @@ impl LeafRules {
     /// # Errors
     /// A message that names the keyword.
     pub(super) fn add(&mut self, schema: &Map<String, Value>, of: LeafType) -> Result<(), String> {
-        let key = key(schema, of);
-        if !self.rules.contains_key(&key) {
-            self.rules.insert(key, LeafRule::new(schema, of)?);
+        if let Entry::Vacant(place) = self.rules.entry(key(schema, of)) {
+            place.insert(LeafRule::new(schema, of)?);
         }
         Ok(())
     }

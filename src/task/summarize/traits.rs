@@ -9,7 +9,7 @@ use crate::task::sentences::weight;
 /// penalty.
 const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
-/// One sentence.
+/// A sentence, with what decides whether it is selected.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Traits {
     /// Letters and digits; one of a script without spaces counts double.
