@@ -72,8 +72,7 @@ impl Sources {
     }
 
     /// The claims of `text` that are not supported, in text order. Of the words of a sentence that state something, at most the
-    /// share
-    /// `novel_words` may be unknown to the sources.
+    /// share `novel_words` may be unknown to the sources.
     pub(super) fn unsupported(&self, text: &str, novel_words: f64) -> Vec<UnsupportedClaim> {
         let mut found = Vec::new();
         let names = self.unsupported_names(text);
