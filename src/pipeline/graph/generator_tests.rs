@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::*;
 use crate::config::{EngineConfig, ModelConfig};
