@@ -6,6 +6,7 @@
 mod abstractive;
 mod answer;
 mod answer_generator;
+mod answer_object;
 pub mod calibration;
 mod checks;
 mod claim_judge;

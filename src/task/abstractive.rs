@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use minijinja::Value;
 use serde_json::{Map, json};
 
+use super::answer_object::refuse_nul;
 use super::claim_judge::{ClaimJudge, Grounding, with_reasons};
 use super::context_budget::ContextBudget;
 use super::prompt_file::PromptFile;
 use super::sentences::sentences;
 use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
-use super::write::refuse_nul;
 use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};

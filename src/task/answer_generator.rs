@@ -11,10 +11,10 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::answer_object::refuse_nul;
 use super::completion;
 use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
-use super::write::refuse_nul;
 use crate::engine::{Engine, Prediction, Request, Schema};
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::Confidence;

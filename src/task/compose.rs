@@ -17,11 +17,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::answer_object::object;
 use super::checks::{CheckedFields, Checks};
 use super::folded_text::folded;
 use super::json_spans::escaped_key;
 use super::prompt_file::SchemaSource;
-use super::write::object;
 use super::{Task, TaskStep, TemplateContext, words};
 use crate::document::Document;
 use crate::engine::{Engine, Schema};

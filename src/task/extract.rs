@@ -20,13 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use self::abstention::MinConfidence;
-use self::strict::{StrictEvidence, StrictRules};
+use self::strict::StrictEvidence;
+pub(super) use self::strict::StrictRules;
+use super::answer_object::object;
 use super::evidence::{EvidenceFinder, is_choice};
 use super::for_each::{ItemPrompt, ItemPromptSpec};
 use super::json_spans::{unescaped_key, value_spans};
 use super::prompt_file::{PromptFile, SchemaSource};
 use super::task_prompt::generator;
-use super::write::object;
 use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
@@ -166,7 +167,7 @@ impl Task for Extract {
 
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let spans = self.strict.as_ref().map(|rules| rules.grammar(&self.schema, &document.text)).transpose()?;
-        self.prompt.prepare_quoting(upstream, spans.as_ref())
+        self.prompt.prepare(upstream, spans.as_ref())
     }
 
     fn interpret(

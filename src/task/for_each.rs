@@ -79,16 +79,8 @@ impl ItemPrompt {
         &self.prompt.version
     }
 
-    pub(super) fn prepare(&self, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.prepare_quoting(upstream, None)
-    }
-
-    /// Like [`prepare`](Self::prepare), for answers that quote a document under the grammar `spans`.
-    pub(super) fn prepare_quoting(
-        &self,
-        upstream: &TemplateContext,
-        spans: Option<&Arc<SpanGrammar>>,
-    ) -> Result<TaskStep, Failure> {
+    /// One request for the document or for each item. With `spans`, the answers quote a document under this grammar.
+    pub(super) fn prepare(&self, upstream: &TemplateContext, spans: Option<&Arc<SpanGrammar>>) -> Result<TaskStep, Failure> {
         let scopes = self.scopes(upstream)?;
         if scopes.is_empty() {
             return Ok(TaskStep::Ready(Output::Items(Vec::new())));

@@ -1,6 +1,6 @@
 //! `write`: text that a model writes from a prompt file, the document and the outputs of other tasks.
 //!
-//! What it writes must be supported by what the prompt was made from (`claims.rs`, `claim_judge.rs`):
+//! With `strict`, the strings of the answer are spans of the document, as in `extract`. Otherwise, what the model writes must be supported by what the prompt was made from (`claims.rs`, `claim_judge.rs`):
 //!
 //! | the text | the output |
 //! |---|---|
@@ -14,17 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::answer_object::{object, refuse_nul};
 use super::claim_judge::{ClaimJudge, Grounding, with_reasons};
 use super::claims::Sources;
+use super::extract::StrictRules;
 use super::for_each::{ITEM_NAMES, ItemPrompt, ItemPromptSpec, ItemScope};
 use super::prompt_file::{PromptFile, SchemaSource};
 use super::sentences::sentences;
 use super::task_prompt::generator;
 use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
-use crate::engine::{Engine, Finish, Prediction};
+use crate::engine::{Engine, Finish, Prediction, SpanGrammar};
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Confidence, Output, UnsupportedClaim, WrittenText};
 use crate::prompt::PromptVersion;
@@ -59,6 +60,9 @@ pub struct WriteSpec {
     /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
+    /// Whether the strings and numbers of the answer can only be those of the document. Needs a schema.
+    #[serde(default)]
+    pub strict: bool,
     /// Whether and how the claims of the text are judged.
     #[serde(default)]
     pub grounding: Grounding,
@@ -71,6 +75,8 @@ pub struct WriteSpec {
 struct Write {
     signature: Vec<u8>,
     prompt: ItemPrompt,
+    /// The rules of a strict task.
+    strict: Option<StrictRules>,
     judge: Option<ClaimJudge>,
     fallback: Option<Template>,
 }
@@ -81,7 +87,8 @@ impl WriteSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect();
+        let strict = self.read(base_dir).and_then(|file| self.strict_rules(&file));
+        let mut problems: Vec<String> = strict.err().into_iter().chain(self.item_prompt().problems()).collect();
         problems.extend(self.grounding.problems(&self.item_prompt().reads(base_dir)));
         match self.compile_fallback() {
             Err(problem) => problems.push(problem),
@@ -105,24 +112,38 @@ impl WriteSpec {
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        Ok(Arc::new(self.assemble(self.item_prompt().build(name, engine, model, file)?, self.reads(base_dir))?))
+        let strict = self.strict_rules(&file).map_err(anyhow::Error::msg)?;
+        Ok(Arc::new(self.assemble(strict, self.item_prompt().build(name, engine, model, file)?, self.reads(base_dir))?))
     }
 
     /// The task with this prompt, which reads these names.
-    fn assemble(&self, prompt: ItemPrompt, reads: Vec<String>) -> anyhow::Result<Write> {
+    fn assemble(&self, strict: Option<StrictRules>, prompt: ItemPrompt, reads: Vec<String>) -> anyhow::Result<Write> {
         let version = prompt.version();
         let words = [version.system.as_deref(), Some(&*version.body), self.for_each.as_deref(), self.fallback.as_deref()];
         let words = words.into_iter().flatten().collect::<Vec<_>>().join("\n");
         let judge = self.grounding.judge(NOVEL_WORDS, reads, words);
         let signature = match &judge {
+            Some(judge) if self.strict => {
+                let judged = (judge.signature(), &self.fallback);
+                serde_json::to_vec(&("write", ALGORITHM, "strict", version.version(), &self.for_each, judged))?
+            }
             Some(judge) => {
                 let judged = (judge.signature(), &self.fallback);
                 serde_json::to_vec(&("write", ALGORITHM, version.version(), &self.for_each, judged))?
             }
+            None if self.strict => serde_json::to_vec(&("write", UNJUDGED, "strict", version.version(), &self.for_each))?,
             None => serde_json::to_vec(&("write", UNJUDGED, version.version(), &self.for_each))?,
         };
         let fallback = self.compile_fallback().map_err(anyhow::Error::msg)?;
-        Ok(Write { signature, prompt, judge, fallback })
+        Ok(Write { signature, prompt, strict, judge, fallback })
+    }
+
+    fn strict_rules(&self, file: &PromptFile) -> Result<Option<StrictRules>, String> {
+        match (self.strict, &file.schema) {
+            (false, _) => Ok(None),
+            (true, Some(schema)) => StrictRules::new(schema).map(Some),
+            (true, None) => Err("has `strict: true` without a `schema`: plain text cannot be quoted from the document".into()),
+        }
     }
 
     fn compile_fallback(&self) -> Result<Option<Template>, String> {
@@ -153,8 +174,8 @@ impl Task for Write {
         Some(self.prompt.version())
     }
 
-    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.prompt.prepare(upstream)
+    fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
+        self.prompt.prepare(upstream, self.spans(document)?.as_ref())
     }
 
     fn further_inputs(&self, document: &Document, upstream: &TemplateContext) -> Vec<u8> {
@@ -176,11 +197,12 @@ impl Task for Write {
         if judged.iter().all(|(_, claims)| claims.is_empty()) {
             return self.ready(judged.into_iter().map(|(text, _)| text));
         }
+        let spans = self.spans(document)?;
         let mut requests = Vec::new();
         for ((_, claims), scope) in judged.iter().zip(self.prompt.scopes(upstream)?).filter(|((_, claims), _)| !claims.is_empty())
         {
             let prompt = with_reasons(self.prompt.prompt.render(upstream, scope)?, claims);
-            requests.push(self.prompt.prompt.request(prompt));
+            requests.push(self.prompt.prompt.request_quoting(prompt, spans.clone()));
         }
         Ok(TaskStep::Ask(requests))
     }
@@ -219,6 +241,12 @@ impl Task for Write {
 type JudgedText = (WrittenText, Vec<UnsupportedClaim>);
 
 impl Write {
+    /// The grammar of a strict answer about the document.
+    fn spans(&self, document: &Document) -> Result<Option<Arc<SpanGrammar>>, Failure> {
+        let (Some(rules), Some(schema)) = (&self.strict, &self.prompt.prompt.schema) else { return Ok(None) };
+        rules.grammar(schema, &document.text).map(Some)
+    }
+
     fn ready(&self, texts: impl IntoIterator<Item = WrittenText>) -> Result<TaskStep, Failure> {
         Ok(TaskStep::Ready(self.prompt.output(texts.into_iter().map(Output::WrittenText).collect())?))
     }
@@ -304,45 +332,6 @@ fn without_sentences(text: &str, claims: &[UnsupportedClaim]) -> Option<String> 
         kept.push_str(&text[span.start..span.end]);
     }
     (!kept.is_empty()).then_some(kept)
-}
-
-/// The object of a validated answer. Refuses characters that cannot be stored.
-pub(super) fn object(value: Value) -> Result<Map<String, Value>, Failure> {
-    if let Some(path) = nul_in(&value, &mut String::new()) {
-        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer contains U+0000 at `{path}`")));
-    }
-    match value {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(Failure::poison(FailureClass::Schema, "the answer is not an object")),
-    }
-}
-
-/// Refuses a text that Postgres cannot store.
-pub(super) fn refuse_nul(what: &str, text: &str) -> Result<(), Poison> {
-    match text.find('\0') {
-        Some(at) => Err(Poison {
-            class: FailureClass::NulCharacter,
-            reason: format!("{what} that the model wrote contains U+0000 at byte {at}"),
-        }),
-        None => Ok(()),
-    }
-}
-
-fn nul_in(value: &Value, path: &mut String) -> Option<String> {
-    let length = path.len();
-    let inside = |path: &mut String, step: &str, inner: &Value| {
-        path.push('/');
-        path.push_str(&step.replace('\0', "\u{fffd}"));
-        let found = if step.contains('\0') { Some(path.clone()) } else { nul_in(inner, path) };
-        path.truncate(length);
-        found
-    };
-    match value {
-        Value::String(text) => text.contains('\0').then(|| path.clone()),
-        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| inside(path, &index.to_string(), item)),
-        Value::Object(fields) => fields.iter().find_map(|(name, inner)| inside(path, name, inner)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::task::evidence::{EvidenceFinder, schemas_at};
 
 /// The rules of one schema, the same for every document.
 #[derive(Debug)]
-pub(super) struct StrictRules {
+pub(in crate::task) struct StrictRules {
     rules: LeafRules,
 }
 
@@ -26,7 +26,7 @@ impl StrictRules {
     ///
     /// # Errors
     /// A message that names the part of the schema that strict extraction does not support.
-    pub(super) fn new(schema: &Schema) -> Result<Self, String> {
+    pub(in crate::task) fn new(schema: &Schema) -> Result<Self, String> {
         let rules = RefCell::new(LeafRules::default());
         let problem = RefCell::new(None);
         // Which values there are does not matter here: the walk visits every string and number of the schema.
@@ -48,7 +48,7 @@ impl StrictRules {
     ///
     /// # Errors
     /// A poison failure if the document lacks a value that the schema requires.
-    pub(super) fn grammar(&self, schema: &Schema, text: &str) -> Result<Arc<SpanGrammar>, Failure> {
+    pub(in crate::task) fn grammar(&self, schema: &Schema, text: &str) -> Result<Arc<SpanGrammar>, Failure> {
         let document = QuotableDocument::new(text);
         let leaf = |leaf: &Map<String, Value>, of: LeafType| match self.rules.get(leaf, of) {
             Some(rule) => document.values(rule, of),

@@ -17,8 +17,10 @@ fn built(prompt: &str, spec: WriteSpec) -> Write {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.md"), prompt).unwrap();
     assert_eq!(spec.problems(folder.path()), [""; 0]);
-    let prompt = TaskPrompt::new(spec.read(folder.path()).unwrap(), PromptSettings::new("seo", &generator_info())).unwrap();
-    spec.assemble(ItemPrompt::new(prompt, spec.for_each.as_deref()).unwrap(), spec.reads(folder.path())).unwrap()
+    let file = spec.read(folder.path()).unwrap();
+    let strict = spec.strict_rules(&file).unwrap();
+    let prompt = TaskPrompt::new(file, PromptSettings::new("seo", &generator_info())).unwrap();
+    spec.assemble(strict, ItemPrompt::new(prompt, spec.for_each.as_deref()).unwrap(), spec.reads(folder.path())).unwrap()
 }
 
 fn spec(prompt: &str) -> WriteSpec {
@@ -28,6 +30,7 @@ fn spec(prompt: &str) -> WriteSpec {
         schema: None,
         max_tokens: None,
         for_each: None,
+        strict: false,
         grounding: Grounding::Off,
         fallback: None,
     }
@@ -161,6 +164,23 @@ fn the_names_read_are_those_of_template_and_list_save_its_own() {
     let looping = WriteSpec { for_each: Some("facts.fields.features".into()), ..spec("p.md") };
     assert_eq!(looping.reads(folder.path()), ["topic.label", "document.text", "facts.fields.features"]);
     assert_eq!(spec("p.md").reads(folder.path()), ["item", "index", "topic.label", "document.text"]);
+}
+
+#[test]
+fn a_strict_answer_is_held_to_spans_of_the_document() {
+    let schema = "schema: { type: object, properties: { title: { type: string } }, required: [title] }";
+    let prompt = format!("---\nname: seo\n{schema}\n---\n{{{{ document.text }}}}");
+    let strict = built(&prompt, WriteSpec { strict: true, ..spec("p.md") });
+    let document = document("Oak board");
+    let TaskStep::Ask(requests) = strict.prepare(&document, &upstream(&document)).unwrap() else { panic!("no request") };
+    let crate::engine::Work::Generate(generate) = &requests[0].work else { panic!("no completion is asked for") };
+    assert!(generate.spans.is_some(), "the answer is free");
+    let free = built(&prompt, spec("p.md"));
+    assert_ne!(strict.signature, free.signature);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.md"), "---\nname: seo\n---\n{{ document.text }}").unwrap();
+    let problems = WriteSpec { strict: true, ..spec("p.md") }.problems(folder.path()).join("; ");
+    assert!(problems.contains("`strict: true` without a `schema`"), "{problems}");
 }
 
 #[test]
